@@ -1,0 +1,46 @@
+"""The public names: where each one lives and what a reader gets from it. No torch, no pytest.
+
+One table, because three things have to agree: what ``from pytest_paramcheck import name``
+loads, which fixtures the plugin offers, and the line ``pytest --fixtures`` shows for each
+without importing torch. A test holds every summary to the first line of its docstring.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Public(NamedTuple):
+    """Where a public name is defined, and the first line of its docstring."""
+
+    module: str
+    summary: str
+
+
+PUBLIC: dict[str, Public] = {
+    # what is raised
+    "Finding": Public("findings", "One thing that does not hold of a subject."),
+    "ParamCheckError": Public(
+        "findings", "An invariant that does not hold; ``findings`` lists everything that was found."
+    ),
+    "ParamCheckUsageError": Public(
+        "findings", "A wrong call: an unknown name, a pattern without a match, an empty subject."
+    ),
+    # ties
+    "assert_tied": Public("assertions.ties", "Assert that parameters are one and the same object."),
+    # gradients
+    "assert_grads_none": Public(
+        "assertions.gradients", "Assert that no parameter has a gradient yet."
+    ),
+    # structure
+    "assert_shapes": Public(
+        "assertions.structure", "Assert the shapes of parameters and buffers, sizes or symbols."
+    ),
+    # values
+    "assert_finite": Public(
+        "assertions.values", "Assert that no parameter holds a NaN or an infinity."
+    ),
+}
+
+#: The assertions: each is also a fixture of the same name.
+ASSERTIONS: tuple[str, ...] = tuple(name for name in PUBLIC if name.startswith("assert_"))

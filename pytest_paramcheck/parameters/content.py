@@ -1,0 +1,77 @@
+"""What a tensor holds, bit for bit, for every kind of tensor that holds something.
+
+``torch.equal`` is False on NaN and not implemented on meta, float8 and sparse tensors, and
+``isfinite`` is missing on some of them too. Bits have none of these exceptions: a tensor is
+read as flat integer tensors, and those can be compared, hashed and searched.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from .memory import inner_tensors, is_fake
+
+_INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def no_values(tensor: Tensor) -> str:
+    """Return why a tensor's values cannot be read, or ``""`` where they can."""
+    if is_lazy(tensor):
+        return "uninitialized: a lazy parameter gets its values in the first forward"
+    if is_fake(tensor):
+        return "a FakeTensor has no values"
+    if tensor.device.type == "meta":
+        return "on meta, where tensors have no values"
+    parts = inner_tensors(tensor)
+    for part in parts or ():
+        if reason := no_values(part):
+            return reason
+    return ""
+
+
+def bits(tensor: Tensor) -> list[Tensor]:
+    """Return the content as flat integer tensors on its device; views where that is possible.
+
+    Two tensors of one kind, dtype and shape have equal content exactly where these are equal.
+    Raises ValueError with the reason where there are no values.
+    """
+    if reason := no_values(tensor):
+        raise ValueError(reason)
+    with torch.no_grad():
+        parts = inner_tensors(tensor)
+        if parts is not None:
+            return [flat for part in parts for flat in bits(part)]
+        plain = tensor.detach()
+        if plain.layout is not torch.strided:
+            plain = plain.to_dense()  # mkldnn and other opaque layouts
+        if plain.is_quantized:
+            plain = plain.int_repr()
+        if plain.is_complex():
+            plain = torch.view_as_real(plain.resolve_conj())
+        if plain.is_neg():
+            plain = plain.resolve_neg()
+        flat = plain.contiguous().reshape(-1)
+        return [flat.view(_INTEGER_OF_SIZE[flat.element_size()])]
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool | None:
+    """Whether two tensors have one shape, dtype and content; None where values cannot be read.
+
+    NaN equals NaN of the same bits, and 0.0 differs from -0.0. Tensors on two devices are
+    compared on the first one's.
+    """
+    if is_lazy(a) or is_lazy(b):
+        return None
+    if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout:
+        return False
+    if no_values(a) or no_values(b):
+        return None
+    flat_a, flat_b = bits(a), bits(b)
+    if len(flat_a) != len(flat_b):
+        return False
+    return all(
+        x.shape == y.shape and x.dtype == y.dtype and torch.equal(x, y.to(x.device))
+        for x, y in zip(flat_a, flat_b, strict=True)
+    )

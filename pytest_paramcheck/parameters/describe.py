@@ -1,0 +1,39 @@
+"""A tensor in a few words: ``Parameter 11x6 float32 cpu``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+def describe(tensor: Tensor | None) -> str:
+    """Return kind, shape, dtype and device of a tensor of any kind; never its values."""
+    if tensor is None:
+        return "None"
+    return f"{kind_of(tensor)} {shape_text(tensor)} {dtype_text(tensor)} {tensor.device}"
+
+
+def kind_of(tensor: Tensor) -> str:
+    """Return the class a user would name: ``Parameter``, ``Tensor``, ``DTensor``."""
+    if is_lazy(tensor):
+        return type(tensor).__name__
+    if isinstance(tensor, nn.Parameter) and type(tensor) is not nn.Parameter:
+        name = type(tensor).__name__
+        return name if "Parameter" in name else f"Parameter {name}"
+    return type(tensor).__name__
+
+
+def shape_text(tensor: Tensor) -> str:
+    """Return ``11x6``, ``scalar`` or ``uninitialized``."""
+    if is_lazy(tensor):
+        return "uninitialized"
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def dtype_text(tensor: Tensor) -> str:
+    """Return the dtype without ``torch.``, and the layout where it is not strided."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout is torch.strided:
+        return dtype
+    return f"{dtype} {str(tensor.layout).removeprefix('torch.').lstrip('_')}"

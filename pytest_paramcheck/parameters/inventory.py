@@ -1,0 +1,301 @@
+"""One walk of a subject -> its entries, each with all of its names.
+
+``named_parameters()`` keeps the first name of a tied parameter and drops the others; every
+question about ties, patterns or freezing then gives the wrong answer for the dropped ones
+(a pattern ``head.*`` selects nothing when ``head.weight`` was first seen as ``emb.weight``).
+Here nothing is dropped: an :class:`Entry` is one tensor object and *all* its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..findings import ParamCheckUsageError
+from .wrappers import wrapped_child
+
+Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]
+#: What an assertion looks at (README, "Vocabulary").
+Subject: TypeAlias = nn.Module | Mapping[str, Tensor | None] | Iterable[tuple[str, Tensor | None]]
+
+
+class Entry:
+    """One parameter, buffer or plain tensor of a subject, with all of its names.
+
+    ``tensor`` is None only in a mapping or iterable, where a missing gradient is meant.
+    """
+
+    __slots__ = ("kind", "names", "persistent", "tensor")
+
+    def __init__(self, name: str, tensor: Tensor | None, kind: Kind, persistent: bool) -> None:
+        self.names = [name]
+        self.tensor = tensor
+        self.kind: Kind = kind
+        self.persistent = persistent
+
+    @property
+    def name(self) -> str:
+        """The name it was found by first, in registration order."""
+        return self.names[0]
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether gradient and training assertions look at it (everything but a buffer)."""
+        return self.kind != "buffer"
+
+    @property
+    def trainable(self) -> bool:
+        return self.tensor is not None and self.tensor.requires_grad
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {' = '.join(self.names)}>"
+
+
+class Inventory:
+    """The named tensors of one subject, in registration order, and its entries.
+
+    Kept as columns: a dictionary of names and the few names that are buffers. The entries
+    (one object per tensor) are built when a question needs them, because names, ties and
+    shapes of 20,000 parameters do not, and 20,000 objects cost more than the walk.
+    """
+
+    def __init__(self, title: str, root: nn.Module | None = None) -> None:
+        #: Names the subject in messages.
+        self.title = title
+        self.root = root
+        #: Every name, in registration order; None where a mapping says "no gradient".
+        self.named: dict[str, Tensor | None] = {}
+        #: The names registered as buffers, and whether each is persistent.
+        self.buffer_names: dict[str, bool] = {}
+
+    @cached_property
+    def by_name(self) -> dict[str, Entry]:
+        """Every name and its entry: names of one tensor object share one entry."""
+        by_id: dict[int, Entry] = {}  # ids are safe: self.named keeps the tensors alive
+        by_name: dict[str, Entry] = {}
+        for name, tensor in self.named.items():
+            entry = None if tensor is None else by_id.get(id(tensor))
+            persistent = self.buffer_names.get(name)
+            kind: Kind = "tensor" if self.root is None else "parameter"
+            if persistent is not None:
+                kind = "buffer"
+            elif isinstance(tensor, nn.Parameter):
+                kind = "parameter"
+            if entry is None:
+                entry = Entry(name, tensor, kind, persistent is not False)
+                by_id[id(tensor)] = entry
+            else:
+                entry.names.append(name)
+                if kind == "parameter":
+                    entry.kind = kind  # registered both ways: what trains is a parameter
+                entry.persistent = entry.persistent or persistent is not False
+            by_name[name] = entry
+        return by_name
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """One entry per tensor object (one per name where there is no tensor)."""
+        return list(dict.fromkeys(self.by_name.values()))
+
+    @cached_property
+    def _by_id(self) -> dict[int, Entry]:
+        return {id(entry.tensor): entry for entry in self.entries if entry.tensor is not None}
+
+    def entry_of(self, tensor: Tensor | None) -> Entry | None:
+        """Return the entry whose tensor is this very object."""
+        return self._by_id.get(id(tensor))
+
+    @cached_property
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """Every (name, module), a shared module once for each of its names."""
+        if self.root is None:
+            return []
+        return [(prefix[:-1], module) for prefix, _, module in walk_modules(self.root)]
+
+    @property
+    def parameters(self) -> list[Entry]:
+        """What gradient and training assertions look at: everything but buffers."""
+        return [entry for entry in self.entries if entry.kind != "buffer"]
+
+    @property
+    def buffers(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.kind == "buffer"]
+
+    @cached_property
+    def tie_groups(self) -> list[tuple[str, ...]]:
+        """The sets of all names of one tensor object, where there are two or more."""
+        ids = [id(tensor) for tensor in self.named.values() if tensor is not None]
+        if len(set(ids)) == len(ids):
+            return []
+        names: dict[int, list[str]] = {}
+        for name, tensor in self.named.items():
+            if tensor is not None:
+                names.setdefault(id(tensor), []).append(name)
+        return [tuple(group) for group in names.values() if len(group) > 1]
+
+
+NamedTensors = Callable[[Any], Iterable[tuple[str, "Tensor | None"]] | None]
+#: Readers of subjects that are none of ours (the hook ``pytest_paramcheck_named_tensors``).
+_readers: ContextVar[tuple[NamedTensors, ...]] = ContextVar("paramcheck_readers", default=())
+
+
+@contextmanager
+def subject_readers(*readers: NamedTensors) -> Iterator[None]:
+    """Let these functions read subjects inside the block; each returns None for what it does
+    not know."""
+    token = _readers.set(readers)
+    try:
+        yield
+    finally:
+        _readers.reset(token)
+
+
+def take_inventory(subject: Any, *, allow_empty: bool = False) -> Inventory:
+    """Read a subject: an ``nn.Module``, a mapping name -> tensor, or (name, tensor) pairs.
+
+    A subject that is already an :class:`Inventory` is returned as it is. One with nothing in
+    it raises :class:`ParamCheckUsageError` unless ``allow_empty``: an assertion about nothing
+    must not pass.
+    """
+    if isinstance(subject, Inventory):
+        return subject
+    inventory = _read(subject)
+    if not inventory.named and not allow_empty:
+        raise ParamCheckUsageError(
+            f"{inventory.title} has no parameters and no buffers: there is nothing to check"
+        )
+    return inventory
+
+
+def _read(subject: Any) -> Inventory:
+    for reader in _readers.get():
+        pairs = reader(subject)
+        if pairs is not None:
+            return _read_pairs(type(subject).__name__, pairs)
+    if isinstance(subject, nn.Module):
+        return _read_module(subject)
+    if isinstance(subject, Mapping):
+        return _read_pairs(type(subject).__name__, subject.items())
+    if isinstance(subject, (Tensor, str, bytes)) or not isinstance(subject, Iterable):
+        raise ParamCheckUsageError(
+            f"expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
+            f"got {_what(subject)}"
+        )
+    return _read_pairs("pairs", subject)
+
+
+def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
+    inventory = Inventory(title)
+    for pair in pairs:
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
+            hint = (
+                "; did you mean named_parameters()?"
+                if isinstance(pair, Tensor)
+                else "; names must be strings"
+            )
+            raise ParamCheckUsageError(f"expected (name, tensor) pairs, got {_what(pair)}{hint}")
+        name, tensor = pair
+        if not (tensor is None or isinstance(tensor, Tensor)):
+            if name.rpartition(".")[2] == "_extra_state":
+                continue  # torch's own place for what is no tensor (nn.Module.get_extra_state)
+            raise ParamCheckUsageError(
+                f"{name!r} is not a tensor but {_what(tensor)}{_nested_hint(name, tensor)}"
+            )
+        if name in inventory.named:
+            raise ParamCheckUsageError(f"the name {name!r} occurs twice")
+        inventory.named[name] = tensor
+    return inventory
+
+
+def _read_module(root: nn.Module) -> Inventory:
+    inventory = Inventory(type(_unwrapped(root)).__name__, root)
+    named = inventory.named
+    for prefix, raw_prefix, module in walk_modules(root):
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                name = prefix + key
+                if name in named:  # a wrapper and what it wraps own the same name
+                    name = raw_prefix + key
+                named[name] = parameter
+        if module._buffers:
+            volatile = module._non_persistent_buffers_set
+            for key, buffer in module._buffers.items():
+                if buffer is not None:
+                    name = prefix + key
+                    if name in named:
+                        name = raw_prefix + key
+                    named[name] = buffer
+                    inventory.buffer_names[name] = key not in volatile
+    return inventory
+
+
+#: The modules above the one being walked, innermost first.
+_Path: TypeAlias = "tuple[nn.Module, _Path] | None"
+
+
+def walk_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """Yield (prefix, prefix with wrappers, module), depth first, in registration order.
+
+    The order is that of ``named_parameters(remove_duplicate=False)``: a shared module comes
+    once for each of its names. A module that contains itself is walked once per path, where
+    torch's own walk never ends.
+    """
+    child_of: dict[type, str | None] = {}
+    seen: set[int] = set()
+    stack: list[tuple[nn.Module, str, str, _Path]] = [(root, "", "", None)]
+    while stack:
+        module, prefix, raw_prefix, above = stack.pop()
+        yield prefix, raw_prefix, module
+        children = module._modules
+        if not children:
+            continue
+        path: _Path = (module, above)
+        seen.add(id(module))
+        cls = type(module)
+        if cls not in child_of:
+            child_of[cls] = wrapped_child(module)
+        inner = child_of[cls]
+        for key in reversed(children):
+            child = children[key]
+            if child is None or (id(child) in seen and _is_above(child, path)):
+                continue
+            below = prefix if key == inner else f"{prefix}{key}."
+            stack.append((child, below, f"{raw_prefix}{key}.", path))
+
+
+def _is_above(module: nn.Module, path: _Path) -> bool:
+    while path is not None:
+        if path[0] is module:
+            return True
+        path = path[1]
+    return False
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while (key := wrapped_child(module)) is not None:
+        child = module._modules.get(key)
+        if child is None:
+            break
+        module = child
+    return module
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return "a tensor"
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        text = repr(value)
+        return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+    return f"{type(value).__name__}"
+
+
+def _nested_hint(name: str, value: Any) -> str:
+    if isinstance(value, Mapping) and any(isinstance(v, torch.Tensor) for v in value.values()):
+        return f"; the tensors are one level down: pass [{name!r}]"
+    return ""

@@ -1,0 +1,163 @@
+"""Where a tensor's bytes are: its blocks of memory, for every kind of tensor that has some.
+
+``data_ptr()`` alone says nothing: it is 0 for meta, fake, empty, DTensor and wrapper-subclass
+tensors and raises for lazy, sparse and mkldnn ones. So a tensor is first taken apart (subclass
+-> inner tensors, sparse -> indices and values) and each strided part is placed in an address
+space: the device's own addresses where they are real (a tensor that came back through numpy
+or dlpack has another storage over the same bytes), else its storage.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from .overlap import Layout, overlap, overlaps_itself
+
+#: Devices on which ``data_ptr()`` is an address of the device. Elsewhere (mps: a handle) it is not.
+ADDRESSED = frozenset({"cpu", "cuda", "xpu"})
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One strided part of a tensor: an address space and the bytes in it.
+
+    ``keep`` holds what the address space is named after, so that its id is not recycled while
+    the block exists.
+    """
+
+    space: tuple[str, int]
+    layout: Layout
+    keep: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The blocks of one tensor, or the reason why they cannot be asked for.
+
+    A tensor without elements has no blocks: it shares memory with nothing.
+    """
+
+    blocks: tuple[Block, ...]
+    unknown: str = ""
+
+    @property
+    def key(self) -> tuple[tuple[tuple[str, int], Layout], ...]:
+        """Equal for two tensors on exactly the same memory: offset, shape and strides."""
+        return tuple((block.space, block.layout) for block in self.blocks)
+
+    def overlaps(self, other: Memory) -> bool:
+        """Whether some byte belongs to both."""
+        return any(
+            a.space == b.space and overlap(a.layout, b.layout)
+            for a in self.blocks
+            for b in other.blocks
+        )
+
+    def overlaps_itself(self) -> bool:
+        """Whether two elements share a byte (stride 0, sliding windows)."""
+        return any(overlaps_itself(block.layout) for block in self.blocks)
+
+
+Storages = Callable[[Tensor], Iterable[Tensor] | None]
+#: Who knows the inner tensors of a subclass (the hook ``pytest_paramcheck_storages``).
+_openers: ContextVar[tuple[Storages, ...]] = ContextVar("paramcheck_openers", default=())
+
+
+@contextmanager
+def storage_openers(*openers: Storages) -> Iterator[None]:
+    """Let these functions name the inner tensors of a tensor subclass inside the block; each
+    returns None for what it does not know."""
+    token = _openers.set(openers)
+    try:
+        yield
+    finally:
+        _openers.reset(token)
+
+
+def memory_of(tensor: Tensor) -> Memory:
+    """Return the memory of a tensor of any kind. Never raises; says why where it cannot tell."""
+    parts = inner_tensors(tensor)
+    if parts is not None:
+        blocks: list[Block] = []
+        for part in parts:
+            inner = memory_of(part)
+            if inner.unknown:
+                return inner
+            blocks += inner.blocks
+        return Memory(tuple(blocks))
+    if is_lazy(tensor):
+        return Memory((), "uninitialized: a lazy parameter has no memory before its first forward")
+    try:
+        return _strided(tensor)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+        # Opaque layouts (mkldnn, vendor backends) have no storage to ask.
+        layout = str(getattr(tensor, "layout", "opaque")).removeprefix("torch.").lstrip("_")
+        return Memory((), f"a {layout} tensor does not say where its memory is ({_first(error)})")
+
+
+def inner_tensors(tensor: Tensor) -> list[Tensor] | None:
+    """Return the tensors that hold a tensor's bytes, or None where it holds them itself.
+
+    DTensor: the local shard object (``to_local()`` would make a new one at each call). Wrapper
+    subclasses: what ``__tensor_flatten__`` names. Sparse: indices and values.
+    """
+    if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+        for opener in _openers.get():
+            named = opener(tensor)
+            if named is not None:
+                return list(named)
+        local = getattr(tensor, "_local_tensor", None)
+        if isinstance(local, Tensor):
+            return [local]
+        flatten = getattr(tensor, "__tensor_flatten__", None)
+        if callable(flatten):
+            attributes = flatten()[0]
+            return [getattr(tensor, attribute) for attribute in attributes]
+    layout = tensor.layout
+    if layout is torch.strided:
+        return None
+    with torch.no_grad():
+        if layout is torch.sparse_coo:
+            return [tensor._indices(), tensor._values()]
+        if layout in (torch.sparse_csr, torch.sparse_bsr):
+            return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+        if layout in (torch.sparse_csc, torch.sparse_bsc):
+            return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return None
+
+
+def _strided(tensor: Tensor) -> Memory:
+    if tensor.numel() == 0:
+        return Memory(())
+    device = tensor.device
+    itemsize = tensor.element_size()
+    strides = [stride * itemsize for stride in tensor.stride()]
+    storage = tensor.untyped_storage()
+    if device.type in ADDRESSED and not is_fake(tensor) and (start := tensor.data_ptr()):
+        space = (str(device), 0)
+        return Memory((Block(space, Layout.of(start, tensor.shape, strides, itemsize), None),))
+    # No real address: tensors share memory if they share the storage object. _cdata is the
+    # address of torch's storage; without it, the Python object stands for the storage (torch
+    # keeps one per storage) and is kept alive by the block.
+    space = (f"storage on {device}", getattr(storage, "_cdata", id(storage)))
+    start = int(tensor.storage_offset()) * itemsize
+    return Memory((Block(space, Layout.of(start, tensor.shape, strides, itemsize), storage),))
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether it is a FakeTensor: any device's name, no values, and a pointer it warns about."""
+    module = sys.modules.get("torch._subclasses.fake_tensor")
+    return module is not None and isinstance(tensor, module.FakeTensor)
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:80] if str(error).strip() else type(error).__name__

@@ -1,0 +1,237 @@
+"""Patterns: pick entries by name, over all names.
+
+A pattern is an entry's name, a module's name (everything below it), a glob (``*`` may cross
+dots), a module class (the entries of its instances) or ``(class, name below the instance)``.
+``"!..."`` takes away. Names match component by component and never by substring:
+``blocks.1`` is not ``blocks.10``. A pattern that matches nothing is a usage error, each for
+itself: a renamed layer must not turn an assertion into one about nothing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from torch import nn
+
+from ..findings import ParamCheckUsageError
+from ..wording import did_you_mean, plural
+from .inventory import Entry, Inventory, take_inventory
+
+#: See the module's docstring.
+Pattern: TypeAlias = str | type[nn.Module] | tuple[type[nn.Module], str]
+V = TypeVar("V")
+
+Eligible = Callable[[Entry], bool]
+
+
+def any_entry(entry: Entry) -> bool:
+    """Eligible: parameters and buffers alike."""
+    return True
+
+
+def parameters_only(entry: Entry) -> bool:
+    """Eligible: what gradient and training assertions look at."""
+    return entry.kind != "buffer"
+
+
+def select(
+    inventory: Inventory,
+    patterns: Sequence[Pattern],
+    *,
+    default: Eligible = any_entry,
+    eligible: Eligible = any_entry,
+    what: str = "parameter or buffer",
+) -> list[Entry]:
+    """Return the entries that the patterns select, in registration order.
+
+    Without patterns, or with exclusions only, it starts from the entries for which ``default``
+    holds. ``eligible`` is what the assertion can look at at all, ``what`` its name in errors.
+    Raises :class:`ParamCheckUsageError` for a pattern without a match and for a selection with
+    nothing left in it.
+    """
+    chosen: set[Entry] = set()
+    removed: set[Entry] = set()
+    positive = False
+    for pattern in patterns:
+        negated, bare = _negation(pattern)
+        matched = _matched(inventory, bare, eligible, what, shown=pattern)
+        if negated:
+            removed.update(matched)
+        else:
+            positive = True
+            chosen.update(matched)
+    if not positive:
+        chosen.update(e for e in inventory.entries if eligible(e) and default(e))
+        if not chosen:
+            raise ParamCheckUsageError(
+                f"{inventory.title} has no {what} that this applies to: there is nothing to check"
+            )
+    left = chosen - removed
+    if not left:
+        shown = ", ".join(pattern_text(p) for p in patterns)
+        raise ParamCheckUsageError(
+            f"the patterns {shown} leave nothing to check: "
+            f"the exclusions take away all {plural(len(chosen), 'entry', 'entries')} selected"
+        )
+    return [entry for entry in inventory.entries if entry in left]
+
+
+def decide(
+    inventory: Inventory,
+    expectations: Mapping[Any, V],
+    *,
+    eligible: Eligible = any_entry,
+    what: str = "parameter or buffer",
+) -> dict[Entry, tuple[Pattern, V]]:
+    """Return what a mapping of patterns says about each entry: the last match decides.
+
+    Entries that no pattern matches are left out. Raises :class:`ParamCheckUsageError` for a
+    pattern that matches nothing, for one that never decides because later ones always do, and
+    for an exclusion (a mapping has nothing to take away from).
+    """
+    decided: dict[Entry, tuple[Pattern, V]] = {}
+    matches: dict[Pattern, list[Entry]] = {}
+    for pattern, value in expectations.items():
+        if _negation(pattern)[0]:
+            raise ParamCheckUsageError(
+                f"{pattern_text(pattern)}: a mapping of patterns takes no exclusions; "
+                f"let a later pattern decide instead"
+            )
+        matches[pattern] = list(_matched(inventory, pattern, eligible, what, shown=pattern))
+        for entry in matches[pattern]:
+            decided[entry] = (pattern, value)
+    deciding = {pattern for pattern, _ in decided.values()}
+    for pattern in expectations:
+        if pattern not in deciding:
+            later = decided[matches[pattern][0]][0]
+            raise ParamCheckUsageError(
+                f"pattern {pattern_text(pattern)} never decides: a later pattern "
+                f"({pattern_text(later)}) matches everything it matches; put the general one first"
+            )
+    return {entry: decided[entry] for entry in inventory.entries if entry in decided}
+
+
+def pattern_text(pattern: Pattern) -> str:
+    """Return a pattern as its author wrote it."""
+    if isinstance(pattern, tuple):
+        return f"({pattern[0].__name__}, {pattern[1]!r})"
+    if isinstance(pattern, type):
+        return pattern.__name__
+    return repr(pattern)
+
+
+def matching(inventory: Inventory, pattern: Pattern) -> list[Entry]:
+    """Return the entries that one pattern (without ``!``) matches; may be empty."""
+    if isinstance(pattern, str):
+        matches = name_matcher(pattern, inventory.named)
+        return list(dict.fromkeys(e for name, e in inventory.by_name.items() if matches(name)))
+    cls, below = pattern if isinstance(pattern, tuple) else (pattern, None)
+    found: dict[Entry, None] = {}
+    for _, module in inventory.modules:
+        if not isinstance(module, cls):
+            continue
+        inside = take_inventory(module, allow_empty=True).named
+        inner = name_matcher(below, inside) if below is not None else None
+        for name, tensor in inside.items():
+            if inner is None or inner(name):
+                entry = inventory.entry_of(tensor)
+                if entry is not None:
+                    found[entry] = None
+    return list(found)
+
+
+def name_matcher(pattern: str, names: Iterable[str]) -> Callable[[str], bool]:
+    """Return a test for one name: exact, below a module, or a glob over either.
+
+    A name that occurs literally wins over its reading as a glob, so that a child whose name
+    contains ``[`` can be named.
+    """
+    below = pattern + "."
+    if not _MAGIC.search(pattern) or any(n == pattern or n.startswith(below) for n in names):
+        return lambda name: name == pattern or name.startswith(below)
+    expression = re.compile(fnmatch.translate(pattern))
+
+    def matches(name: str) -> bool:
+        if expression.match(name):
+            return True
+        end = name.rfind(".")
+        while end > 0:
+            if expression.match(name[:end]):
+                return True
+            end = name.rfind(".", 0, end)
+        return False
+
+    return matches
+
+
+_MAGIC = re.compile(r"[*?[]")
+
+
+def _negation(pattern: object) -> tuple[bool, Pattern]:
+    """Return whether a pattern takes away, and what; raise for what is no pattern at all."""
+    if isinstance(pattern, str):
+        return (True, pattern[1:]) if pattern.startswith("!") else (False, pattern)
+    if isinstance(pattern, type) and issubclass(pattern, nn.Module):
+        return False, pattern
+    if isinstance(pattern, tuple) and len(pattern) == 2:
+        cls, below = pattern
+        if isinstance(cls, type) and issubclass(cls, nn.Module) and isinstance(below, str):
+            return (True, (cls, below[1:])) if below.startswith("!") else (False, (cls, below))
+    hint = ""
+    if isinstance(pattern, (list, set, tuple)):
+        hint = "; pass patterns one by one: *patterns"
+    elif isinstance(pattern, nn.Module):
+        hint = f"; name it, or pass its class {type(pattern).__name__}"
+    raise ParamCheckUsageError(
+        f"a pattern is a name, a glob, a module class or (class, name), "
+        f"not {type(pattern).__name__} {_short(pattern)}{hint}"
+    )
+
+
+def _matched(
+    inventory: Inventory, pattern: Pattern, eligible: Eligible, what: str, shown: Pattern
+) -> list[Entry]:
+    if pattern == "":
+        raise ParamCheckUsageError("'' is not a pattern: leave it out to select everything")
+    matched = matching(inventory, pattern)
+    usable = [entry for entry in matched if eligible(entry)]
+    if usable:
+        return usable
+    text = pattern_text(shown)
+    if matched:
+        raise ParamCheckUsageError(
+            f"pattern {text} matches no {what}: {matched[0].name!r} is a {matched[0].kind}"
+        )
+    if isinstance(pattern, str):
+        modules = {name: module for name, module in inventory.modules if name}
+        if pattern in modules:
+            raise ParamCheckUsageError(
+                f"pattern {text} matches nothing: the module "
+                f"{type(modules[pattern]).__name__} has no parameters"
+            )
+        choices = dict.fromkeys(inventory.named)
+        for name in inventory.named:
+            while name := name.rpartition(".")[0]:
+                choices[name] = None
+        raise ParamCheckUsageError(
+            f"pattern {text} matches nothing in {inventory.title};"
+            f"{did_you_mean(pattern, choices) or _have(inventory)}"
+        )
+    raise ParamCheckUsageError(
+        f"pattern {text} matches nothing in {inventory.title}"
+        + ("" if inventory.modules else ": classes select in an nn.Module only")
+    )
+
+
+def _have(inventory: Inventory) -> str:
+    names = list(inventory.named)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f" it has {', '.join(names[:5])}{more}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,105 @@
+"""Findings -> text: names first, folded, aligned, ten rows. No torch, no pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .wording import fold, fold_names, shorten
+
+if TYPE_CHECKING:
+    from .findings import Finding
+
+#: Names wider than this do not push the texts of all other rows to the right.
+LABEL_WIDTH = 44
+NAMES_IN_HEADLINE = 4
+HINTS = 3
+
+
+def render(findings: Sequence[Finding], subject: str = "", max_rows: int | None = 10) -> str:
+    """Return the whole text of a failure.
+
+    The first line alone says what is wrong with which parameters, because pytest's short
+    summary shows no more. Then all findings, one row each, repeated layers folded, at most
+    ``max_rows`` of them, and the hints.
+    """
+    by_problem: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_problem.setdefault(finding.problem, []).append(finding)
+
+    lines = [headline(by_problem, subject), ""]
+    room = max_rows
+    hidden = 0
+    for problem, group in by_problem.items():
+        indent = "  "
+        if len(by_problem) > 1:
+            lines.append(f"  {problem}:")
+            indent = "    "
+        shown, left_out = _rows(group, room, max_rows)
+        if room is not None:
+            room -= sum(1 for row in shown if row.starts)
+        hidden += left_out
+        lines.extend((indent + row.text).rstrip() for row in shown)
+        if len(by_problem) > 1 and not shown:
+            lines.pop()
+    if hidden:
+        lines.append(f"  ... and {hidden} more (-vv shows all)")
+    hints = list(dict.fromkeys(f.hint for f in findings if f.hint))
+    if hints:
+        lines.append("")
+        lines.extend(f"  hint: {hint}" for hint in (hints if max_rows is None else hints[:HINTS]))
+    return "\n".join(lines).rstrip()
+
+
+def headline(by_problem: dict[str, list[Finding]], subject: str) -> str:
+    """Return ``problem: names; problem: names (subject)``."""
+    parts = []
+    for problem, group in by_problem.items():
+        names = fold_names(dict.fromkeys(name for f in group for name in f.names))
+        parts.append(f"{problem}: {shorten(names, NAMES_IN_HEADLINE)}" if names else problem)
+    return "; ".join(parts) + (f" ({subject})" if subject else "")
+
+
+class _Row:
+    __slots__ = ("starts", "text")
+
+    def __init__(self, text: str, starts: bool = True) -> None:
+        self.text = text
+        self.starts = starts
+
+
+def _rows(group: list[Finding], room: int | None, max_rows: int | None) -> tuple[list[_Row], int]:
+    """Return the rows of the findings of one problem, and how many findings have none."""
+    plain = fold((", ".join(f.names), f.text()) for f in group if not f.rows)
+    blocks = [f for f in group if f.rows]
+    shown = plain if room is None else plain[: max(room, 0)]
+    hidden = sum(count for _, _, count in plain[len(shown) :])
+    rows = [_Row(line) for line in align([(name, text) for name, text, _ in shown])]
+    if room is not None:
+        room -= len(shown)
+    for number, finding in enumerate(blocks):
+        if room is not None and number >= room:
+            hidden += len(blocks) - number
+            break
+        if rows:
+            rows.append(_Row("", starts=False))
+        rows.extend(_block(finding, max_rows))
+    return rows, hidden
+
+
+def _block(finding: Finding, max_rows: int | None) -> list[_Row]:
+    details = fold(finding.rows)
+    shown = details if max_rows is None else details[:max_rows]
+    lines = align([(label, text) for label, text, _ in shown])
+    if len(shown) < len(details):
+        hidden = sum(count for _, _, count in details[len(shown) :])
+        lines.append(f"... and {hidden} more (-vv shows all)")
+    if said := finding.text():
+        lines.append(said)
+    return [_Row(line, starts=number == 0) for number, line in enumerate(lines)]
+
+
+def align(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the rows with their texts in one column."""
+    width = max((len(label) for label, _ in rows if len(label) <= LABEL_WIDTH), default=0)
+    return [f"{label:<{width}}  {text}".rstrip() for label, text in rows]

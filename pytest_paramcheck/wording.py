@@ -1,0 +1,111 @@
+"""Phrases that several messages share: suggestions, counts, folded names. No torch, no pytest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def did_you_mean(word: str, choices: Iterable[str], *, at_most: int = 3) -> str:
+    """Return ``" did you mean 'x' or 'y'?"`` for the choices nearest to a word, or ``""``.
+
+    Nearness is spelling first (:mod:`difflib`), then the last dotted component, so that
+    ``head.weights`` finds ``head.weight`` and ``weight`` finds ``head.weight``.
+    """
+    pool = list(dict.fromkeys(choices))
+    near = difflib.get_close_matches(word, pool, n=at_most, cutoff=0.6)
+    if not near:
+        last = word.rpartition(".")[2]
+        near = [choice for choice in pool if choice.rpartition(".")[2] == last][:at_most]
+    if not near:
+        return ""
+    return f" did you mean {join_words([repr(choice) for choice in near], 'or')}?"
+
+
+def join_words(words: Sequence[str], last: str = "and") -> str:
+    """Return ``"a, b and c"``."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def plural(count: int, singular: str, several: str | None = None) -> str:
+    """Return ``"1 parameter"`` or ``"2 parameters"``."""
+    return f"{count:,} {singular if count == 1 else several or singular + 's'}"
+
+
+def shorten(items: Sequence[str], at_most: int) -> str:
+    """Return the items joined by commas, the tail replaced by ``and N more``."""
+    if len(items) <= at_most:
+        return ", ".join(items)
+    return f"{', '.join(items[:at_most])} and {len(items) - at_most} more"
+
+
+def fold(items: Iterable[tuple[str, T]]) -> list[tuple[str, T, int]]:
+    """Fold dotted names that differ by integers only and carry the same value.
+
+    Returns ``(name, value, how many names it stands for)`` in order of first appearance::
+
+        >>> fold([("h.0.w", "a"), ("h.1.w", "a"), ("h.2.w", "a"), ("out.w", "a")])
+        [('h.{0..2}.w', 'a', 3), ('out.w', 'a', 1)]
+    """
+    groups: dict[tuple[T, tuple[str | None, ...]], dict[tuple[int, ...], None]] = {}
+    for name, value in items:
+        parts = name.split(".")
+        # "01" is a name somebody chose, not an index: only canonical integers fold.
+        digits = [p.isascii() and p.isdigit() and str(int(p)) == p for p in parts]
+        template = tuple(None if d else p for p, d in zip(parts, digits, strict=True))
+        indices = tuple(int(p) for p, d in zip(parts, digits, strict=True) if d)
+        groups.setdefault((value, template), {})[indices] = None
+    folded = []
+    for (value, template), seen in groups.items():
+        for product in _as_products(list(seen)):
+            spans = iter(product)
+            parts = [_span(next(spans)) if part is None else part for part in template]
+            count = 1
+            for numbers in product:
+                count *= len(numbers)
+            folded.append((".".join(parts), value, count))
+    return folded
+
+
+def fold_names(names: Iterable[str]) -> list[str]:
+    """Fold dotted names that differ by integers only: ``blocks.{0..31}.mlp.weight``."""
+    return [name for name, _, _ in fold((name, None) for name in names)]
+
+
+def _as_products(points: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], ...]]:
+    """Write a set of integer tuples as few products of integer sets, last position first."""
+    boxes: list[tuple[tuple[int, ...], ...]] = [tuple((i,) for i in point) for point in points]
+    positions = range(len(points[0]))
+    for position in reversed(positions):
+        merged: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for box in boxes:
+            rest = box[:position] + box[position + 1 :]
+            merged.setdefault(rest, []).extend(box[position])
+        boxes = [
+            (*rest[:position], tuple(sorted(numbers)), *rest[position:])
+            for rest, numbers in merged.items()
+        ]
+    return boxes
+
+
+def _span(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return str(numbers[0])
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = []
+    for run in runs:
+        if len(run) > 2:
+            texts.append(f"{run[0]}..{run[-1]}")
+        else:
+            texts.extend(map(str, run))
+    return "{" + ",".join(texts) + "}"
