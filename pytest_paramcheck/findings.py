@@ -68,6 +68,20 @@ class ParamCheckUsageError(ValueError):
         return _rebuild_usage, self.args
 
 
+def show_all(error: BaseException) -> None:
+    """Lift the row limit of an error and of every error it came from or contains."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, ParamCheckError):
+            current.max_rows = None
+        pending += [current.__cause__, current.__context__, *getattr(current, "exceptions", ())]
+
+
 def _rebuild(findings: Iterable[Finding], subject: str, rows: int | None) -> ParamCheckError:
     error = ParamCheckError(findings, subject)
     error.max_rows = rows

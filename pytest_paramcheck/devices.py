@@ -1,0 +1,230 @@
+"""Device and dtype names: grammar, order, ids, and whether a device is there.
+
+Names travel as strings (options, ids, xdist) and torch is asked only whether a device is
+there, and only about a device somebody named: importing torch costs ten times what the rest of
+a pytest start does. :class:`Machine` is the one place that asks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .wording import did_you_mean, join_words, plural
+
+if TYPE_CHECKING:
+    import torch
+
+#: Words for devices of the machine, resolved before collection.
+WORDS = ("accelerator", "auto", "all")
+#: For suggestions; torch decides what a device is.
+FAMILIAR = ("cpu", "cuda", "mps", "xpu", "meta", "hpu", "mtia", "xla", *WORDS)
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+_SHORT_DTYPES = {"float": "float32", "double": "float64", "half": "float16"}
+_GRAMMAR = re.compile(r"[a-z][a-z0-9_]*(?::(?:0|[1-9][0-9]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The device (and dtype) one marked test runs on, as they were asked for.
+
+    ``skip`` is the reason why it cannot run although its id is kept; whether the device is
+    there is asked later.
+    """
+
+    device: str
+    dtype: str | None = None
+    skip: str = ""
+
+    @property
+    def id(self) -> str:
+        """The part of the test id: ``cpu``, ``cuda:1``, ``cuda-bfloat16``."""
+        return self.device if self.dtype is None else f"{self.device}-{self.dtype}"
+
+
+def split_names(values: Iterable[str]) -> list[str]:
+    """Split values at commas and white space; order is kept, duplicates are dropped."""
+    return list(dict.fromkeys(n for value in values for n in re.split(r"[,\s]+", value) if n))
+
+
+def device_names(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the device names in the values. ValueError names the first that is none."""
+    names = split_names(values)
+    if not names:
+        raise ValueError("names no device")
+    for name in names:
+        if not _GRAMMAR.fullmatch(name):
+            hint = did_you_mean(name.lower(), FAMILIAR)
+            raise ValueError(f"{name!r} is no device name;{hint or _device_grammar()}")
+    return tuple(names)
+
+
+def dtype_names(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the dtype names in the values. ValueError names the first that is none."""
+    names = [name.removeprefix("torch.") for name in split_names(values)]
+    names = list(dict.fromkeys(_SHORT_DTYPES.get(name, name) for name in names))
+    if not names:
+        raise ValueError("names no dtype")
+    for name in names:
+        if name not in DTYPES:
+            raise ValueError(
+                f"{name!r} cannot be a default dtype; choose from {join_words(DTYPES, 'or')}"
+            )
+    return tuple(names)
+
+
+def _device_grammar() -> str:
+    return f" a device is a torch device like 'cuda' or 'cuda:1', or {join_words(WORDS, 'or')}"
+
+
+def kind(name: str) -> str:
+    """Return the device type of a name: ``cuda`` for ``cuda:1``."""
+    return name.partition(":")[0]
+
+
+def meets(supported: str, chosen: str) -> str | None:
+    """Return the device to run on where a test supports one name and another was chosen.
+
+    A name without index stands for every index of its type, ``accelerator`` for every type but
+    cpu and meta; the more specific of the two names wins. None where they do not meet.
+    """
+    if supported == chosen:
+        return chosen
+    if supported == "accelerator":
+        return chosen if kind(chosen) not in ("cpu", "meta") else None
+    if kind(supported) != kind(chosen):
+        return None
+    if supported == kind(supported):
+        return chosen
+    return supported if chosen == kind(chosen) else None
+
+
+def variants(
+    chosen_devices: Sequence[str],
+    chosen_dtypes: Sequence[str],
+    devices: Sequence[str] | None,
+    dtypes: Sequence[str] | None,
+) -> tuple[Variant, ...]:
+    """Return what a marked test runs on: what it supports of what was chosen.
+
+    Without a choice: everything it supports, or the cpu. Where the choice and the support do
+    not meet, the supported ones are kept as variants that say why they are skipped.
+    """
+    skip = ""
+    if devices is None:
+        run_devices = list(chosen_devices) or ["cpu"]
+    elif not chosen_devices:
+        run_devices = list(devices)
+    else:
+        met = [meets(supported, chosen) for chosen in chosen_devices for supported in devices]
+        run_devices = list(dict.fromkeys(device for device in met if device))
+        if not run_devices:
+            skip = f"runs on {join_words(devices)} only; chosen: {', '.join(chosen_devices)}"
+            run_devices = list(devices)
+    run_dtypes: list[str | None]
+    if dtypes is None:
+        run_dtypes = list(chosen_dtypes) or [None]
+    elif not chosen_dtypes:
+        run_dtypes = list(dtypes)
+    else:
+        run_dtypes = [dtype for dtype in chosen_dtypes if dtype in dtypes]
+        if not run_dtypes:
+            skip = skip or f"runs in {join_words(dtypes)} only; chosen: {', '.join(chosen_dtypes)}"
+            run_dtypes = list(dtypes)
+    return tuple(Variant(device, dtype, skip) for device in run_devices for dtype in run_dtypes)
+
+
+class Machine:
+    """What this machine has, asked once per name and remembered.
+
+    ``worker`` is the number of the xdist worker (None outside): workers share out the
+    accelerators, so that a device without an index means another one for each of them.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        self._worker = worker
+        self._absent: dict[tuple[str, str | None], str] = {}
+
+    def resolve(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Replace the words of :data:`WORDS`. ValueError where there is no accelerator."""
+        resolved: list[str] = []
+        for name in names:
+            if name not in WORDS:
+                resolved.append(name)
+                continue
+            accelerator = self.accelerator()
+            if name == "accelerator" and accelerator is None:
+                raise ValueError("'accelerator': torch sees no accelerator on this machine")
+            if name == "all":
+                resolved.append("cpu")
+            if accelerator is not None:
+                resolved.append(accelerator)
+            elif name == "auto":
+                resolved.append("cpu")
+        return tuple(dict.fromkeys(resolved))
+
+    def accelerator(self) -> str | None:
+        """Return the type of the machine's accelerator, or None."""
+        import torch
+
+        # current_accelerator() alone answers for the build, not for the machine.
+        if not torch.accelerator.is_available():
+            return None
+        found = torch.accelerator.current_accelerator()
+        if found is None or self.absent(found.type):
+            return None
+        return str(found.type)
+
+    def absent(self, name: str, dtype: str | None = None) -> str:
+        """Return why a device (with a dtype) cannot be used, or ``""``.
+
+        "There" means that the device is counted and that an allocation works: ``is_available()``
+        can be True with no device, and ``torch.device("cuda:9")`` never fails.
+        """
+        if name in ("cpu", "meta"):
+            return ""  # always there, in every dtype of DTYPES
+        key = (name, dtype)
+        if key not in self._absent:
+            self._absent[key] = self._probe(name, dtype)
+        return self._absent[key]
+
+    def _probe(self, name: str, dtype: str | None) -> str:
+        import torch
+
+        if name == "accelerator":
+            return "" if self.accelerator() else "torch sees no accelerator"
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            suggestion = did_you_mean(kind(name), FAMILIAR)
+            return f"torch knows no device type {kind(name)!r};{suggestion}".rstrip(";")
+        if device.type not in ("cpu", "meta"):
+            count: int | None
+            try:
+                count = torch.get_device_module(device.type).device_count()
+            except (RuntimeError, AttributeError):
+                count = None  # a backend without a module of its own: the allocation decides
+            if count == 0:
+                return f"torch sees no {device.type} device"
+            if count is not None and ":" in name and device.index >= count:
+                return f"{name}: torch sees {plural(count, f'{device.type} device')}"
+        try:
+            torch.empty(1, device=device, dtype=getattr(torch, dtype) if dtype else torch.float32)
+        except Exception as error:  # AssertionError, NotImplementedError, ModuleNotFoundError, ...
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return f"{name}{f' with {dtype}' if dtype else ''}: {line}"
+        return ""
+
+    def device(self, name: str) -> torch.device:
+        """Return the device a name means here; workers take turns at several accelerators."""
+        import torch
+
+        if name == "accelerator":
+            name = self.accelerator() or name
+        device = torch.device(name)
+        if self._worker is None or device.index is not None or device.type in ("cpu", "meta"):
+            return device
+        count = torch.get_device_module(device.type).device_count()
+        return torch.device(device.type, self._worker % count) if count > 1 else device

@@ -1,0 +1,273 @@
+"""pytest's hooks and the fixtures: thin, and never torch at load.
+
+What is decided about devices stands in ``devices.py`` and ``options.py``, what a marked test
+runs in stands in ``environment.py``; here the pieces are hung into pytest.
+"""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import options
+from .catalogue import ASSERTIONS, PUBLIC
+from .devices import Machine, Variant, variants
+from .tally import Tally
+
+if TYPE_CHECKING:
+    import torch
+
+    from .environment import Running
+
+MACHINE = pytest.StashKey[Machine]()
+SETTINGS = pytest.StashKey[options.Settings]()
+RUNNING: pytest.StashKey[Running] = pytest.StashKey()
+BOUND = pytest.StashKey[set[str]]()
+
+#: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
+VARIANT = "_param_variant"
+OURS = frozenset({VARIANT, "param_device", "param_dtype"})
+
+
+class ParamCheckWarning(pytest.PytestWarning):
+    """Something about a marked test that the user should know and that is no error."""
+
+
+# -- options and session ----------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", options.MARKER_LINE)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist starts its workers, before the header
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    worker = getattr(config, "workerinput", {}).get("workerid", "")
+    machine = Machine(int(worker.removeprefix("gw")) if worker.startswith("gw") else None)
+    config.stash[MACHINE] = machine
+    config.stash[SETTINGS] = options.read_settings(config, machine)
+    config.stash[BOUND] = set(OURS)
+    if config.stash[SETTINGS].asked and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(RunReport(config), "paramcheck-run")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give xdist's workers the devices that the controller resolved."""
+    node.workerinput[options.WORKER_DEVICES] = list(node.config.stash[SETTINGS].devices)
+
+
+# -- the marker -------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)  # our id comes first
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    try:
+        support = _support(metafunc.definition)
+    except ValueError as error:
+        pytest.fail(f"{metafunc.definition.nodeid}: {error}", pytrace=False)
+    if support is None or _parametrized_by_hand(metafunc):
+        return
+    chosen = _variants(metafunc.config, support)
+    asks = not OURS.isdisjoint(metafunc.fixturenames)
+    if VARIANT not in metafunc.fixturenames:
+        metafunc.fixturenames.append(VARIANT)
+    # Session-scoped parameters make pytest regroup tests; a test that does not ask for the
+    # device has no part in that, so a suite keeps its order when a marker is added.
+    metafunc.parametrize(
+        VARIANT,
+        chosen,
+        ids=[variant.id for variant in chosen],
+        indirect=True,
+        scope="session" if asks else "function",
+    )
+
+
+def _support(node: pytest.Item) -> options.Support | None:
+    """Return what the closest marker supports (None: unmarked); check the outer ones as well."""
+    supports = [options.read_marker(mark) for mark in node.iter_markers(options.MARKER)]
+    return supports[0] if supports else None
+
+
+def _variants(config: pytest.Config, support: options.Support) -> tuple[Variant, ...]:
+    settings = config.stash[SETTINGS]
+    return variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
+
+
+def _parametrized_by_hand(metafunc: pytest.Metafunc) -> bool:
+    """Whether the test parametrizes ``param_device`` or ``param_dtype`` itself."""
+    names: set[str] = set()
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        argnames = mark.args[0] if mark.args else mark.kwargs.get("argnames", "")
+        names.update(argnames.replace(",", " ").split() if isinstance(argnames, str) else argnames)
+    return not OURS.isdisjoint(names)
+
+
+def _variant_of(item: pytest.Item) -> Variant | None:
+    """Return what a marked item runs on; None for what is left alone."""
+    if not isinstance(item, pytest.Function) or item.get_closest_marker(options.MARKER) is None:
+        return None
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    if VARIANT in given:
+        variant = given[VARIANT]
+        return variant if isinstance(variant, Variant) else None
+    if "param_device" in given:
+        return Variant(str(given["param_device"]))
+    if item.cls is not None and issubclass(item.cls, unittest.TestCase):
+        support = _support(item)
+        return None if support is None else _variants(item.config, support)[0]
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    try:
+        variant = _variant_of(item)
+    except ValueError:
+        variant = None  # a TestCase with a wrong marker: reported when it is set up
+    if variant is None:
+        return (yield)
+    item.user_properties.append(("param_device", variant.device))
+    machine, settings = item.config.stash[MACHINE], item.config.stash[SETTINGS]
+    if reason := variant.skip or machine.absent(variant.device, variant.dtype):
+        item.add_marker(pytest.mark.skip(reason=reason))
+        return (yield)
+
+    from .environment import Running
+
+    running = Running(machine.device(variant.device), variant.dtype, settings.seed)
+    item.config.stash[RUNNING] = running
+    try:
+        with running.inside():
+            return (yield)
+    finally:
+        del item.config.stash[RUNNING]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    running = item.config.stash.get(RUNNING, None)
+    if running is not None:
+        running.start()
+    if isinstance(item, pytest.Function) and not hasattr(item, "callspec"):
+        _explain_test_case(item)
+
+
+def _explain_test_case(item: pytest.Function) -> None:
+    try:
+        support = _support(item)
+    except ValueError as error:
+        pytest.fail(f"{item.nodeid}: {error}", pytrace=False)
+    if support is None:
+        return
+    chosen = _variants(item.config, support)
+    if len(chosen) > 1:
+        ids = ", ".join(variant.id for variant in chosen)
+        item.warn(
+            ParamCheckWarning(
+                f"unittest.TestCase cannot be parametrized: {item.name} runs on "
+                f"{chosen[0].id} only, not on each of {ids}"
+            )
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
+    running = request.config.stash.get(RUNNING, None)
+    if running is None or fixturedef.scope == "function":
+        return (yield)
+    bound = request.config.stash[BOUND]
+    if not bound.isdisjoint(fixturedef.argnames):
+        bound.add(fixturedef.argname)
+    with running.wider(fixturedef.argname in bound):
+        return (yield)
+
+
+# -- a run that cannot lie --------------------------------------------------------------------
+
+
+class RunReport:
+    """Registered where devices were asked for on the command line: fails a run that tested none."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._asked = config.stash[SETTINGS].asked
+        self._tally = Tally()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._tally.add(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.exitstatus == pytest.ExitCode.OK and self._tally.silent(self._asked):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self._tally.silent(self._asked):
+            terminalreporter.write_line(f"ERROR: {line}", red=True, bold=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    """Show all rows of our failures at ``-vv``."""
+    if call.excinfo is not None and item.config.getoption("verbose") >= 2:
+        from .findings import show_all
+
+        show_all(call.excinfo.value)
+
+
+# -- fixtures ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", name=VARIANT)
+def _param_variant(request: pytest.FixtureRequest) -> Variant:
+    """The variant of the test, or the first chosen one for an unmarked test."""
+    if hasattr(request, "param"):
+        variant = request.param
+        if isinstance(variant, Variant):
+            return variant
+    settings = request.config.stash[SETTINGS]
+    first = variants(settings.devices, settings.dtypes, None, None)[0]
+    if reason := request.config.stash[MACHINE].absent(first.device, first.dtype):
+        pytest.skip(reason)
+    return first
+
+
+@pytest.fixture(scope="session")
+def param_device(_param_variant: Variant, pytestconfig: pytest.Config) -> torch.device:
+    """The device this test runs on (the first chosen one in an unmarked test)."""
+    return pytestconfig.stash[MACHINE].device(_param_variant.device)
+
+
+@pytest.fixture(scope="session")
+def param_dtype(_param_variant: Variant) -> torch.dtype:
+    """The default dtype this test runs with (torch's own where none was chosen)."""
+    import torch
+
+    dtype: torch.dtype = (
+        getattr(torch, _param_variant.dtype) if _param_variant.dtype else torch.get_default_dtype()
+    )
+    return dtype
+
+
+def _assertion_fixture(name: str) -> Callable[..., Any]:
+    def assertion() -> Any:
+        import pytest_paramcheck
+
+        return getattr(pytest_paramcheck, name)
+
+    assertion.__name__ = name
+    assertion.__doc__ = PUBLIC[name].summary
+    return pytest.fixture(scope="session", name=name)(assertion)
+
+
+# One session-scoped fixture per assertion, the function itself, so that fixtures of any scope can
+# use it. Made from the catalogue: ``pytest --fixtures`` describes each without importing torch.
+globals().update({name: _assertion_fixture(name) for name in ASSERTIONS})
