@@ -28,6 +28,21 @@ PUBLIC: dict[str, Public] = {
     ),
     # ties
     "assert_tied": Public("assertions.ties", "Assert that parameters are one and the same object."),
+    "assert_untied": Public(
+        "assertions.ties", "Assert that nothing shares memory: no cell in common, buffers included."
+    ),
+    "assert_distinct": Public(
+        "assertions.ties", "Assert that parameters have memory of their own and other values."
+    ),
+    "assert_ties": Public(
+        "assertions.ties", "Assert exactly these tie groups: nothing missing, nothing more."
+    ),
+    "assert_same_ties": Public(
+        "assertions.ties", "Assert that two subjects share the same names in the same way."
+    ),
+    "assert_ties_survive": Public(
+        "assertions.ties", "Assert that every tie group survives what is done to a model."
+    ),
     # gradients
     "assert_grads_none": Public(
         "assertions.gradients", "Assert that no parameter has a gradient yet."

@@ -95,7 +95,7 @@ def memory_of(tensor: Tensor) -> Memory:
             blocks += inner.blocks
         return Memory(tuple(blocks))
     if is_lazy(tensor):
-        return Memory((), "uninitialized: a lazy parameter has no memory before its first forward")
+        return Memory(())  # none before its first forward, so none in common with anything
     try:
         return _strided(tensor)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:

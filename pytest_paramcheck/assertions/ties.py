@@ -1,0 +1,270 @@
+"""Assertions about ties: which names are one Parameter, and which share nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..checks import apart as apart_checks
+from ..checks import survival
+from ..checks import ties as checks
+from ..checks.ties import Ties
+from ..findings import ParamCheckUsageError
+from ..parameters.inventory import Inventory, Subject, take_inventory
+from ..parameters.operations import USUAL, Operation, operation
+from ..parameters.select import Pattern, parameters_only, select
+from .raising import raise_if
+
+
+def assert_tied(*subjects: Any, **named: Any) -> None:
+    """Assert that parameters are one and the same object.
+
+    Forms: ``assert_tied(t1, t2, ...)`` or ``assert_tied(emb=t1, head=t2)`` for tensors (keywords
+    name them in the message); ``assert_tied(module1, module2, ...)``: each parameter and buffer
+    with its namesake; ``assert_tied(model, "emb.weight", "head.weight")``: names of one model,
+    globs over them, or names of modules.
+
+    Passes where all are one object (``SAME``). Fails where they share memory through two
+    Parameters (``ALIASED``, ``OVERLAPPING``), are merely ``EQUAL``, or ``DISTINCT``: the message
+    says which and what follows from it. A weight that a parametrization computes (weight_norm,
+    spectral_norm, pruning) is tied only to one computed in the same way from the same leaves.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for fewer than two things to
+    compare, an unknown name, or modules whose parameters have different names.
+
+    >>> from torch import nn
+    >>> emb, head = nn.Embedding(11, 6), nn.Linear(6, 11, bias=False)
+    >>> head.weight = emb.weight
+    >>> assert_tied(emb.weight, head.weight)
+    """
+    __tracebackhide__ = True
+    if len(subjects) > 1 and _is_subject(subjects[0]) and isinstance(subjects[1], (str, bytes)):
+        _no_keywords("assert_tied(model, names)", named)
+        ties = Ties(take_inventory(subjects[0]))
+        groups = checks.expand(ties, subjects[1:])
+    else:
+        ties, groups = _side_by_side("assert_tied", subjects, named)
+    findings = [finding for group in groups for finding in checks.not_tied(ties, group)]
+    raise_if(findings, ties.inventory.title)
+
+
+def assert_untied(*subjects: Any, **named: Any) -> None:
+    """Assert that nothing shares memory: no cell in common, buffers included.
+
+    Forms: ``assert_untied(t1, t2, ...)`` or with keywords for tensors; ``assert_untied(model,
+    ema)`` for subjects: any entry of one against any of another (EMA and target networks,
+    copies; the same object twice is a finding); ``assert_untied(model, *patterns)``: nothing in
+    the selection shares with anything else in it, a tensor that overlaps itself included.
+
+    Passes for equal values in memory of their own, and for disjoint slices of one storage:
+    what counts is whether some byte belongs to both.
+
+    Fails for one Parameter under two names, for two on one memory, for overlapping views and
+    expanded tensors, and names a tensor whose layout hides where its memory is (mkldnn).
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for an empty subject or a
+    pattern without a match.
+
+    >>> import copy
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> assert_untied(model, copy.deepcopy(model))
+    """
+    __tracebackhide__ = True
+    within = bool(subjects) and _is_subject(subjects[0]) and not named
+    if within and not any(_is_subject(s) or isinstance(s, Tensor) for s in subjects[1:]):
+        inventory = take_inventory(subjects[0])
+        entries = select(inventory, subjects[1:])
+        names = apart_checks.selected_names(inventory, entries, subjects[1:])
+        raise_if(apart_checks.sharing_within(inventory, names), inventory.title)
+        return
+    parts = _parts("assert_untied", subjects, named)
+    raise_if(apart_checks.sharing_between(parts), _title(parts))
+
+
+def assert_distinct(model: Subject, *patterns: Pattern) -> None:
+    """Assert that parameters have memory of their own and other values.
+
+    Layers stacked as copies of one another start identical and stay so wherever they get the
+    same gradients. Looks at parameters, at buffers where a pattern names them. Constant tensors
+    (all zeros, all ones) and tensors with fewer than two elements are not compared: every
+    LayerNorm starts with the same ones.
+
+    Fails, naming each group, for equal bits in one shape and dtype, and for whatever
+    :func:`assert_untied` finds in the selection.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern without a match
+    and for tensors that have no values (meta, fake, lazy).
+
+    >>> from torch import nn
+    >>> assert_distinct(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)))
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    entries = select(inventory, patterns, default=parameters_only)
+    names = apart_checks.selected_names(inventory, entries, patterns)
+    raise_if(
+        [
+            *apart_checks.sharing_within(inventory, names),
+            *apart_checks.equal_values(entries),
+        ],
+        inventory.title,
+    )
+
+
+def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:
+    """Assert exactly these tie groups: nothing missing, nothing more.
+
+    ``groups`` is a list of sets of names, ``[]`` for a model without ties. A name is an entry's
+    (all of its names count), a glob, or a module's (one group per namesake below it).
+
+    Fails for a declared group that is not one Parameter (with the relation found), for a tie
+    that no group declares, and for parameters on common memory that are no tie at all.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for an unknown name or a group
+    of fewer than two names.
+
+    >>> from torch import nn
+    >>> assert_ties(nn.Linear(3, 2), [])
+    """
+    __tracebackhide__ = True
+    ties = Ties(take_inventory(model))
+    if isinstance(groups, (str, bytes)) or not isinstance(groups, Iterable):
+        raise ParamCheckUsageError(f"groups is a list of sets of names, got {groups!r}")
+    listed = list(groups)
+    for group in listed:
+        if isinstance(group, (str, bytes)) or not isinstance(group, Iterable):
+            raise ParamCheckUsageError(
+                f"a tie group is a set of names, got {group!r}; "
+                f"did you mean [{{{', '.join(map(repr, listed))}}}]?"
+            )
+    raise_if(checks.exact_ties(ties, listed), ties.inventory.title)
+
+
+def assert_same_ties(before: Subject, after: Subject) -> None:
+    """Assert that two subjects share the same names in the same way.
+
+    For a model before and after a wrap, a load or a copy: every tie and every pair of tensors
+    on one memory in ``before`` is there in ``after`` and the other way round. Wrapper prefixes
+    (compiled, DistributedDataParallel) are no part of a name. Names that share nothing may
+    differ.
+
+    Fails for each tie lost (with the relation that is left), tie gained, and shared memory lost
+    or gained.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for an empty subject.
+
+    >>> import copy
+    >>> from torch import nn
+    >>> layer = nn.Linear(3, 3)
+    >>> model = nn.Sequential(layer, layer)
+    >>> assert_same_ties(model, copy.deepcopy(model))
+    """
+    __tracebackhide__ = True
+    old, new = Ties(take_inventory(before)), Ties(take_inventory(after))
+    raise_if(checks.same_sharing(old, new), new.inventory.title)
+
+
+def assert_ties_survive(
+    model: nn.Module, *operations: str | Operation, inputs: tuple[Any, ...] | None = None
+) -> None:
+    """Assert that every tie group survives what is done to a model.
+
+    Each operation is done to a fresh copy. By name: ``"deepcopy"``, ``"pickle"``,
+    ``"torch.save"``, ``"load_state_dict"``, ``"load_state_dict(assign=True)"``,
+    ``"to(float64)"``, ``"to(cuda)"``, ``"to_empty(cpu)"``, ``"safetensors"`` (an extra),
+    ``"compile"``, ``"export"`` (needs example ``inputs``), ``"ema"`` and ``"fully_shard"`` (on a
+    process group of this process alone where none is there); or any callable model -> model,
+    or model -> None where it works in place. Without operations: deepcopy, pickle, torch.save,
+    load_state_dict, to(float64) and ema, which every model goes through sooner or later.
+
+    Passes where all names of a group are one Parameter afterwards. Fails naming, for each
+    group, the first operation that broke it and the relation it left behind. An operation's own
+    exception comes through.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a model without ties and
+    for an unknown operation.
+
+    >>> from torch import nn
+    >>> layer = nn.Linear(3, 3)
+    >>> assert_ties_survive(nn.Sequential(layer, layer), "deepcopy", "to(float64)")
+    """
+    __tracebackhide__ = True
+    if not isinstance(model, nn.Module):
+        raise ParamCheckUsageError(
+            f"operations are done to a model, not to a {type(model).__name__}"
+        )
+    named: list[tuple[str, Operation]] = []
+    for given in operations or USUAL:
+        if isinstance(given, str):
+            named.append((given, operation(given, inputs)))
+        elif callable(given):
+            named.append((survival.operation_name(given), given))
+        else:
+            raise ParamCheckUsageError(
+                f"an operation is a name or a callable, not {type(given).__name__} {given!r}"
+            )
+    raise_if(survival.broken_ties(model, named), take_inventory(model).title)
+
+
+def _is_subject(value: Any) -> bool:
+    """Whether a value is a subject of its own and no pattern."""
+    if isinstance(value, (str, bytes, type, Tensor)):
+        return False
+    return not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], type))
+
+
+def _no_keywords(form: str, named: dict[str, Any]) -> None:
+    if named:
+        raise ParamCheckUsageError(f"{form} takes no keywords, got {', '.join(named)}")
+
+
+def _parts(
+    what: str, subjects: tuple[Any, ...], named: dict[str, Any]
+) -> list[tuple[str, Inventory]]:
+    """Return the things to compare, each with the word that stands for it in messages."""
+    things = {**{f"#{i + 1}": s for i, s in enumerate(subjects)}, **named}
+    if len(things) < 2:
+        raise ParamCheckUsageError(f"{what} takes two things or more to compare")
+    tensors = [isinstance(thing, Tensor) for thing in things.values()]
+    if any(tensors) and not all(tensors):
+        odd = next(name for name, t in things.items() if not isinstance(t, Tensor))
+        raise ParamCheckUsageError(
+            f"{what} compares tensors with tensors and subjects with subjects; "
+            f"{odd} is {type(things[odd]).__name__}"
+        )
+    if all(tensors):
+        return [(name, take_inventory([(name, t)])) for name, t in things.items()]
+    return [(name, take_inventory(thing)) for name, thing in things.items()]
+
+
+def _side_by_side(
+    what: str, subjects: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Ties, list[tuple[str, ...]]]:
+    """Return the ties of several tensors or subjects, and the names that belong together."""
+    parts = _parts(what, subjects, named)
+    things = (*subjects, *named.values())
+    words = [word for word, _ in parts]
+    if all(isinstance(thing, Tensor) for thing in things):
+        together = Inventory("")
+        together.named.update((word, part.named[word]) for word, part in parts)
+        return Ties(together, base=None), [tuple(words)]
+    if all(isinstance(thing, nn.Module) for thing in things):
+        # One parent for all of them, so that parametrizations are seen as in one model.
+        parent = nn.Module()
+        parent._modules.update(zip(words, things, strict=True))
+        together = take_inventory(parent)
+        together.title = _title(parts)
+    else:
+        together = Inventory(_title(parts))
+        for word, part in parts:
+            together.named.update((f"{word}.{name}", t) for name, t in part.named.items())
+    ties = Ties(together, base="" if not subjects else None)
+    return ties, checks.expand(ties, words)
+
+
+def _title(parts: list[tuple[str, Inventory]]) -> str:
+    titles = dict.fromkeys(part.title for _, part in parts)
+    return ", ".join(title for title in titles if title != "pairs")

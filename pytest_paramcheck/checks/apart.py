@@ -1,0 +1,154 @@
+"""Nothing shared: memory between subjects or within a selection, and equal values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..findings import Finding, ParamCheckUsageError
+from ..parameters.content import bits, no_values, same_bits
+from ..parameters.describe import describe
+from ..parameters.identity import Relation, shared_memory
+from ..parameters.inventory import Entry, Inventory
+from ..parameters.memory import memory_of
+from ..parameters.select import Pattern, name_matcher
+from .ties import shares_memory
+
+
+def selected_names(
+    inventory: Inventory, entries: Sequence[Entry], patterns: Sequence[Pattern]
+) -> list[str]:
+    """Return the names that a selection is about: a tie to a name outside it is none inside."""
+    names = [name for entry in entries for name in entry.names]
+    wanted = [p for p in patterns if isinstance(p, str)]
+    removed = [name_matcher(p[1:], inventory.named) for p in wanted if p.startswith("!")]
+    names = [name for name in names if not any(matches(name) for matches in removed)]
+    if not patterns or len(wanted) < len(patterns) or len(removed) == len(patterns):
+        return names
+    chosen = [name_matcher(p, inventory.named) for p in wanted if not p.startswith("!")]
+    return [name for name in names if any(matches(name) for matches in chosen)]
+
+
+def sharing_within(inventory: Inventory, names: Iterable[str]) -> list[Finding]:
+    """Find tied names, tensors with memory in common and tensors that overlap themselves."""
+    by_id: dict[int, tuple[Tensor, list[str]]] = {}
+    for name in names:
+        tensor = inventory.named[name]
+        if tensor is not None:
+            by_id.setdefault(id(tensor), (tensor, []))[1].append(name)
+    findings = [_same(tensor, tuple(tied)) for tensor, tied in by_id.values() if len(tied) > 1]
+    tensors = [tensor for tensor, _ in by_id.values()]
+    first = [tied[0] for _, tied in by_id.values()]
+    found = shared_memory(tensors, itself=True)
+    for indices, exact in zip(found.groups, found.exact, strict=True):
+        relation = Relation.ALIASED if exact else Relation.OVERLAPPING
+        findings.append(shares_memory(inventory, [first[i] for i in indices], relation))
+    findings += [_itself(first[i], tensors[i]) for i in found.itself]
+    findings += [_cannot_tell(first[i], reason) for i, reason in found.unknown.items()]
+    return findings
+
+
+def sharing_between(parts: Sequence[tuple[str, Inventory]]) -> list[Finding]:
+    """Find memory that entries of two subjects have in common."""
+    names: list[str] = []
+    owners: list[int] = []
+    tensors: list[Tensor] = []
+    same: dict[int, list[tuple[int, str]]] = {}
+    for number, (word, inventory) in enumerate(parts):
+        for entry in inventory.entries:
+            if entry.tensor is None:
+                continue
+            name = word if entry.name == word else f"{word}.{entry.name}"
+            seen = same.setdefault(id(entry.tensor), [])
+            seen.append((number, name))
+            if len(seen) == 1:
+                names.append(name)
+                owners.append(number)
+                tensors.append(entry.tensor)
+    together = Inventory("")
+    together.named.update(zip(names, tensors, strict=True))
+    findings = []
+    for tensor in tensors:
+        owned = same[id(tensor)]
+        if len({number for number, _ in owned}) > 1:
+            findings.append(_same(tensor, tuple(name for _, name in owned)))
+    found = shared_memory(tensors)
+    for indices, exact in zip(found.groups, found.exact, strict=True):
+        if len({owners[i] for i in indices}) > 1:
+            relation = Relation.ALIASED if exact else Relation.OVERLAPPING
+            findings.append(shares_memory(together, [names[i] for i in indices], relation))
+    findings += [_cannot_tell(names[i], reason) for i, reason in found.unknown.items()]
+    return findings
+
+
+def equal_values(entries: Iterable[Entry]) -> list[Finding]:
+    """Find different tensors of one shape and dtype with the same bits, constants left out."""
+    alike: dict[object, list[Entry]] = {}
+    for entry in entries:
+        tensor = entry.tensor
+        if tensor is None:
+            continue
+        if reason := no_values(tensor):
+            raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be compared")
+        flat = bits(tensor)
+        if sum(part.numel() for part in flat) < 2 or all(map(_constant, flat)):
+            continue
+        # A cheap sum sorts the candidates; the bits decide.
+        key = (tensor.shape, tensor.dtype, tuple(int(part.sum()) for part in flat))
+        alike.setdefault(key, []).append(entry)
+    findings = []
+    for candidates in alike.values():
+        while len(candidates) > 1:
+            first, *rest = candidates
+            twins = [e for e in rest if _equal(first.tensor, e.tensor)]
+            if twins:
+                findings.append(_twins([first, *twins]))
+            candidates = [e for e in rest if e not in twins]
+    return findings
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None or same_bits(a, b) is not True:
+        return False
+    memory_a, memory_b = memory_of(a), memory_of(b)
+    return not memory_a.overlaps(memory_b)  # shared memory is a finding of its own
+
+
+def _constant(flat: Tensor) -> bool:
+    return flat.numel() == 0 or bool(torch.eq(flat, flat[0]).all())
+
+
+def _twins(entries: Sequence[Entry]) -> Finding:
+    return Finding(
+        tuple(entry.name for entry in entries),
+        "equal values",
+        found=Relation.EQUAL.value,
+        why="own memory but the same bits: copies of one another start identical.",
+        hint="build each layer anew instead of copying one, or initialise each again",
+        rows=tuple((entry.name, describe(entry.tensor)) for entry in entries),
+    )
+
+
+def _same(tensor: Tensor, names: tuple[str, ...]) -> Finding:
+    return Finding(
+        names,
+        "tied",
+        found=f"{Relation.SAME.value}, {describe(tensor)}",
+        hint="if the tie is meant, leave one of its names out with '!name'",
+    )
+
+
+def _itself(name: str, tensor: Tensor) -> Finding:
+    return Finding(
+        (name,),
+        "overlaps itself",
+        found=f"{describe(tensor)}, strides {tuple(tensor.stride())}",
+        why="several of its elements are one memory cell, and a write to one changes the others",
+        hint="give every element its own memory: .contiguous() or .clone()",
+    )
+
+
+def _cannot_tell(name: str, reason: str) -> Finding:
+    return Finding((name,), "not checked", found=reason)

@@ -1,0 +1,88 @@
+"""Ties on their way through copies, saves, loads and moves: who broke them first."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from ..findings import Finding, ParamCheckUsageError
+from ..parameters.inventory import take_inventory
+from ..parameters.operations import Operation
+from .ties import Ties, not_tied
+
+#: Why an operation parts a tie, and what keeps it: measured, see tests/unit/test_survival.py.
+_REASONS = {
+    "load_state_dict(assign=True)": (
+        "assign=True puts a tensor of its own under every name",
+        "tie again after the load, or share the module instead of the Parameter",
+    ),
+    "to(meta)": (
+        "a move to meta makes a new Parameter for every name",
+        "tie again after the move, or share the module instead of the Parameter",
+    ),
+    "to_empty": (
+        "to_empty makes new memory for every name",
+        "tie again after to_empty, or share the module instead of the Parameter",
+    ),
+}
+
+
+def broken_ties(model: nn.Module, operations: Sequence[tuple[str, Operation]]) -> list[Finding]:
+    """Find for each tie group the first operation that broke it, each done to a fresh copy."""
+    ties = Ties(take_inventory(model))
+    intact = list(ties.groups)
+    if not intact:
+        raise ParamCheckUsageError(
+            f"{ties.inventory.title} has no ties: there is nothing that could survive"
+        )
+    findings: list[Finding] = []
+    for name, operation in operations:
+        try:
+            subject = copy.deepcopy(model)
+        except RuntimeError as error:
+            raise ParamCheckUsageError(
+                f"{ties.inventory.title} cannot be copied, so nothing can be done to a copy: "
+                f"{str(error).splitlines()[0]}"
+            ) from None
+        by = name
+        broken = _broken(Ties(take_inventory(subject)), intact, "deepcopy")
+        if not broken:
+            result = operation(subject)
+            after = subject if result is None else result
+            if not isinstance(after, nn.Module):
+                raise ParamCheckUsageError(
+                    f"operation {name!r} returned {type(after).__name__}: an operation returns a "
+                    f"module, or None where it works in place"
+                )
+            broken = _broken(Ties(take_inventory(after, allow_empty=True)), intact, by)
+        findings += [finding for _, finding in broken]
+        intact = [group for group in intact if group not in {lost for lost, _ in broken}]
+    return findings
+
+
+def _broken(
+    after: Ties, groups: Sequence[tuple[str, ...]], by: str
+) -> list[tuple[tuple[str, ...], Finding]]:
+    problem = f"tie broken by {by}"
+    why, hint = _REASONS.get(by) or _REASONS.get(by.partition("(")[0]) or ("", "")
+    broken = []
+    for group in groups:
+        gone = [name for name in group if not after.known(name)]
+        if gone:
+            finding = Finding(tuple(group), problem, found=f"{', '.join(gone)} is gone")
+            broken.append((group, finding))
+            continue
+        for finding in not_tied(after, group, problem):
+            said = f"{finding.why.rstrip('.')}; {why}." if why else finding.why
+            broken.append((group, replace(finding, why=said, hint=hint or finding.hint)))
+            break
+    return broken
+
+
+def operation_name(operation: Callable[..., object]) -> str:
+    """Return what a message calls a user's own operation."""
+    name = getattr(operation, "__name__", None) or type(operation).__name__
+    return "a lambda" if name == "<lambda>" else str(name)

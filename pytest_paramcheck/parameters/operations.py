@@ -1,0 +1,168 @@
+"""What happens to a model on its way: copies, saves, loads, moves, wraps; each done to a copy.
+
+An operation is a function model -> model (or None where it works in place). The named ones are
+listed in :data:`OPERATIONS`; ``to(...)`` and ``to_empty(...)`` take a dtype or a device.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from ..findings import ParamCheckUsageError
+from ..wording import did_you_mean
+
+Operation: TypeAlias = Callable[[nn.Module], "nn.Module | None"]
+
+
+def _pickled(model: nn.Module) -> nn.Module:
+    restored: nn.Module = pickle.loads(pickle.dumps(model))
+    return restored
+
+
+def _saved(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    # The file is one we have just written: it holds the user's own module.
+    restored: nn.Module = torch.load(file, weights_only=False)
+    return restored
+
+
+def _loaded(model: nn.Module, assign: bool) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    target = copy.deepcopy(model)
+    target.load_state_dict(torch.load(file, weights_only=True), assign=assign)
+    return target
+
+
+def _safetensors(model: nn.Module) -> nn.Module:
+    try:
+        from safetensors.torch import load_model, save_model
+    except ImportError:
+        raise ParamCheckUsageError(
+            "the operation 'safetensors' needs the package safetensors: "
+            "pip install pytest-paramcheck[safetensors]"
+        ) from None
+    target = copy.deepcopy(model)
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "model.safetensors")
+        save_model(model, file)
+        load_model(target, file)
+    return target
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    compiled: Any = torch.compile(model)  # a wrapper: nothing is compiled before the first call
+    return compiled  # type: ignore[no-any-return]
+
+
+def _ema(model: nn.Module) -> nn.Module:
+    from torch.optim.swa_utils import AveragedModel
+
+    return AveragedModel(model)
+
+
+def _fully_sharded(model: nn.Module) -> nn.Module:
+    from torch.distributed.fsdp import fully_shard
+
+    with _process_group():
+        fully_shard(model)
+    return model
+
+
+@contextmanager
+def _process_group() -> Iterator[None]:
+    """Use the process group that is there, or a fake one of this process alone."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        yield
+        return
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=1, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+#: The named operations. ``export`` is the one that needs example inputs.
+OPERATIONS: Mapping[str, Operation] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": _pickled,
+    "torch.save": _saved,
+    "load_state_dict": lambda model: _loaded(model, assign=False),
+    "load_state_dict(assign=True)": lambda model: _loaded(model, assign=True),
+    "safetensors": _safetensors,
+    "compile": _compiled,
+    "ema": _ema,
+    "fully_shard": _fully_sharded,
+}
+#: What every model goes through sooner or later; the default of ``assert_ties_survive``.
+USUAL = ("deepcopy", "pickle", "torch.save", "load_state_dict", "to(float64)", "ema")
+_CALL = re.compile(r"(to|to_empty)\(([^()]+)\)")
+
+
+def operation(name: str, inputs: tuple[Any, ...] | None) -> Operation:
+    """Return a named operation, or raise :class:`ParamCheckUsageError` with the valid names."""
+    if name in OPERATIONS:
+        return OPERATIONS[name]
+    if name == "export":
+        if inputs is None:
+            raise ParamCheckUsageError(
+                "the operation 'export' traces the model: pass example inputs, inputs=(x,)"
+            )
+        return _exporter(inputs)
+    call = _CALL.fullmatch(name)
+    if call is None:
+        known = (*OPERATIONS, "export", "to(float64)", "to(cuda)", "to_empty(cpu)")
+        raise ParamCheckUsageError(
+            f"no operation {name!r};{did_you_mean(name, known) or f' there are {known}'}"
+        )
+    how, what = call.groups()
+    dtype = getattr(torch, what.removeprefix("torch."), None)
+    if how == "to" and isinstance(dtype, torch.dtype):
+        return _mover(dtype=dtype)
+    try:
+        device = torch.device(what)
+        torch.empty(1, device=device)
+    except Exception as error:  # absent devices raise whatever their backend likes
+        raise ParamCheckUsageError(
+            f"operation {name!r}: {what!r} is no dtype and no device that is there "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    if how == "to":
+        return _mover(device=device)
+
+    def to_empty(model: nn.Module) -> nn.Module:
+        return model.to_empty(device=device)
+
+    return to_empty
+
+
+def _mover(**target: Any) -> Operation:
+    def move(model: nn.Module) -> nn.Module:
+        return model.to(**target)
+
+    return move
+
+
+def _exporter(inputs: tuple[Any, ...]) -> Operation:
+    def export(model: nn.Module) -> nn.Module:
+        return torch.export.export(model, inputs).module()
+
+    return export
