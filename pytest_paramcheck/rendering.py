@@ -88,12 +88,10 @@ def _rows(group: list[Finding], room: int | None, max_rows: int | None) -> tuple
 
 
 def _block(finding: Finding, max_rows: int | None) -> list[_Row]:
-    details = fold(finding.rows)
-    shown = details if max_rows is None else details[:max_rows]
-    lines = align([(label, text) for label, text, _ in shown])
-    if len(shown) < len(details):
-        hidden = sum(count for _, _, count in details[len(shown) :])
-        lines.append(f"... and {hidden} more (-vv shows all)")
+    shown = finding.rows if max_rows is None else finding.rows[:max_rows]
+    lines = align(shown)
+    if len(shown) < len(finding.rows):
+        lines.append(f"... and {len(finding.rows) - len(shown)} more (-vv shows all)")
     if said := finding.text():
         lines.append(said)
     return [_Row(line, starts=number == 0) for number, line in enumerate(lines)]

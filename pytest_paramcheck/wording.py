@@ -77,6 +77,11 @@ def fold_names(names: Iterable[str]) -> list[str]:
     return [name for name, _, _ in fold((name, None) for name in names)]
 
 
+def fold_rows(rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Fold rows of a name and a text; names that differ by integers only become one row."""
+    return tuple((name, text) for name, text, _ in fold(rows))
+
+
 def _as_products(points: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], ...]]:
     """Write a set of integer tuples as few products of integer sets, last position first."""
     boxes: list[tuple[tuple[int, ...], ...]] = [tuple((i,) for i in point) for point in points]

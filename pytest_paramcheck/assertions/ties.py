@@ -14,7 +14,7 @@ from ..checks.ties import Ties
 from ..findings import ParamCheckUsageError
 from ..parameters.inventory import Inventory, Subject, take_inventory
 from ..parameters.operations import USUAL, Operation, operation
-from ..parameters.select import Pattern, parameters_only, select
+from ..parameters.select import Pattern, parameters_only, select_names
 from .raising import raise_if
 
 
@@ -76,8 +76,7 @@ def assert_untied(*subjects: Any, **named: Any) -> None:
     within = bool(subjects) and _is_subject(subjects[0]) and not named
     if within and not any(_is_subject(s) or isinstance(s, Tensor) for s in subjects[1:]):
         inventory = take_inventory(subjects[0])
-        entries = select(inventory, subjects[1:])
-        names = apart_checks.selected_names(inventory, entries, subjects[1:])
+        names = select_names(inventory, subjects[1:])
         raise_if(apart_checks.sharing_within(inventory, names), inventory.title)
         return
     parts = _parts("assert_untied", subjects, named)
@@ -103,15 +102,10 @@ def assert_distinct(model: Subject, *patterns: Pattern) -> None:
     """
     __tracebackhide__ = True
     inventory = take_inventory(model)
-    entries = select(inventory, patterns, default=parameters_only)
-    names = apart_checks.selected_names(inventory, entries, patterns)
-    raise_if(
-        [
-            *apart_checks.sharing_within(inventory, names),
-            *apart_checks.equal_values(entries),
-        ],
-        inventory.title,
-    )
+    names = select_names(inventory, patterns, default=parameters_only)
+    entries = dict.fromkeys(inventory.by_name[name] for name in names)
+    findings = apart_checks.sharing_within(inventory, names)
+    raise_if([*findings, *apart_checks.equal_values(entries)], inventory.title)
 
 
 def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:

@@ -13,22 +13,8 @@ from ..parameters.describe import describe
 from ..parameters.identity import Relation, shared_memory
 from ..parameters.inventory import Entry, Inventory
 from ..parameters.memory import memory_of
-from ..parameters.select import Pattern, name_matcher
+from ..wording import fold_rows
 from .ties import shares_memory
-
-
-def selected_names(
-    inventory: Inventory, entries: Sequence[Entry], patterns: Sequence[Pattern]
-) -> list[str]:
-    """Return the names that a selection is about: a tie to a name outside it is none inside."""
-    names = [name for entry in entries for name in entry.names]
-    wanted = [p for p in patterns if isinstance(p, str)]
-    removed = [name_matcher(p[1:], inventory.named) for p in wanted if p.startswith("!")]
-    names = [name for name in names if not any(matches(name) for matches in removed)]
-    if not patterns or len(wanted) < len(patterns) or len(removed) == len(patterns):
-        return names
-    chosen = [name_matcher(p, inventory.named) for p in wanted if not p.startswith("!")]
-    return [name for name in names if any(matches(name) for matches in chosen)]
 
 
 def sharing_within(inventory: Inventory, names: Iterable[str]) -> list[Finding]:
@@ -127,7 +113,7 @@ def _twins(entries: Sequence[Entry]) -> Finding:
         found=Relation.EQUAL.value,
         why="own memory but the same bits: copies of one another start identical.",
         hint="build each layer anew instead of copying one, or initialise each again",
-        rows=tuple((entry.name, describe(entry.tensor)) for entry in entries),
+        rows=fold_rows((entry.name, describe(entry.tensor)) for entry in entries),
     )
 
 

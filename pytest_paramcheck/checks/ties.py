@@ -15,7 +15,7 @@ from ..parameters.identity import Related, Relation, relate, shared_memory
 from ..parameters.inventory import Inventory
 from ..parameters.parametrized import Computed, computed_weights
 from ..parameters.select import name_matcher
-from ..wording import did_you_mean
+from ..wording import did_you_mean, fold_rows
 
 #: What follows from each relation for somebody who wanted a tie.
 CONSEQUENCES = {
@@ -193,7 +193,12 @@ def not_tied(ties: Ties, group: Sequence[str], problem: str = "not tied") -> lis
 def _apart(ties: Ties, first: Sequence[str], other: Sequence[str], problem: str) -> Finding:
     computed = [ties.computed[n] for n in (first[0], other[0]) if n in ties.computed]
     related = _closest(ties, first[0], other[0])
-    rows = tuple((name, _describe(ties, name)) for name in (*first, *other))
+    # Folded side by side: which names belong together is what the rows have to show.
+    rows = tuple(
+        row
+        for side in (first, other)
+        for row in fold_rows((name, _describe(ties, name)) for name in side)
+    )
     if not computed:
         found, why = relation_text(related, ties.tensors(other[0])[0])
         hint = (
@@ -315,7 +320,7 @@ def shares_memory(inventory: Inventory, names: Sequence[str], relation: Relation
         found=relation.value,
         why=CONSEQUENCES[relation] + ".",
         hint="give each its own memory with .clone(), or make it one Parameter by assignment",
-        rows=tuple((name, describe(inventory.named[name])) for name in names),
+        rows=fold_rows((name, describe(inventory.named[name])) for name in names),
     )
 
 

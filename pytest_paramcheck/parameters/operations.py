@@ -65,7 +65,8 @@ def _safetensors(model: nn.Module) -> nn.Module:
 
 
 def _compiled(model: nn.Module) -> nn.Module:
-    compiled: Any = torch.compile(model)  # a wrapper: nothing is compiled before the first call
+    # A wrapper: nothing is compiled before the first call, and the eager backend imports least.
+    compiled: Any = torch.compile(model, backend="eager")
     return compiled  # type: ignore[no-any-return]
 
 

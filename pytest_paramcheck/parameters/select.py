@@ -79,6 +79,46 @@ def select(
     return [entry for entry in inventory.entries if entry in left]
 
 
+def select_names(
+    inventory: Inventory, patterns: Sequence[Pattern], *, default: Eligible = any_entry
+) -> list[str]:
+    """Return the names that the patterns select, for questions about names and not entries.
+
+    A tied parameter can be in with one of its names and out with another: what is asked is
+    whether the selected *names* share something. Errors as for :func:`select`.
+    """
+    positive = [pattern for pattern in patterns if not _negation(pattern)[0]]
+    chosen = select(inventory, positive, default=default)
+    inside = _names_matching(inventory, positive) if positive else None
+    outside: set[str] = set()
+    for pattern in patterns:
+        negated, bare = _negation(pattern)
+        if negated:
+            _matched(inventory, bare, any_entry, "parameter or buffer", shown=pattern)
+            outside |= _names_matching(inventory, [bare])
+    names = [
+        name
+        for entry in chosen
+        for name in entry.names
+        if name not in outside and (inside is None or name in inside)
+    ]
+    if not names:
+        shown = ", ".join(pattern_text(p) for p in patterns)
+        raise ParamCheckUsageError(f"the patterns {shown} leave nothing to check")
+    return names
+
+
+def _names_matching(inventory: Inventory, patterns: Sequence[Pattern]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        if isinstance(pattern, str):
+            matches = name_matcher(pattern, inventory.named)
+            found.update(name for name in inventory.named if matches(name))
+        else:  # a class: every path to an instance counts, so all names of what is in it
+            found.update(name for e in matching(inventory, pattern) for name in e.names)
+    return found
+
+
 def decide(
     inventory: Inventory,
     expectations: Mapping[Any, V],

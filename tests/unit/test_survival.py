@@ -1,0 +1,178 @@
+"""What keeps a tie and what breaks it: the facts that assert_ties_survive stands on."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_ties_survive
+
+from ..recipes.ties import LM, Untying
+
+
+class SharedModule(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+KEEPERS = (
+    "deepcopy",
+    "pickle",
+    "torch.save",
+    "load_state_dict",
+    "to(float64)",
+    "to(torch.bfloat16)",
+    "to(cpu)",
+    "safetensors",
+    "compile",
+    "ema",
+    "fully_shard",
+)
+BREAKERS = ("load_state_dict(assign=True)", "to(meta)")
+
+
+@pytest.mark.parametrize("operation", KEEPERS)
+def test_keeps_a_shared_parameter(operation: str) -> None:
+    assert_ties_survive(LM(tied=True), operation)
+
+
+@pytest.mark.parametrize("operation", BREAKERS)
+def test_breaks_a_shared_parameter_and_keeps_a_shared_module(operation: str) -> None:
+    assert_ties_survive(SharedModule(), operation)
+    with pytest.raises(ParamCheckError, match="tie broken by") as caught:
+        assert_ties_survive(LM(tied=True), operation)
+    assert str(caught.value).splitlines()[0] == (
+        f"tie broken by {operation}: emb.weight, head.weight (LM)"
+    )
+
+
+def test_to_empty_from_meta_breaks_a_shared_parameter() -> None:
+    with torch.device("meta"):
+        model = LM(tied=True)
+    with pytest.raises(ParamCheckError) as caught:
+        assert_ties_survive(model, "to_empty(cpu)")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "tie broken by to_empty(cpu): emb.weight, head.weight (LM)"
+    assert lines[-1] == (
+        "  hint: tie again after to_empty, or share the module instead of the Parameter"
+    )
+
+
+def test_export_keeps_a_shared_module() -> None:
+    assert_ties_survive(SharedModule(), "export", inputs=(torch.ones(1, 4),))
+
+
+def test_the_usual_operations_are_the_default() -> None:
+    assert_ties_survive(LM(tied=True))
+    with pytest.raises(ParamCheckError, match="tie broken by deepcopy: emb"):
+        assert_ties_survive(Untying(tied=True))
+
+
+def test_the_first_breaker_of_each_group_is_named() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lm = LM(tied=True)
+            self.a = self.b = nn.Linear(2, 2, bias=False)
+
+    def unshare(model: nn.Module) -> None:
+        model.b = nn.Linear(2, 2, bias=False)
+
+    with pytest.raises(ParamCheckError) as caught:
+        assert_ties_survive(Two(), "load_state_dict(assign=True)", unshare, "to(meta)")
+    assert str(caught.value).splitlines() == [
+        "tie broken by load_state_dict(assign=True): lm.emb.weight, lm.head.weight; "
+        "tie broken by unshare: a.weight, b.weight (Two)",
+        "",
+        "  tie broken by load_state_dict(assign=True):",
+        "    lm.emb.weight   Parameter 11x6 float32 cpu",
+        "    lm.head.weight  Parameter 11x6 float32 cpu",
+        "    ALIASED: two tensors on the same memory: the gradient is split between them, an "
+        "optimizer steps the memory twice, and the next deepcopy or dtype move parts them; "
+        "assign=True puts a tensor of its own under every name.",
+        "  tie broken by unshare:",
+        "    a.weight  Parameter 2x2 float32 cpu",
+        "    b.weight  Parameter 2x2 float32 cpu",
+        "    DISTINCT: neither the memory nor the values are shared.",
+        "",
+        "  hint: tie again after the load, or share the module instead of the Parameter",
+        "  hint: tie by assignment: model.b.weight = model.a.weight",
+    ]
+
+
+def test_a_callable_that_loses_the_name() -> None:
+    def cut(model: nn.Module) -> None:
+        del model.head
+
+    with pytest.raises(ParamCheckError) as caught:
+        assert_ties_survive(LM(tied=True), cut)
+    assert str(caught.value).splitlines() == [
+        "tie broken by cut: emb.weight, head.weight (LM)",
+        "",
+        "  emb.weight, head.weight  head.weight is gone",
+    ]
+
+
+def test_an_operation_s_own_error_comes_through() -> None:
+    def fails(model: nn.Module) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        assert_ties_survive(LM(tied=True), fails)
+
+
+@pytest.mark.parametrize(
+    ("operations", "message"),
+    [
+        (("export",), "the operation 'export' traces the model: pass example inputs, inputs=(x,)"),
+        (("deep_copy",), "no operation 'deep_copy'; did you mean 'deepcopy'?"),
+        ((3,), "an operation is a name or a callable, not int 3"),
+        (
+            (lambda model: 3,),
+            "operation 'a lambda' returned int: an operation returns a module, or None where it "
+            "works in place",
+        ),
+    ],
+)
+def test_usage(operations: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_ties_survive(LM(tied=True), *operations)  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+def test_a_model_without_ties() -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_ties_survive(LM(tied=False), "deepcopy")
+    assert str(caught.value) == "LM has no ties: there is nothing that could survive"
+
+
+def test_a_state_dict_is_no_model() -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_ties_survive(LM(tied=True).state_dict(), "deepcopy")  # type: ignore[arg-type]
+    assert str(caught.value) == "operations are done to a model, not to a OrderedDict"
+
+
+def test_a_model_that_cannot_be_copied() -> None:
+    model = LM(tied=True)
+    model.cache = model.emb.weight * 2  # not a leaf: deepcopy refuses
+    with pytest.raises(ParamCheckUsageError, match="LM cannot be copied, so nothing can be done"):
+        assert_ties_survive(model, "deepcopy")
+
+
+def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_ties_survive(LM(tied=True), "safetensors")
+    assert str(caught.value) == (
+        "the operation 'safetensors' needs the package safetensors: "
+        "pip install pytest-paramcheck[safetensors]"
+    )

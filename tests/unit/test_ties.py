@@ -1,0 +1,497 @@
+"""Ties: the broken model, the correct one, and the correct one a naive check would flag."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from pytest_paramcheck import (
+    ParamCheckError,
+    ParamCheckUsageError,
+    assert_distinct,
+    assert_same_ties,
+    assert_tied,
+    assert_ties,
+    assert_untied,
+)
+
+from ..recipes.ties import LM
+
+TIE = {"emb.weight", "head.weight"}
+ALIASED = (
+    "ALIASED: two tensors on the same memory: the gradient is split between them, an optimizer "
+    "steps the memory twice, and the next deepcopy or dtype move parts them."
+)
+EQUAL = (
+    "EQUAL: the values are equal but the memory is not shared; the first optimizer step will "
+    "part them."
+)
+TWO_ROWS = [
+    "  emb.weight   Parameter 11x6 float32 cpu",
+    "  head.weight  Parameter 11x6 float32 cpu",
+]
+OWN_MEMORY = (
+    "  hint: give each its own memory with .clone(), or make it one Parameter by assignment"
+)
+ASSIGN = "  hint: tie by assignment: model.head.weight = model.emb.weight"
+
+
+def failure(call: object, *args: object, **kwargs: object) -> list[str]:
+    """The lines of the failure that a call raises."""
+    with pytest.raises(ParamCheckError) as caught:
+        call(*args, **kwargs)  # type: ignore[operator]
+    return str(caught.value).splitlines()
+
+
+def usage(call: object, *args: object, **kwargs: object) -> str:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        call(*args, **kwargs)  # type: ignore[operator]
+    return str(caught.value)
+
+
+def aliased() -> LM:
+    model = LM(tied=False)
+    model.head.weight = nn.Parameter(model.emb.weight.data)
+    return model
+
+
+class TestTied:
+    def test_tied(self) -> None:
+        assert_tied(LM(tied=True), "emb.weight", "head.weight")
+
+    def test_distinct_values(self) -> None:
+        assert failure(assert_tied, LM(tied=False), "emb.weight", "head.weight") == [
+            "not tied: emb.weight, head.weight (LM)",
+            "",
+            *TWO_ROWS,
+            "  DISTINCT: neither the memory nor the values are shared.",
+            "",
+            ASSIGN,
+        ]
+
+    def test_equal_values_are_not_tied(self) -> None:
+        model = LM(tied=False)
+        with torch.no_grad():
+            model.head.weight.copy_(model.emb.weight)
+        assert failure(assert_tied, model, "emb.weight", "head.weight") == [
+            "not tied: emb.weight, head.weight (LM)",
+            "",
+            *TWO_ROWS,
+            f"  {EQUAL}",
+            "",
+            ASSIGN,
+        ]
+
+    def test_two_parameters_on_one_memory_are_not_tied(self) -> None:
+        assert failure(assert_tied, aliased(), "emb.weight", "head.weight") == [
+            "not tied: emb.weight, head.weight (LM)",
+            "",
+            *TWO_ROWS,
+            f"  {ALIASED}",
+            "",
+            ASSIGN,
+        ]
+
+    def test_a_view_is_not_tied(self) -> None:
+        weight = nn.Parameter(torch.ones(4, 4))
+        view = weight.t()
+        assert failure(assert_tied, weight=weight, transposed=view) == [
+            "not tied: weight, transposed",
+            "",
+            "  weight      Parameter 4x4 float32 cpu",
+            "  transposed  Tensor 4x4 float32 cpu",
+            "  OVERLAPPING: they share some memory cells in another geometry: a step through one "
+            "changes part of the other.",
+            "",
+            "  hint: tie by assignment: put one Parameter in both places",
+        ]
+
+    def test_untied_on_meta(self) -> None:
+        """data_ptr() is 0 on meta: comparing it calls everything tied."""
+        with torch.device("meta"):
+            model = LM(tied=False)
+        assert failure(assert_tied, model, "emb.weight", "head.weight")[4] == (
+            "  DISTINCT: each has its own memory (on meta, where tensors have no values)."
+        )
+
+    def test_tied_on_meta(self) -> None:
+        with torch.device("meta"):
+            assert_tied(LM(tied=True), "emb.weight", "head.weight")
+
+    def test_of_three_the_odd_one_is_named(self) -> None:
+        layer = nn.Linear(2, 2)
+        model = nn.Sequential(layer, nn.Linear(2, 2), layer)
+        assert failure(assert_tied, model, "0.weight", "1.weight", "2.weight")[2:5] == [
+            "  {0,2}.weight  Parameter 2x2 float32 cpu",
+            "  1.weight      Parameter 2x2 float32 cpu",
+            "  DISTINCT: neither the memory nor the values are shared.",
+        ]
+
+    def test_modules_by_namesake(self) -> None:
+        encoder = nn.Linear(2, 2)
+        decoder = nn.Linear(2, 2)
+        decoder.weight = encoder.weight
+        assert failure(assert_tied, enc=encoder, dec=decoder) == [
+            "not tied: enc.bias, dec.bias (Linear)",
+            "",
+            "  enc.bias  Parameter 2 float32 cpu",
+            "  dec.bias  Parameter 2 float32 cpu",
+            "  DISTINCT: neither the memory nor the values are shared.",
+            "",
+            "  hint: tie by assignment: dec.bias = enc.bias",
+        ]
+        decoder.bias = encoder.bias
+        assert_tied(encoder, decoder)
+
+    def test_modules_by_name(self) -> None:
+        layer = nn.Linear(2, 2)
+        model = nn.ModuleDict({"a": layer, "b": layer, "c": nn.Linear(2, 2)})
+        assert_tied(model, "a", "b")
+        assert failure(assert_tied, model, "a", "c")[0] == (
+            "not tied: a.weight, c.weight, a.bias, c.bias (ModuleDict)"
+        )
+
+    def test_glob_over_names(self) -> None:
+        layer = nn.Linear(2, 2, bias=False)
+        assert_tied(nn.Sequential(layer, layer, layer), "*.weight")
+
+    def test_a_head_that_is_no_parameter(self) -> None:
+        """forward calls F.linear with the embedding's weight: there is one name and no tie."""
+
+        class Head(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.emb = nn.Embedding(5, 3)
+
+        assert usage(assert_tied, Head(), "emb.weight", "head.weight") == (
+            "Head has no parameter or buffer 'head.weight'; did you mean 'emb.weight'?"
+        )
+
+    def test_a_child_really_called_module(self) -> None:
+        layer = nn.Linear(2, 2)
+        model = nn.ModuleDict({"module": layer, "other": layer})
+        assert_tied(model, "module.weight", "other.weight")
+
+    def test_usage(self) -> None:
+        model = LM(tied=True)
+        assert usage(assert_tied, model, "emb.weight") == (
+            "a tie takes two names or more, got 'emb.weight'"
+        )
+        assert usage(assert_tied, model.emb.weight) == (
+            "assert_tied takes two things or more to compare"
+        )
+        assert usage(assert_tied, model, "emb", "head.weight") == (
+            "'emb' is a module and 'head.weight' a parameter: name parameters or modules, not both"
+        )
+        assert usage(assert_tied, model.emb.weight, model) == (
+            "assert_tied compares tensors with tensors and subjects with subjects; #2 is LM"
+        )
+        assert usage(assert_tied, model, "emb.weight", "head.weight", x=1) == (
+            "assert_tied(model, names) takes no keywords, got x"
+        )
+        assert usage(assert_tied, nn.Linear(2, 2), nn.Linear(2, 2, bias=False)) == (
+            "'#2' has no 'bias' to be tied to '#1.bias': the modules differ"
+        )
+
+
+class TestComputedWeights:
+    """A tie of which one side is parametrized is broken, whatever the objects say."""
+
+    def test_weight_norm_on_one_side(self) -> None:
+        model = LM(tied=True)
+        parametrizations.weight_norm(model.head)
+        assert failure(assert_tied, model, "emb.weight", "head.weight") == [
+            "not tied: emb.weight, head.weight (LM)",
+            "",
+            "  emb.weight   Parameter 11x6 float32 cpu",
+            "  head.weight  computed by WeightNorm from original0, original1",
+            f"  {related(model)}: head.weight is computed by WeightNorm and the other side is not.",
+            "",
+            "  hint: parametrize both sides through one module, or remove WeightNorm from "
+            "head.weight",
+        ]
+
+    def test_spectral_norm_keeps_the_object_and_breaks_the_tie(self) -> None:
+        model = LM(tied=True)
+        parametrizations.spectral_norm(model.head)
+        leaf = model.head.parametrizations.weight.original
+        assert leaf is model.emb.weight, "torch changed: the object is no longer kept"
+        assert failure(assert_tied, model, "emb.weight", "head.weight")[4] == (
+            "  SAME: head.weight is computed by SpectralNorm and the other side is not: one "
+            "Parameter, but the two sides compute different weights from it."
+        )
+        assert failure(assert_ties, model, [])[0] == (
+            "shared but not tied: emb.weight, head.weight (LM)"
+        )
+
+    def test_pruning_on_one_side(self) -> None:
+        model = LM(tied=True)
+        prune.l1_unstructured(model.head, "weight", amount=0.5)
+        assert failure(assert_tied, model, "emb.weight", "head.weight")[3] == (
+            "  head.weight  computed by pruning from weight_orig"
+        )
+
+    def test_old_weight_norm_on_one_side(self) -> None:
+        model = LM(tied=True)
+        with pytest.warns(FutureWarning):
+            nn.utils.weight_norm(model.head)
+        assert failure(assert_tied, model, "emb.weight", "head.weight")[3] == (
+            "  head.weight  computed by weight_norm from weight_g, weight_v"
+        )
+
+    def test_one_parametrized_module_in_two_places_is_tied(self) -> None:
+        layer = parametrizations.orthogonal(nn.Linear(4, 4))
+        model = nn.Sequential(layer, layer)
+        assert_tied(model, "0.weight", "1.weight")
+        assert_ties(model, [{"0.weight", "1.weight"}, {"0.bias", "1.bias"}])
+
+
+def related(model: LM) -> str:
+    from pytest_paramcheck.parameters.identity import Relation, relate
+
+    relations = [
+        relate(model.emb.weight, leaf).relation
+        for leaf in (
+            model.head.parametrizations.weight.original0,
+            model.head.parametrizations.weight.original1,
+        )
+    ]
+    return min(relations, key=list(Relation).index).value
+
+
+class TestTies:
+    def test_declared_is_actual(self) -> None:
+        assert_ties(LM(tied=True), [TIE])
+        assert_ties(LM(tied=False), [])
+
+    def test_missing(self) -> None:
+        assert failure(assert_ties, LM(tied=False), [("emb.weight", "head.weight")])[0] == (
+            "not tied: emb.weight, head.weight (LM)"
+        )
+
+    def test_undeclared(self) -> None:
+        assert failure(assert_ties, LM(tied=True), []) == [
+            "tied but not declared: emb.weight, head.weight (LM)",
+            "",
+            "  emb.weight, head.weight  SAME: one Parameter under these names, and no group "
+            "declares it",
+            "",
+            "  hint: declare it: {'emb.weight', 'head.weight'}",
+        ]
+
+    def test_one_name_more_than_declared(self) -> None:
+        layer = nn.Linear(2, 2, bias=False)
+        model = nn.Sequential(layer, layer, layer)
+        assert failure(assert_ties, model, [("0.weight", "1.weight")]) == [
+            "tied but not declared: 2.weight (Sequential)",
+            "",
+            "  2.weight  SAME: also tied to the declared group 0.weight, 1.weight",
+            "",
+            "  hint: declare it: {'0.weight', '1.weight', '2.weight'}",
+        ]
+
+    def test_memory_without_a_tie(self) -> None:
+        assert failure(assert_ties, aliased(), []) == [
+            "shares memory: emb.weight, head.weight (LM)",
+            "",
+            *TWO_ROWS,
+            f"  {ALIASED}",
+            "",
+            OWN_MEMORY,
+        ]
+
+    def test_a_shared_relu_is_no_tie(self) -> None:
+        act = nn.ReLU()
+        assert_ties(nn.Sequential(nn.Linear(2, 2), act, nn.Linear(2, 2), act), [])
+
+    def test_disjoint_slices_of_one_buffer_are_no_tie(self) -> None:
+        flat = torch.zeros(20)
+        model = nn.ParameterList([flat[:10], flat[10:]])
+        assert model[0].untyped_storage().data_ptr() == model[1].untyped_storage().data_ptr()
+        assert_ties(model, [])
+
+    def test_a_shared_batch_norm_needs_its_parameters_declared_only(self) -> None:
+        norm = nn.BatchNorm1d(3)
+        model = nn.Sequential(norm, norm)
+        assert_ties(model, [{"0.weight", "1.weight"}, {"0.bias", "1.bias"}])
+        assert_ties(model, [{"0", "1"}])
+
+    def test_usage(self) -> None:
+        model = LM(tied=True)
+        assert usage(assert_ties, model, ("emb.weight", "head.weight")) == (
+            "a tie group is a set of names, got 'emb.weight'; "
+            "did you mean [{'emb.weight', 'head.weight'}]?"
+        )
+        assert usage(assert_ties, model, "emb.weight") == (
+            "groups is a list of sets of names, got 'emb.weight'"
+        )
+        assert usage(assert_ties, model, [("emb.weight",)]) == (
+            "a tie takes two names or more, got 'emb.weight'"
+        )
+        assert usage(assert_ties, model, [("emb.weight", 3)]) == (
+            "a tie group is a set of names, got int 3"
+        )
+        assert usage(assert_ties, model, [("nothing.*", "emb.weight")]) == (
+            "pattern 'nothing.*' matches nothing in LM"
+        )
+
+
+class TestUntied:
+    def test_a_copy_shares_nothing(self) -> None:
+        model = LM(tied=True)
+        assert_untied(model, copy.deepcopy(model))
+
+    def test_target_network_that_shares_one_layer(self) -> None:
+        online = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        target = copy.deepcopy(online)
+        target[1].weight.data = online[1].weight.data
+        assert failure(assert_untied, online=online, target=target) == [
+            "shares memory: online.1.weight, target.1.weight (Sequential)",
+            "",
+            "  online.1.weight  Parameter 2x2 float32 cpu",
+            "  target.1.weight  Parameter 2x2 float32 cpu",
+            f"  {ALIASED}",
+            "",
+            OWN_MEMORY,
+        ]
+
+    def test_the_same_object_twice(self) -> None:
+        layer = nn.Linear(2, 2, bias=False)
+        assert failure(assert_untied, layer, layer) == [
+            "tied: #1.weight, #2.weight (Linear)",
+            "",
+            "  #1.weight, #2.weight  SAME, Parameter 2x2 float32 cpu",
+            "",
+            "  hint: if the tie is meant, leave one of its names out with '!name'",
+        ]
+
+    def test_buffers_count(self) -> None:
+        a, b = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        b.running_mean = a.running_mean
+        assert failure(assert_untied, a, b)[0] == (
+            "tied: #1.running_mean, #2.running_mean (BatchNorm1d)"
+        )
+
+    def test_a_checkpoint_that_is_still_the_model(self) -> None:
+        model = nn.Linear(2, 2)
+        assert failure(assert_untied, model=model, saved=model.state_dict())[0].startswith(
+            "shares memory: model.weight, saved.weight"
+        )
+
+    def test_equal_values_are_untied(self) -> None:
+        assert_untied(torch.zeros(3), torch.zeros(3))
+
+    def test_interleaved_columns_are_untied(self) -> None:
+        matrix = torch.zeros(6, 4)
+        assert_untied(*matrix.unbind(1))
+
+    def test_within_a_selection(self) -> None:
+        model = LM(tied=True)
+        assert failure(assert_untied, model)[0] == "tied: emb.weight, head.weight (LM)"
+        assert_untied(model, "emb.weight")
+        assert_untied(model, "!head.weight")
+
+    def test_overlapping_itself(self) -> None:
+        model = nn.Module()
+        model.register_buffer("mask", torch.zeros(1).expand(5))
+        assert failure(assert_untied, model) == [
+            "overlaps itself: mask (Module)",
+            "",
+            "  mask  Tensor 5 float32 cpu, strides (0,): several of its elements are one memory "
+            "cell, and a write to one changes the others",
+            "",
+            "  hint: give every element its own memory: .contiguous() or .clone()",
+        ]
+
+    def test_a_layout_that_hides_its_memory_is_named(self) -> None:
+        opaque = torch.ones(2, 2).to_mkldnn()
+        assert failure(assert_untied, opaque, torch.ones(2))[0] == "not checked: #1"
+
+    def test_untied_on_meta(self) -> None:
+        with torch.device("meta"):
+            assert_untied(LM(tied=False), LM(tied=False))
+
+
+class TestDistinct:
+    def test_layers_built_one_by_one(self) -> None:
+        assert_distinct(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))
+
+    def test_stacked_copies(self) -> None:
+        layer = nn.Linear(4, 4)
+        model = nn.Sequential(*[copy.deepcopy(layer) for _ in range(3)])
+        assert failure(assert_distinct, model) == [
+            "equal values: {0..2}.weight, {0..2}.bias (Sequential)",
+            "",
+            "  {0..2}.weight  Parameter 4x4 float32 cpu",
+            "  EQUAL: own memory but the same bits: copies of one another start identical.",
+            "",
+            "  {0..2}.bias  Parameter 4 float32 cpu",
+            "  EQUAL: own memory but the same bits: copies of one another start identical.",
+            "",
+            "  hint: build each layer anew instead of copying one, or initialise each again",
+        ]
+
+    def test_constants_are_not_compared(self) -> None:
+        """Every LayerNorm starts with the same ones and zeros."""
+        assert_distinct(nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(4), nn.BatchNorm1d(4)))
+
+    def test_a_permutation_is_distinct(self) -> None:
+        """Equal sums are candidates only; the bits decide."""
+        values = torch.arange(6.0)
+        assert_distinct(nn.ParameterList([values.clone(), values.flip(0).clone()]))
+
+    def test_a_tie_is_not_distinct(self) -> None:
+        model = LM(tied=True)
+        assert failure(assert_distinct, model)[0] == "tied: emb.weight, head.weight (LM)"
+        assert_distinct(model, "!head.weight")
+
+    def test_meta_has_no_values(self) -> None:
+        with torch.device("meta"):
+            model = nn.Linear(2, 2)
+        assert usage(assert_distinct, model) == (
+            "weight: on meta, where tensors have no values; its values cannot be compared"
+        )
+
+
+class TestSameTies:
+    def test_a_compiled_model_has_the_same_ties(self) -> None:
+        model = LM(tied=True)
+        assert_same_ties(model, torch.compile(model, backend="eager"))
+
+    def test_lost(self) -> None:
+        assert failure(assert_same_ties, LM(tied=True), LM(tied=False))[0] == (
+            "tie lost: emb.weight, head.weight (LM)"
+        )
+
+    def test_gained(self) -> None:
+        assert failure(assert_same_ties, LM(tied=False), LM(tied=True)) == [
+            "tie gained: emb.weight, head.weight (LM)",
+            "",
+            "  emb.weight, head.weight  SAME: not so before",
+        ]
+
+    def test_shared_memory_is_lost_by_deepcopy(self) -> None:
+        model = aliased()
+        assert_same_ties(model, model)
+        assert failure(assert_same_ties, model, copy.deepcopy(model))[0] == (
+            "shared memory lost: emb.weight, head.weight (LM)"
+        )
+
+    def test_shared_memory_gained(self) -> None:
+        assert failure(assert_same_ties, LM(tied=False), aliased())[0] == (
+            "shared memory gained: emb.weight, head.weight (LM)"
+        )
+
+    def test_a_name_that_is_gone(self) -> None:
+        model = LM(tied=True)
+        after = copy.deepcopy(model)
+        del after.head
+        assert failure(assert_same_ties, model, after) == [
+            "name is gone: head.weight (LM)",
+            "",
+            "  head.weight  its tie cannot be checked",
+        ]
