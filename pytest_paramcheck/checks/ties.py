@@ -13,7 +13,7 @@ from ..parameters.content import no_values
 from ..parameters.describe import describe
 from ..parameters.identity import Related, Relation, relate, shared_memory
 from ..parameters.inventory import Inventory
-from ..parameters.parametrized import Computed, computed_weights
+from ..parameters.parametrized import Computed, computed_weights, may_be_leaf
 from ..parameters.select import name_matcher
 from ..wording import did_you_mean, fold_rows
 
@@ -91,11 +91,12 @@ class Ties:
 
     @cached_property
     def _split(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-        if not self.inventory.tie_groups:
-            return [], []
+        shared = self.inventory.tie_groups
+        if not any(may_be_leaf(name) for names in shared for name in names):
+            return shared, []
         groups: dict[tuple[str, ...], None] = {}
         one_sided: dict[tuple[str, ...], None] = {}
-        for names in self.inventory.tie_groups:
+        for names in shared:
             public = list(dict.fromkeys(map(self.public, names)))
             by_identity: dict[object, list[str]] = {}
             for name in public:

@@ -8,6 +8,7 @@ Here nothing is dropped: an :class:`Entry` is one tensor object and *all* its na
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -130,14 +131,15 @@ class Inventory:
     @cached_property
     def tie_groups(self) -> list[tuple[str, ...]]:
         """The sets of all names of one tensor object, where there are two or more."""
-        ids = [id(tensor) for tensor in self.named.values() if tensor is not None]
-        if len(set(ids)) == len(ids):
+        ids = list(map(id, self.named.values()))
+        count = Counter(ids)
+        if len(count) == len(ids):
             return []
         names: dict[int, list[str]] = {}
-        for name, tensor in self.named.items():
-            if tensor is not None:
-                names.setdefault(id(tensor), []).append(name)
-        return [tuple(group) for group in names.values() if len(group) > 1]
+        for name, key in zip(self.named, ids, strict=True):
+            if count[key] > 1 and self.named[name] is not None:
+                names.setdefault(key, []).append(name)
+        return [tuple(group) for group in names.values()]
 
 
 NamedTensors = Callable[[Any], Iterable[tuple[str, "Tensor | None"]] | None]
@@ -265,8 +267,12 @@ def walk_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
             child = children[key]
             if child is None or (id(child) in seen and _is_above(child, path)):
                 continue
-            below = prefix if key == inner else f"{prefix}{key}."
-            stack.append((child, below, f"{raw_prefix}{key}.", path))
+            below = f"{prefix}{key}."
+            if raw_prefix is prefix and key != inner:  # no wrapper so far: one string for both
+                stack.append((child, below, below, path))
+            else:
+                raw_below = f"{raw_prefix}{key}."
+                stack.append((child, prefix if key == inner else below, raw_below, path))
 
 
 def _is_above(module: nn.Module, path: _Path) -> bool:

@@ -22,6 +22,7 @@ _HOOKED = (
     (("_orig",), ("_u",), "spectral_norm"),
     (("_g", "_v"), (), "weight_norm"),
 )
+_LEAF_ENDINGS = tuple({suffix for leaves, _, _ in _HOOKED for suffix in leaves})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class Computed:
     @property
     def by(self) -> str:
         return ", ".join(self.how)
+
+
+def may_be_leaf(name: str) -> bool:
+    """Whether a name is spelled like a leaf: a cheap no for models that compute no weights."""
+    return name.endswith(_LEAF_ENDINGS) or "parametrizations." in name
 
 
 def computed_weights(inventory: Inventory) -> list[Computed]:
