@@ -8,10 +8,10 @@ read as flat integer tensors, and those can be compared, hashed and searched.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .memory import inner_tensors, is_fake
+from .memory import ADDRESSED, has_address, inner_tensors, is_fake
 
 _INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -24,17 +24,24 @@ def no_values(tensor: Tensor) -> str:
         return "a FakeTensor has no values"
     if tensor.device.type == "meta":
         return "on meta, where tensors have no values"
+    if tensor.is_nested:
+        return "a nested tensor has no one shape to read it by"
     parts = inner_tensors(tensor)
-    for part in parts or ():
-        if reason := no_values(part):
-            return reason
-    return ""
+    if parts is not None:
+        return next((reason for part in parts if (reason := no_values(part))), "")
+    addressed = tensor.layout is torch.strided and tensor.device.type in ADDRESSED
+    if not addressed or tensor.numel() == 0 or has_address(tensor):
+        return ""
+    if type(tensor) in (Tensor, nn.Parameter):
+        return "its memory was freed: the storage behind it is empty"
+    return f"{type(tensor).__name__} does not say which tensors hold its values"
 
 
 def bits(tensor: Tensor) -> list[Tensor]:
     """Return the content as flat integer tensors on its device; views where that is possible.
 
     Two tensors of one kind, dtype and shape have equal content exactly where these are equal.
+    A sparse tensor is read as it is held: an uncoalesced one differs from its coalesced twin.
     Raises ValueError with the reason where there are no values.
     """
     if reason := no_values(tensor):
@@ -46,6 +53,7 @@ def bits(tensor: Tensor) -> list[Tensor]:
         plain = tensor.detach()
         if plain.layout is not torch.strided:
             plain = plain.to_dense()  # mkldnn and other opaque layouts
+        scales = _quantizer(plain) if plain.is_quantized else []
         if plain.is_quantized:
             plain = plain.int_repr()
         if plain.is_complex():
@@ -53,7 +61,25 @@ def bits(tensor: Tensor) -> list[Tensor]:
         if plain.is_neg():
             plain = plain.resolve_neg()
         flat = plain.contiguous().reshape(-1)
-        return [flat.view(_INTEGER_OF_SIZE[flat.element_size()])]
+        return [flat.view(_INTEGER_OF_SIZE[flat.element_size()]), *scales]
+
+
+def _quantizer(tensor: Tensor) -> list[Tensor]:
+    """Return what turns a quantized tensor's integers into values, as flat integer tensors."""
+    try:
+        scheme = tensor.qscheme()
+    except RuntimeError:
+        return []  # made by torch.empty: integers that nobody gave a scale
+    if scheme in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        scale = torch.tensor([tensor.q_scale()], dtype=torch.float64, device=tensor.device)
+        zero = torch.tensor([tensor.q_zero_point()], dtype=torch.int64, device=tensor.device)
+        return [scale.view(torch.int64), zero]
+    axis = torch.tensor([tensor.q_per_channel_axis()], dtype=torch.int64, device=tensor.device)
+    return [
+        *bits(tensor.q_per_channel_scales()),
+        *bits(tensor.q_per_channel_zero_points()),
+        axis,
+    ]
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool | None:
@@ -63,6 +89,8 @@ def same_bits(a: Tensor, b: Tensor) -> bool | None:
     compared on the first one's.
     """
     if is_lazy(a) or is_lazy(b):
+        return None
+    if a.is_nested or b.is_nested:
         return None
     if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout:
         return False

@@ -25,9 +25,11 @@ def kind_of(tensor: Tensor) -> str:
 
 
 def shape_text(tensor: Tensor) -> str:
-    """Return ``11x6``, ``scalar`` or ``uninitialized``."""
+    """Return ``11x6``, ``scalar``, ``uninitialized`` or ``nested``."""
     if is_lazy(tensor):
         return "uninitialized"
+    if tensor.is_nested:
+        return "nested"  # its rows have shapes of their own; asking for one shape raises
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 

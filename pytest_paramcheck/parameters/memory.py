@@ -142,15 +142,31 @@ def _strided(tensor: Tensor) -> Memory:
     itemsize = tensor.element_size()
     strides = [stride * itemsize for stride in tensor.stride()]
     storage = tensor.untyped_storage()
-    if device.type in ADDRESSED and not is_fake(tensor) and (start := tensor.data_ptr()):
+    if has_address(tensor):
         space = (str(device), 0)
-        return Memory((Block(space, Layout.of(start, tensor.shape, strides, itemsize), None),))
+        layout = Layout.of(tensor.data_ptr(), tensor.shape, strides, itemsize)
+        return Memory((Block(space, layout, None),))
     # No real address: tensors share memory if they share the storage object. _cdata is the
     # address of torch's storage; without it, the Python object stands for the storage (torch
     # keeps one per storage) and is kept alive by the block.
     space = (f"storage on {device}", getattr(storage, "_cdata", id(storage)))
     start = int(tensor.storage_offset()) * itemsize
     return Memory((Block(space, Layout.of(start, tensor.shape, strides, itemsize), storage),))
+
+
+def has_address(tensor: Tensor) -> bool:
+    """Whether a strided tensor's ``data_ptr()`` is an address where its bytes are.
+
+    It is none on meta, for fake tensors and wrapper subclasses, and where the storage was freed
+    (``storage.resize_(0)``, FSDP between two uses): there ``data_ptr()`` is the offset alone,
+    so that two freed tensors would look like one memory.
+    """
+    if tensor.device.type not in ADDRESSED or is_fake(tensor):
+        return False
+    try:
+        return tensor.untyped_storage().data_ptr() != 0
+    except (RuntimeError, NotImplementedError, ValueError):
+        return False  # wrapper subclasses: "an invalid python storage"
 
 
 def is_fake(tensor: Tensor) -> bool:
