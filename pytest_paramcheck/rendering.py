@@ -46,7 +46,8 @@ def render(findings: Sequence[Finding], subject: str = "", max_rows: int | None 
         lines.append(f"  ... and {hidden} more (-vv shows all)")
     hints = list(dict.fromkeys(f.hint for f in findings if f.hint))
     if hints:
-        lines.append("")
+        if lines[-1]:
+            lines.append("")
         lines.extend(f"  hint: {hint}" for hint in (hints if max_rows is None else hints[:HINTS]))
     return "\n".join(lines).rstrip()
 
@@ -70,11 +71,13 @@ class _Row:
 
 def _rows(group: list[Finding], room: int | None, max_rows: int | None) -> tuple[list[_Row], int]:
     """Return the rows of the findings of one problem, and how many findings have none."""
-    plain = fold((", ".join(f.names), f.text()) for f in group if not f.rows)
+    plain = fold((_label(f.names, max_rows), f.text()) for f in group if not f.rows)
     blocks = [f for f in group if f.rows]
     shown = plain if room is None else plain[: max(room, 0)]
     hidden = sum(count for _, _, count in plain[len(shown) :])
-    rows = [_Row(line) for line in align([(name, text) for name, text, _ in shown])]
+    # A finding about no parameter in particular may have said it all in the headline.
+    told = [(name, text) for name, text, _ in shown if name or text]
+    rows = [_Row(line) for line in align(told)]
     if room is not None:
         room -= len(shown)
     for number, finding in enumerate(blocks):
@@ -85,6 +88,13 @@ def _rows(group: list[Finding], room: int | None, max_rows: int | None) -> tuple
             rows.append(_Row("", starts=False))
         rows.extend(_block(finding, max_rows))
     return rows, hidden
+
+
+def _label(names: Sequence[str], max_rows: int | None) -> str:
+    """Return the names of one parameter; of thousands (a tie group can have them), the first."""
+    if max_rows is None or len(names) <= NAMES_IN_HEADLINE:
+        return ", ".join(names)
+    return shorten(fold_names(names), NAMES_IN_HEADLINE)
 
 
 def _block(finding: Finding, max_rows: int | None) -> list[_Row]:
@@ -100,4 +110,5 @@ def _block(finding: Finding, max_rows: int | None) -> list[_Row]:
 def align(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Return the rows with their texts in one column."""
     width = max((len(label) for label, _ in rows if len(label) <= LABEL_WIDTH), default=0)
-    return [f"{label:<{width}}  {text}".rstrip() for label, text in rows]
+    gap = "  " if width or any(label for label, _ in rows) else ""
+    return [f"{label:<{width}}{gap}{text}".rstrip() for label, text in rows]
