@@ -1,0 +1,319 @@
+"""Patterns: what each form selects, over all names, and every way to get one wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_paramcheck import ParamCheckUsageError
+from pytest_paramcheck.parameters.inventory import Inventory, take_inventory
+from pytest_paramcheck.parameters.select import (
+    decide,
+    matching,
+    parameters_only,
+    pattern_text,
+    select,
+)
+
+
+class LM(nn.Module):
+    """Eleven blocks, so that ``blocks.1`` and ``blocks.10`` both exist, and a tied head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(11, 6)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6, bias=False)) for _ in range(11)
+        )
+        self.act = nn.ReLU()
+        self.head = nn.Linear(6, 11)
+        self.head.weight = self.emb.weight
+        self.register_buffer("mask", torch.ones(6))
+
+
+#: Five of its names are enough to see what they look like.
+HAVE = "it has mask, emb.weight, blocks.0.0.weight, blocks.0.0.bias, blocks.0.1.weight and 32 more"
+
+
+@pytest.fixture
+def lm() -> Inventory:
+    return take_inventory(LM())
+
+
+def chosen(inventory: Inventory, *patterns: Any, **options: Any) -> list[str]:
+    return [entry.name for entry in select(inventory, patterns, **options)]
+
+
+# --- what selects what -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        # a name, over all names: the head's weight was found as emb.weight first
+        (["head.bias"], ["head.bias"]),
+        (["head.weight"], ["emb.weight"]),
+        (["mask"], ["mask"]),
+        # a module: everything below it, tied entries included
+        (["head"], ["emb.weight", "head.bias"]),
+        (["blocks.1"], ["blocks.1.0.weight", "blocks.1.0.bias", "blocks.1.1.weight"]),
+        (["blocks.10.1"], ["blocks.10.1.weight"]),
+        # a glob: * may cross dots, and a module it matches counts with everything below
+        (["blocks.1*.1.weight"], ["blocks.1.1.weight", "blocks.10.1.weight"]),
+        (["blocks.?.1"], [f"blocks.{i}.1.weight" for i in range(10)]),
+        (["*.bias"], [*(f"blocks.{i}.0.bias" for i in range(11)), "head.bias"]),
+        (["blocks.[12].0.bias"], ["blocks.1.0.bias", "blocks.2.0.bias"]),
+        (["h*"], ["emb.weight", "head.bias"]),
+        # classes, and one entry of them
+        ([nn.Embedding], ["emb.weight"]),
+        ([(nn.Embedding, "weight")], ["emb.weight"]),
+        ([(nn.LayerNorm, "bias")], [f"blocks.{i}.0.bias" for i in range(11)]),
+        ([(nn.LayerNorm, "b*"), "!blocks.[0-8]"], ["blocks.9.0.bias", "blocks.10.0.bias"]),
+        # several: the union, in registration order, each once
+        (["head.bias", "emb", "head"], ["emb.weight", "head.bias"]),
+        # taking away, wherever it stands
+        (["head", "!emb"], ["head.bias"]),
+        (["!emb", "head"], ["head.bias"]),
+        (["head", "!*.bias"], ["emb.weight"]),
+        ([nn.Linear, (nn.Linear, "!weight")], ["head.bias"]),
+        (["!blocks", "!mask"], ["emb.weight", "head.bias"]),
+    ],
+)
+def test_selection(lm: Inventory, patterns: list[Any], expected: list[str]) -> None:
+    assert chosen(lm, *patterns) == expected
+
+
+def test_a_glob_that_matches_everything_selects_every_entry_once(lm: Inventory) -> None:
+    assert chosen(lm, "*") == chosen(lm) == [entry.name for entry in lm.entries]
+
+
+def test_names_match_by_component_and_case(lm: Inventory) -> None:
+    for part in ("emb.weigh", "locks", "Head", "weight"):
+        assert matching(lm, part) == []
+
+
+def test_without_patterns_the_default_applies(lm: Inventory) -> None:
+    assert "mask" not in chosen(lm, default=parameters_only)
+    assert "mask" in chosen(lm, "mask", "head", default=parameters_only)
+    assert "mask" not in chosen(lm, "!head", default=parameters_only)
+
+
+def test_what_is_not_eligible_is_left_out_of_a_wider_match(lm: Inventory) -> None:
+    assert "mask" not in chosen(lm, "*", eligible=parameters_only)
+
+
+def test_a_class_selects_subclasses_too_and_what_is_below_them() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2, bias=False)), nn.Bilinear(1, 1, 1))
+
+    assert chosen(take_inventory(model), nn.Sequential) == ["0.0.weight", "1.weight", "1.bias"]
+    assert chosen(take_inventory(model[0]), nn.Module) == ["0.weight"]
+
+
+def test_below_a_class_means_below_the_instance() -> None:
+    model = nn.TransformerEncoderLayer(4, 1, 4)
+
+    assert chosen(take_inventory(model), (nn.TransformerEncoderLayer, "linear1")) == [
+        "linear1.weight",
+        "linear1.bias",
+    ]
+
+
+def test_a_name_that_is_there_literally_wins_over_its_reading_as_a_glob() -> None:
+    state = {"w[0]": torch.ones(1), "w0": torch.ones(1), "v[0].x": torch.ones(1)}
+    inventory = take_inventory(state)
+
+    assert chosen(inventory, "w[0]") == ["w[0]"]
+    assert chosen(inventory, "v[0]") == ["v[0].x"]
+    assert chosen(inventory, "w[01]") == ["w0"]
+
+
+def test_names_of_a_wrapped_model_are_the_users() -> None:
+    model = nn.DataParallel(LM())
+
+    assert chosen(take_inventory(model), "head.bias") == ["head.bias"]
+    assert chosen(take_inventory(model), (nn.Linear, "bias")) == ["head.bias"]
+
+
+# --- wrong calls -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (
+            ["head.bais"],
+            "pattern 'head.bais' matches nothing in LM; did you mean 'head.bias', 'head' or 'head.weight'?",
+        ),
+        (["zzz"], f"pattern 'zzz' matches nothing in LM; {HAVE}"),
+        (
+            ["act"],
+            "pattern 'act' matches nothing: the module ReLU has no parameters",
+        ),
+        ([nn.Conv2d], "pattern Conv2d matches nothing in LM"),
+        ([(nn.Linear, "scale")], "pattern (Linear, 'scale') matches nothing in LM"),
+        ([""], "'' is not a pattern: leave it out to select everything"),
+        (["!"], "'' is not a pattern: leave it out to select everything"),
+        (["head", "!zzz"], f"pattern '!zzz' matches nothing in LM; {HAVE}"),
+        (
+            ["head.bias", "!head"],
+            (
+                "the patterns 'head.bias', '!head' leave nothing to check: "
+                "the exclusions take away all 1 entry selected"
+            ),
+        ),
+        (
+            ["head", "!head"],
+            (
+                "the patterns 'head', '!head' leave nothing to check: "
+                "the exclusions take away all 2 entries selected"
+            ),
+        ),
+        (
+            [["emb", "head"]],
+            (
+                "a pattern is a name, a glob, a module class or (class, name), "
+                "not list ['emb', 'head']; pass patterns one by one: *patterns"
+            ),
+        ),
+        (
+            [("emb", "head")],
+            (
+                "a pattern is a name, a glob, a module class or (class, name), "
+                "not tuple ('emb', 'head'); pass patterns one by one: *patterns"
+            ),
+        ),
+        (
+            [nn.ReLU()],
+            (
+                "a pattern is a name, a glob, a module class or (class, name), "
+                "not ReLU ReLU(); name it, or pass its class ReLU"
+            ),
+        ),
+        (
+            [int],
+            "a pattern is a name, a glob, a module class or (class, name), not type <class 'int'>",
+        ),
+        (
+            [3],
+            "a pattern is a name, a glob, a module class or (class, name), not int 3",
+        ),
+    ],
+)
+def test_a_pattern_that_cannot_be_meant(lm: Inventory, patterns: list[Any], message: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        select(lm, patterns)
+
+    assert str(caught.value) == message
+
+
+def test_every_pattern_has_to_match_for_itself(lm: Inventory) -> None:
+    with pytest.raises(ParamCheckUsageError, match="'heda' matches nothing"):
+        select(lm, ["emb", "heda"])
+
+
+def test_a_short_list_of_names_is_shown_whole() -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        select(take_inventory(nn.Linear(2, 2)), ["qqq"])
+
+    assert str(caught.value) == "pattern 'qqq' matches nothing in Linear; it has weight, bias"
+
+
+def test_classes_select_in_modules_only() -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        select(take_inventory({"w": torch.ones(1)}), [nn.Linear])
+
+    assert str(caught.value) == (
+        "pattern Linear matches nothing in dict: classes select in an nn.Module only"
+    )
+
+
+def test_what_is_there_but_cannot_be_looked_at_is_said_so(lm: Inventory) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        select(lm, ["mask"], eligible=parameters_only, what="parameter")
+
+    assert str(caught.value) == "pattern 'mask' matches no parameter: 'mask' is a buffer"
+
+
+def test_nothing_to_start_from_is_an_error() -> None:
+    module = nn.Module()
+    module.register_buffer("mask", torch.ones(1))
+
+    with pytest.raises(ParamCheckUsageError) as caught:
+        select(take_inventory(module), [], eligible=parameters_only, what="parameter")
+
+    assert str(caught.value) == (
+        "Module has no parameter that this applies to: there is nothing to check"
+    )
+
+
+# --- patterns that map to expectations -------------------------------------------------------
+
+
+def test_the_last_pattern_that_matches_decides(lm: Inventory) -> None:
+    decided = decide(lm, {"*": 1, nn.LayerNorm: 2, "blocks.0": 3, "head.weight": 4})
+
+    said = {entry.name: value for entry, (_, value) in decided.items()}
+    assert said["mask"] == 1
+    assert said["blocks.1.0.bias"] == 2
+    assert said["blocks.0.0.bias"] == said["blocks.0.1.weight"] == 3
+    assert said["emb.weight"] == 4
+    assert list(said) == [entry.name for entry in lm.entries]
+
+
+def test_what_no_pattern_matches_is_left_out(lm: Inventory) -> None:
+    assert [entry.name for entry in decide(lm, {"head": 1})] == ["emb.weight", "head.bias"]
+
+
+@pytest.mark.parametrize(
+    ("expectations", "message"),
+    [
+        (
+            {"head.bias": 1, "*": 2},
+            (
+                "pattern 'head.bias' never decides: a later pattern ('*') matches everything it "
+                "matches; put the general one first"
+            ),
+        ),
+        (
+            {nn.Embedding: 1, "head": 2},
+            (
+                "pattern Embedding never decides: a later pattern ('head') matches everything it "
+                "matches; put the general one first"
+            ),
+        ),
+        (
+            {"*": 1, "!head": 2},
+            (
+                "'!head': a mapping of patterns takes no exclusions; let a later pattern decide "
+                "instead"
+            ),
+        ),
+        ({"zzz": 1}, f"pattern 'zzz' matches nothing in LM; {HAVE}"),
+    ],
+)
+def test_a_mapping_that_cannot_be_meant(
+    lm: Inventory, expectations: dict[Any, int], message: str
+) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        decide(lm, expectations)
+
+    assert str(caught.value) == message
+
+
+def test_an_empty_mapping_decides_nothing(lm: Inventory) -> None:
+    assert decide(lm, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("blocks.*", "'blocks.*'"),
+        (nn.Linear, "Linear"),
+        ((nn.Linear, "bias"), "(Linear, 'bias')"),
+    ],
+)
+def test_a_pattern_is_shown_as_it_was_written(pattern: Any, text: str) -> None:
+    assert pattern_text(pattern) == text
