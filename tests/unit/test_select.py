@@ -145,7 +145,10 @@ def test_names_of_a_wrapped_model_are_the_users() -> None:
     [
         (
             ["head.bais"],
-            "pattern 'head.bais' matches nothing in LM; did you mean 'head.bias', 'head' or 'head.weight'?",
+            (
+                "pattern 'head.bais' matches nothing in LM; "
+                "did you mean 'head.bias', 'head' or 'head.weight'?"
+            ),
         ),
         (["zzz"], f"pattern 'zzz' matches nothing in LM; {HAVE}"),
         (
