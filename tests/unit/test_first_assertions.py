@@ -1,0 +1,215 @@
+"""``assert_grads_none``: the state before any backward pass, in three states and not two."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_grads_none
+
+
+class LM(nn.Module):
+    """A tied model with a part that the loss does not reach."""
+
+    def __init__(self, *, sparse: bool = False) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(5, 3, sparse=sparse)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.emb.weight
+        self.unused = nn.Linear(3, 3)
+        self.register_buffer("mask", torch.ones(3))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.emb(tokens))
+
+
+def after_backward(model: nn.Module) -> nn.Module:
+    model(torch.tensor([1, 2])).sum().backward()
+    return model
+
+
+def message(model: Any, *patterns: Any, **options: Any) -> str:
+    with pytest.raises(ParamCheckError) as caught:
+        assert_grads_none(model, *patterns, **options)
+    return str(caught.value)
+
+
+def text(lines: str) -> str:
+    return dedent(lines).strip("\n")
+
+
+# --- passes ----------------------------------------------------------------------------------
+
+
+def test_before_any_backward_pass() -> None:
+    assert_grads_none(LM())
+
+
+def test_after_zero_grad() -> None:
+    model = after_backward(LM())
+    model.zero_grad()
+
+    assert_grads_none(model)
+
+
+def test_uninitialized_parameters_have_no_gradient() -> None:
+    assert_grads_none(nn.LazyLinear(3))
+
+
+def test_parameters_that_the_loss_did_not_reach() -> None:
+    assert_grads_none(after_backward(LM()), "unused")
+
+
+def test_zeros_where_they_are_declared() -> None:
+    model = after_backward(LM())
+    model.zero_grad(set_to_none=False)
+
+    assert_grads_none(model, allow_zero=True)
+
+
+def test_a_mapping_of_gradients() -> None:
+    assert_grads_none({"emb.weight": None, "head.bias": None})
+
+
+# --- fails -----------------------------------------------------------------------------------
+
+
+def test_after_a_backward_pass() -> None:
+    assert message(after_backward(LM())) == text("""
+        gradient is not None: emb.weight, head.weight (LM)
+
+          emb.weight, head.weight  SIGNAL, Tensor 5x3 float32 cpu
+
+          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+        """)
+
+
+def test_zeros_are_not_none() -> None:
+    model = after_backward(LM())
+    model.zero_grad(set_to_none=False)
+
+    assert message(model) == text("""
+        gradient is not None: emb.weight, head.weight (LM)
+
+          emb.weight, head.weight  ZERO, Tensor 5x3 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
+
+          hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
+        """)  # noqa: E501
+
+
+def test_zeros_and_signals_each_with_their_remedy() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    model[0].weight.grad = torch.zeros(2, 2)
+    model[1].weight.grad = torch.ones(2, 2)
+
+    assert message(model) == text("""
+        gradient is not None: {0,1}.weight (Sequential)
+
+          0.weight  ZERO, Tensor 2x2 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
+          1.weight  SIGNAL, Tensor 2x2 float32 cpu
+
+          hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
+          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+        """)  # noqa: E501
+    assert message(model, allow_zero=True) == text("""
+        gradient is not None: 1.weight (Sequential)
+
+          1.weight  SIGNAL, Tensor 2x2 float32 cpu
+
+          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+        """)
+
+
+def test_a_tied_parameter_is_found_by_its_other_name() -> None:
+    assert message(after_backward(LM()), "head").startswith(
+        "gradient is not None: emb.weight, head.weight (LM)\n"
+    )
+
+
+def test_a_stale_gradient_of_a_frozen_parameter() -> None:
+    model = after_backward(LM())
+    model.requires_grad_(False)
+
+    assert message(model).startswith("gradient is not None: emb.weight, head.weight (LM)\n")
+
+
+def test_a_sparse_gradient() -> None:
+    model = nn.Embedding(5, 3, sparse=True)
+    model(torch.tensor([1, 1])).sum().backward()
+
+    assert message(model).splitlines()[2] == ("  weight  SIGNAL, Tensor 5x3 float32 sparse_coo cpu")
+
+
+def test_a_sparse_gradient_whose_parts_cancel_is_zero() -> None:
+    model = nn.Embedding(5, 3, sparse=True)
+    out = model(torch.tensor([1, 1]))
+    (out[0] - out[1]).sum().backward()
+
+    assert_grads_none(model, allow_zero=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e-45])
+def test_a_nan_and_the_smallest_number_are_signals(value: float) -> None:
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[0.0, value]])
+
+    assert "SIGNAL" in message(model, allow_zero=True)
+
+
+def test_a_gradient_without_values_was_reached() -> None:
+    with torch.device("meta"):
+        model = nn.Linear(3, 2, bias=False)
+        model(torch.ones(1, 3)).sum().backward()
+
+    assert message(model) == text("""
+        gradient is not None: weight (Linear)
+
+          weight  SIGNAL, Tensor 2x3 float32 meta
+
+          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+        """)
+
+
+def test_a_mapping_with_gradients() -> None:
+    assert message({"a": None, "b": torch.ones(2)}) == text("""
+        gradient is not None: b (dict)
+
+          b  SIGNAL, Tensor 2 float32 cpu
+
+          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+        """)
+
+
+# --- wrong calls -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("subject", "patterns", "expected"),
+    [
+        (
+            nn.ReLU(),
+            (),
+            "ReLU has no parameters and no buffers: there is nothing to check",
+        ),
+        (
+            nn.BatchNorm1d(2, affine=False),
+            (),
+            "BatchNorm1d has no parameter that this applies to: there is nothing to check",
+        ),
+        (LM(), ("mask",), "pattern 'mask' matches no parameter: 'mask' is a buffer"),
+        (
+            LM(),
+            ("haed",),
+            "pattern 'haed' matches nothing in LM; did you mean 'head'?",
+        ),
+    ],
+)
+def test_wrong_calls(subject: Any, patterns: tuple[Any, ...], expected: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_grads_none(subject, *patterns)
+
+    assert str(caught.value) == expected
