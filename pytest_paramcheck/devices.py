@@ -55,6 +55,8 @@ def device_names(values: Iterable[str]) -> tuple[str, ...]:
     if not names:
         raise ValueError("names no device")
     for name in names:
+        if kind(name) in WORDS and name not in WORDS:
+            raise ValueError(f"{name!r} is no device name: {kind(name)!r} takes no index")
         if not _GRAMMAR.fullmatch(name):
             hint = did_you_mean(name.lower(), FAMILIAR)
             raise ValueError(f"{name!r} is no device name;{hint or _device_grammar()}")
@@ -213,8 +215,9 @@ class Machine:
         try:
             torch.empty(1, device=device, dtype=getattr(torch, dtype) if dtype else torch.float32)
         except Exception as error:  # AssertionError, NotImplementedError, ModuleNotFoundError, ...
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return f"{name}{f' with {dtype}' if dtype else ''}: {line}"
+            said = str(error).strip() or type(error).__name__
+            line = said.splitlines()[0].partition(". ")[0]  # the cause; advice follows it
+            return f"torch cannot allocate on {name}{f' in {dtype}' if dtype else ''}: {line}"
         return ""
 
     def device(self, name: str) -> torch.device:

@@ -7,35 +7,22 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
 
 
 @contextmanager
-def defaults(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """Make device and dtype torch's defaults inside the block, as they were after it."""
-    before = torch.get_default_dtype()
-    if dtype is not None:
-        torch.set_default_dtype(dtype)
-    try:
-        with device:
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
 def random_states(device: torch.device) -> Iterator[None]:
-    """Put the random states of torch (cpu and the device), Python and numpy back at the end."""
+    """Put the random states of torch (cpu and devices), Python and numpy back at the end."""
     numpy_random = _numpy_random()
     python_state = random.getstate()
     numpy_state = numpy_random.get_state() if numpy_random else None
     cpu_state = torch.get_rng_state()
-    module = _generator_module(device)
-    device_state = module.get_rng_state(device) if module else None
+    device_states = list(_device_states(device))
     try:
         yield
     finally:
@@ -43,8 +30,8 @@ def random_states(device: torch.device) -> Iterator[None]:
         if numpy_random:
             numpy_random.set_state(numpy_state)
         torch.set_rng_state(cpu_state)
-        if module:
-            module.set_rng_state(device_state, device)
+        for put_back, state in device_states:
+            put_back(state)
 
 
 def seed_all(seed: int) -> None:
@@ -63,14 +50,18 @@ class Running:
         self.device = device
         self.dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
         self.seed = seed
-        self._outer_device = torch.get_default_device()
         self._outer_dtype = torch.get_default_dtype()
+        self._entered: torch.device | None = None
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Around the whole test: its function-scoped fixtures, its body, its teardown."""
-        with random_states(self.device), defaults(self.device, self.dtype):
-            yield
+        with random_states(self.device):
+            self._enter()
+            try:
+                yield
+            finally:
+                self._leave()
 
     def start(self) -> None:
         """Before the fixtures of every attempt: reruns start from the same seed."""
@@ -80,15 +71,43 @@ class Running:
     def wider(self, bound: bool) -> Iterator[None]:
         """Around the set-up of a class-, module- or session-scoped fixture.
 
-        It is built under torch's own defaults unless it is bound to ``param_device``, and from
-        the seed whenever it is built, without moving the random stream of the test that
-        happens to need it first.
+        It is built under the defaults that hold outside the test, and may change them for the
+        tests to come, unless it is bound to ``param_device``; and from the seed whenever it is
+        built, without moving the random stream of the test that happens to need it first.
         """
-        device = self.device if bound else self._outer_device
-        dtype = self.dtype if bound else self._outer_dtype
-        with random_states(self.device), defaults(device, dtype):
+        with random_states(self.device):
             seed_all(self.seed)
-            yield
+            if bound:
+                yield
+                return
+            self._leave()
+            try:
+                yield
+            finally:
+                self._enter()
+
+    def _enter(self) -> None:
+        # The default that already holds is left alone: nothing is slower, nothing can leak.
+        if torch.get_default_device() != self.device:
+            self.device.__enter__()
+            self._entered = torch.get_default_device()
+        if self.dtype is not None:
+            self._outer_dtype = torch.get_default_dtype()
+            torch.set_default_dtype(self.dtype)
+
+    def _leave(self) -> None:
+        # Another default dtype than ours was set by the teardown of a wider fixture, for good.
+        if self.dtype is not None and torch.get_default_dtype() == self.dtype:
+            torch.set_default_dtype(self._outer_dtype)
+        if self._entered is None:
+            return
+        if torch.get_default_device() != self._entered:
+            # The test left a set_default_device() behind: torch would bring ours back with
+            # the next one. Where a context of the test's own is open, torch refuses.
+            with suppress(AssertionError):
+                torch.set_default_device(None)
+        self._entered = None
+        self.device.__exit__(None, None, None)
 
 
 def _numpy_random() -> Any:
@@ -97,8 +116,18 @@ def _numpy_random() -> Any:
     return getattr(numpy, "random", None)
 
 
-def _generator_module(device: torch.device) -> Any:
-    if device.type in ("cpu", "meta"):
-        return None
-    module = torch.get_device_module(device.type)
-    return module if hasattr(module, "get_rng_state") else None
+def _device_states(device: torch.device) -> Iterator[tuple[Callable[[Any], None], Any]]:
+    """The states that seeding moves, each with what puts it back.
+
+    ``torch.manual_seed`` seeds every device of a backend, not only the one a test runs on; a
+    backend that was never used has no state yet.
+    """
+    for module in (torch.cuda, torch.xpu):
+        if module.is_initialized():
+            yield module.set_rng_state_all, module.get_rng_state_all()
+    if device.type == "mps":
+        yield torch.mps.set_rng_state, torch.mps.get_rng_state()
+    elif device.type not in ("cpu", "meta", "cuda", "xpu"):
+        module = torch.get_device_module(device.type)
+        if hasattr(module, "get_rng_state"):
+            yield partial(module.set_rng_state, device=device), module.get_rng_state(device)
