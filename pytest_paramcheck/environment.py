@@ -46,7 +46,8 @@ def seed_all(seed: int) -> None:
 class Running:
     """The environment of one marked test while it runs."""
 
-    def __init__(self, device: torch.device, dtype: str | None, seed: int) -> None:
+    def __init__(self, nodeid: str, device: torch.device, dtype: str | None, seed: int) -> None:
+        self.nodeid = nodeid
         self.device = device
         self.dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
         self.seed = seed

@@ -83,7 +83,9 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
     origin = _origin("--param-device", "param_devices", asked)
     workerinput = getattr(config, "workerinput", None)
     if workerinput is not None:
-        devices = tuple(workerinput[WORKER_DEVICES])  # the controller's: ids must be equal
+        devices = tuple(
+            workerinput.get(WORKER_DEVICES, devices)
+        )  # the controller's: ids must be equal
     else:
         try:
             devices = machine.resolve(devices)

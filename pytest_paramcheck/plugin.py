@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import options
+from .bindings import Bindings
 from .catalogue import ASSERTIONS, PUBLIC
 from .devices import Machine, Variant, variants
 from .tally import Tally
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 MACHINE = pytest.StashKey[Machine]()
 SETTINGS = pytest.StashKey[options.Settings]()
 RUNNING: pytest.StashKey[Running] = pytest.StashKey()
-BOUND = pytest.StashKey[set[str]]()
+BINDINGS = pytest.StashKey[Bindings]()
 
 #: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
 VARIANT = "_param_variant"
+#: Carries it where ``param_device`` is the first chosen device anyway.
+SHOWN = "_param_shown"
 OURS = frozenset({VARIANT, "param_device", "param_dtype"})
+OURS_IN_ITEMS = OURS | {SHOWN}
 
 
 class ParamCheckWarning(pytest.PytestWarning):
@@ -51,10 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     worker = getattr(config, "workerinput", {}).get("workerid", "")
-    machine = Machine(int(worker.removeprefix("gw")) if worker.startswith("gw") else None)
+    number = worker.removeprefix("gw")
+    machine = Machine(int(number) if number.isdigit() else None)
     config.stash[MACHINE] = machine
     config.stash[SETTINGS] = options.read_settings(config, machine)
-    config.stash[BOUND] = set(OURS)
+    config.stash[BINDINGS] = Bindings(OURS)
     if config.stash[SETTINGS].asked and not hasattr(config, "workerinput"):
         config.pluginmanager.register(RunReport(config), "paramcheck-run")
 
@@ -78,16 +83,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     chosen = _variants(metafunc.config, support)
     asks = not OURS.isdisjoint(metafunc.fixturenames)
-    if VARIANT not in metafunc.fixturenames:
-        metafunc.fixturenames.append(VARIANT)
-    # Session-scoped parameters make pytest regroup tests; a test that does not ask for the
-    # device has no part in that, so a suite keeps its order when a marker is added.
+    # Session-scoped parameters make pytest regroup tests across modules, so that they keep
+    # their order only tests that ask for a device get one, and only where there is a choice.
+    plain = asks and chosen == (_first(metafunc.config),)
+    argument = SHOWN if plain else VARIANT
+    if argument not in metafunc.fixturenames:
+        metafunc.fixturenames.append(argument)
     metafunc.parametrize(
-        VARIANT,
+        argument,
         chosen,
         ids=[variant.id for variant in chosen],
         indirect=True,
-        scope="session" if asks else "function",
+        scope="session" if asks and not plain else "function",
     )
 
 
@@ -102,6 +109,12 @@ def _variants(config: pytest.Config, support: options.Support) -> tuple[Variant,
     return variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
 
 
+def _first(config: pytest.Config) -> Variant:
+    """Return what an unmarked test that requests ``param_device`` gets."""
+    settings = config.stash[SETTINGS]
+    return variants(settings.devices, settings.dtypes, None, None)[0]
+
+
 def _parametrized_by_hand(metafunc: pytest.Metafunc) -> bool:
     """Whether the test parametrizes ``param_device`` or ``param_dtype`` itself."""
     names: set[str] = set()
@@ -111,20 +124,25 @@ def _parametrized_by_hand(metafunc: pytest.Metafunc) -> bool:
     return not OURS.isdisjoint(names)
 
 
+def _params(item: pytest.Function) -> dict[str, Any]:
+    return dict(item.callspec.params) if hasattr(item, "callspec") else {}
+
+
 def _variant_of(item: pytest.Item) -> Variant | None:
     """Return what a marked item runs on; None for what is left alone."""
     if not isinstance(item, pytest.Function) or item.get_closest_marker(options.MARKER) is None:
         return None
-    given = item.callspec.params if hasattr(item, "callspec") else {}
-    if VARIANT in given:
-        variant = given[VARIANT]
-        return variant if isinstance(variant, Variant) else None
+    given = _params(item)
+    for argument in (VARIANT, SHOWN):
+        if isinstance(given.get(argument), Variant):
+            variant: Variant = given[argument]
+            return variant
     if "param_device" in given:
         return Variant(str(given["param_device"]))
-    if item.cls is not None and issubclass(item.cls, unittest.TestCase):
-        support = _support(item)
-        return None if support is None else _variants(item.config, support)[0]
-    return None
+    if "param_dtype" in given:
+        return None
+    support = _support(item)  # a TestCase, or marked after the collection
+    return None if support is None else _variants(item.config, support)[0]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -132,7 +150,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     try:
         variant = _variant_of(item)
     except ValueError:
-        variant = None  # a TestCase with a wrong marker: reported when it is set up
+        variant = None  # a wrong marker that collection has not seen: reported at set-up
     if variant is None:
         return (yield)
     item.user_properties.append(("param_device", variant.device))
@@ -143,7 +161,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
     from .environment import Running
 
-    running = Running(machine.device(variant.device), variant.dtype, settings.seed)
+    running = Running(item.nodeid, machine.device(variant.device), variant.dtype, settings.seed)
     item.config.stash[RUNNING] = running
     try:
         with running.inside():
@@ -157,11 +175,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     running = item.config.stash.get(RUNNING, None)
     if running is not None:
         running.start()
-    if isinstance(item, pytest.Function) and not hasattr(item, "callspec"):
-        _explain_test_case(item)
+    if isinstance(item, pytest.Function) and OURS_IN_ITEMS.isdisjoint(_params(item)):
+        _explain_unparametrized(item)
 
 
-def _explain_test_case(item: pytest.Function) -> None:
+def _explain_unparametrized(item: pytest.Function) -> None:
     try:
         support = _support(item)
     except ValueError as error:
@@ -171,10 +189,15 @@ def _explain_test_case(item: pytest.Function) -> None:
     chosen = _variants(item.config, support)
     if len(chosen) > 1:
         ids = ", ".join(variant.id for variant in chosen)
+        is_case = item.cls is not None and issubclass(item.cls, unittest.TestCase)
+        cause = (
+            "unittest.TestCase cannot be parametrized"
+            if is_case
+            else "marked params after it was collected"
+        )
         item.warn(
             ParamCheckWarning(
-                f"unittest.TestCase cannot be parametrized: {item.name} runs on "
-                f"{chosen[0].id} only, not on each of {ids}"
+                f"{cause}: {item.name} runs on {chosen[0].id} only, not on each of {ids}"
             )
         )
 
@@ -184,10 +207,10 @@ def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, objec
     running = request.config.stash.get(RUNNING, None)
     if running is None or fixturedef.scope == "function":
         return (yield)
-    bound = request.config.stash[BOUND]
-    if not bound.isdisjoint(fixturedef.argnames):
-        bound.add(fixturedef.argname)
-    with running.wider(fixturedef.argname in bound):
+    bound = request.config.stash[BINDINGS].learn(
+        fixturedef.argname, fixturedef.baseid, fixturedef.argnames, running.nodeid
+    )
+    with running.wider(bound):
         return (yield)
 
 
@@ -200,17 +223,28 @@ class RunReport:
     def __init__(self, config: pytest.Config) -> None:
         self._asked = config.stash[SETTINGS].asked
         self._tally = Tally()
+        self._silent: list[str] = []
+        # On xdist's controller nobody reports deselected tests, hence the options.
+        self._selected = any("::" in str(arg) for arg in config.args) or any(
+            config.getoption(name, None) for name in ("keyword", "markexpr", "deselect", "lf")
+        )
+
+    def pytest_deselected(self) -> None:
+        self._selected = True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._tally.add(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if session.exitstatus == pytest.ExitCode.OK and self._tally.silent(self._asked):
+        if session.shouldstop or session.shouldfail:
+            return  # an interrupted run says nothing about the tests it did not come to
+        self._silent = self._tally.silent(self._asked, selected=self._selected)
+        if session.exitstatus == pytest.ExitCode.OK and self._silent:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for line in self._tally.silent(self._asked):
+        for line in self._silent:
             terminalreporter.write_line(f"ERROR: {line}", red=True, bold=True)
 
 
@@ -233,11 +267,15 @@ def _param_variant(request: pytest.FixtureRequest) -> Variant:
         variant = request.param
         if isinstance(variant, Variant):
             return variant
-    settings = request.config.stash[SETTINGS]
-    first = variants(settings.devices, settings.dtypes, None, None)[0]
+    first = _first(request.config)
     if reason := request.config.stash[MACHINE].absent(first.device, first.dtype):
         pytest.skip(reason)
     return first
+
+
+@pytest.fixture(name=SHOWN)
+def _param_shown() -> None:
+    """Nothing: its parameter gives a marked test its id."""
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,38 @@
+"""Which wider-scoped fixtures are built for a device. No torch, no pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Bindings:
+    """Remembers which fixtures request ``param_device``, directly or through other fixtures.
+
+    Fixtures of one name in two places are two fixtures: as in pytest, a request means the
+    closest one to the test. A fixture is set up after those it requests, so they are known.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._known: dict[str, dict[str, bool]] = {name: {"": True} for name in names}
+
+    def learn(self, name: str, place: str, requested: Iterable[str], nodeid: str) -> bool:
+        """Note a fixture being set up for a test, and return whether it is bound to a device.
+
+        ``place`` is the node id it is visible below (``""``: everywhere).
+        """
+        bound = any(
+            self._closest(other, nodeid, overrider=place if other == name else None)
+            for other in requested
+        )
+        self._known.setdefault(name, {})[place] = bound
+        return bound
+
+    def _closest(self, name: str, nodeid: str, overrider: str | None) -> bool:
+        places = self._known.get(name, {})
+        # A fixture that overrides another of its own name requests the next one further out.
+        seen = [place for place in places if _holds(place, nodeid) and place != overrider]
+        return places[max(seen, key=len)] if seen else False
+
+
+def _holds(place: str, nodeid: str) -> bool:
+    return place in ("", ".", nodeid) or nodeid.startswith((place + "/", place + "::"))
