@@ -46,8 +46,7 @@ def seed_all(seed: int) -> None:
 class Running:
     """The environment of one marked test while it runs."""
 
-    def __init__(self, nodeid: str, device: torch.device, dtype: str | None, seed: int) -> None:
-        self.nodeid = nodeid
+    def __init__(self, device: torch.device, dtype: str | None, seed: int) -> None:
         self.device = device
         self.dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
         self.seed = seed

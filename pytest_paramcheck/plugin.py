@@ -27,6 +27,7 @@ MACHINE = pytest.StashKey[Machine]()
 SETTINGS = pytest.StashKey[options.Settings]()
 RUNNING: pytest.StashKey[Running] = pytest.StashKey()
 BINDINGS = pytest.StashKey[Bindings]()
+NODEID = pytest.StashKey[str]()
 
 #: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
 VARIANT = "_param_variant"
@@ -147,6 +148,7 @@ def _variant_of(item: pytest.Item) -> Variant | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    item.config.stash[NODEID] = item.nodeid
     try:
         variant = _variant_of(item)
     except ValueError:
@@ -161,7 +163,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
     from .environment import Running
 
-    running = Running(item.nodeid, machine.device(variant.device), variant.dtype, settings.seed)
+    running = Running(machine.device(variant.device), variant.dtype, settings.seed)
     item.config.stash[RUNNING] = running
     try:
         with running.inside():
@@ -204,12 +206,15 @@ def _explain_unparametrized(item: pytest.Function) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
-    running = request.config.stash.get(RUNNING, None)
-    if running is None or fixturedef.scope == "function":
+    if fixturedef.scope == "function":
         return (yield)
-    bound = request.config.stash[BINDINGS].learn(
-        fixturedef.argname, fixturedef.baseid, fixturedef.argnames, running.nodeid
+    stash = request.config.stash
+    bound = stash[BINDINGS].learn(
+        fixturedef.argname, fixturedef.baseid, fixturedef.argnames, stash.get(NODEID, "")
     )
+    running = stash.get(RUNNING, None)
+    if running is None:
+        return (yield)
     with running.wider(bound):
         return (yield)
 
