@@ -1,10 +1,13 @@
-"""What all tests share: how hard hypothesis looks."""
+"""What all tests share: how pytest is run, and how hard hypothesis looks."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = "pytester"
 
 # Everyday: the same examples each time, so that a red run means a change and not luck.
 # Nightly (HYPOTHESIS_PROFILE=nightly): new ones each time, and twenty times as many.
@@ -17,3 +20,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"))
+
+
+@pytest.fixture(params=[(), ("-n", "0"), ("-n", "2")], ids=["plain", "n0", "n2"])
+def plugin_args(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """How pytest is run: without xdist's options, in one process, with two workers."""
+    args: tuple[str, ...] = request.param
+    return args
