@@ -13,6 +13,7 @@ class Bindings:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
+        self._ours = frozenset(names)
         self._known: dict[str, dict[str, bool]] = {name: {"": True} for name in names}
 
     def learn(self, name: str, place: str, requested: Iterable[str], nodeid: str) -> bool:
@@ -20,6 +21,8 @@ class Bindings:
 
         ``place`` is the node id it is visible below (``""``: everywhere).
         """
+        if name in self._ours and place == "":
+            return True
         bound = any(
             self._closest(other, nodeid, overrider=place if other == name else None)
             for other in requested

@@ -51,21 +51,34 @@ class Running:
         self.dtype: torch.dtype | None = getattr(torch, dtype) if dtype else None
         self.seed = seed
         self._outer_dtype = torch.get_default_dtype()
+        self._is_inside = False
+        self._leave_is_due = False
         self._entered: torch.device | None = None
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Around the whole test: its function-scoped fixtures, its body, its teardown."""
+        """Around the whole test: nothing it sets or draws leaks out."""
         with random_states(self.device):
-            self._enter()
             try:
                 yield
             finally:
-                self._leave()
+                self.leave()
 
     def start(self) -> None:
         """Before the fixtures of every attempt: reruns start from the same seed."""
         seed_all(self.seed)
+        self.enter()
+        self._leave_is_due = False
+
+    def leave_after(self, add_finalizer: Callable[[Callable[[], object]], None]) -> None:
+        """Leave before wider fixtures are torn down: they were not set up inside.
+
+        Finalizers run last in, first out: what is added before the first of the test's own
+        fixtures is set up runs after the teardown of all of them.
+        """
+        if not self._leave_is_due:
+            self._leave_is_due = True
+            add_finalizer(self.leave)
 
     @contextmanager
     def wider(self, bound: bool) -> Iterator[None]:
@@ -80,13 +93,17 @@ class Running:
             if bound:
                 yield
                 return
-            self._leave()
+            self.leave()
             try:
                 yield
             finally:
-                self._enter()
+                self.enter()
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
+        """Make device and dtype torch's defaults."""
+        if self._is_inside:
+            return
+        self._is_inside = True
         # The default that already holds is left alone: nothing is slower, nothing can leak.
         if torch.get_default_device() != self.device:
             self.device.__enter__()
@@ -95,9 +112,12 @@ class Running:
             self._outer_dtype = torch.get_default_dtype()
             torch.set_default_dtype(self.dtype)
 
-    def _leave(self) -> None:
-        # Another default dtype than ours was set by the teardown of a wider fixture, for good.
-        if self.dtype is not None and torch.get_default_dtype() == self.dtype:
+    def leave(self) -> None:
+        """Put torch's defaults back."""
+        if not self._is_inside:
+            return
+        self._is_inside = False
+        if self.dtype is not None:
             torch.set_default_dtype(self._outer_dtype)
         if self._entered is None:
             return

@@ -181,6 +181,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _explain_unparametrized(item)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    running = item.config.stash.get(RUNNING, None)
+    if running is not None:
+        running.leave_after(item.addfinalizer)  # where the test has no fixture of its own
+
+
 def _explain_unparametrized(item: pytest.Function) -> None:
     try:
         support = _support(item)
@@ -206,13 +213,15 @@ def _explain_unparametrized(item: pytest.Function) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
-    if fixturedef.scope == "function":
-        return (yield)
     stash = request.config.stash
+    running = stash.get(RUNNING, None)
+    if fixturedef.scope == "function":
+        if running is not None:
+            running.leave_after(request.node.addfinalizer)
+        return (yield)
     bound = stash[BINDINGS].learn(
         fixturedef.argname, fixturedef.baseid, fixturedef.argnames, stash.get(NODEID, "")
     )
-    running = stash.get(RUNNING, None)
     if running is None:
         return (yield)
     with running.wider(bound):

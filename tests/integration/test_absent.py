@@ -1,0 +1,150 @@
+"""Devices that are not there, and runs that tested none: said aloud, never green."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Run
+
+ONE = """
+    import pytest
+    @pytest.mark.params
+    def test_a(): pass
+    @pytest.mark.params(devices=["cpu", "meta", "cuda"])
+    def test_b(): pass
+    def test_unmarked(): pass
+"""
+NO_CUDA = "torch sees no cuda device"
+
+
+def test_from_the_command_line_it_is_one_line_before_collection(run: Run, plugin_args) -> None:
+    result = run(ONE, "--param-device=cuda", *plugin_args)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.outlines == []
+    assert [line for line in result.errlines if line] == [
+        f"ERROR: --param-device (command line): cuda is not there: {NO_CUDA}"
+    ]
+
+
+def test_from_the_ini_it_is_a_skip_with_the_reason(run: Run, plugin_args) -> None:
+    result = run(ONE, "-o", "param_devices=cuda cpu", "-v", "-rs", *plugin_args)
+    result.assert_outcomes(passed=3, skipped=2)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*test_a[[]cuda[]]*"])
+    assert any(line.endswith(f": {NO_CUDA}") for line in result.outlines)
+
+
+def test_a_device_only_the_marker_names_is_a_skip(run: Run) -> None:
+    result = run(ONE, "-v", "-rs")
+    result.assert_outcomes(passed=4, skipped=1)
+    result.stdout.fnmatch_lines(["*test_b[[]cuda[]] SKIPPED*", f"SKIPPED*test_it.py:*: {NO_CUDA}"])
+
+
+def test_an_unknown_type_from_the_marker_is_a_skip_that_suggests(run: Run) -> None:
+    result = run("import pytest\n@pytest.mark.params(devices='cudaa')\ndef test_a(): pass", "-rs")
+    result.stdout.fnmatch_lines(
+        "SKIPPED*: torch knows no device type 'cudaa'; did you mean 'cuda'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "cause"),
+    [
+        ("cuda:9", "cuda:9 is not there: torch sees no cuda device"),
+        ("mps", "mps is not there: torch sees no mps device"),
+        ("cudaa", "cudaa is not there: torch knows no device type 'cudaa'; did you mean 'cuda'?"),
+        ("accelerator", "'accelerator': torch sees no accelerator on this machine"),
+        (
+            "hpu",
+            "hpu is not there: torch cannot allocate on hpu: No module named 'torch.hpu'",
+        ),
+    ],
+)
+def test_each_cause(run: Run, device: str, cause: str) -> None:
+    result = run(ONE, f"--param-device=cpu,{device}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [o for o in result.errlines if o] == [f"ERROR: --param-device (command line): {cause}"]
+
+
+# -- a run that cannot lie -------------------------------------------------------------------
+
+ALL_SKIPPED = """
+    import pytest
+    @pytest.mark.params
+    def test_a(param_device):
+        if param_device.type == "meta":
+            pytest.skip("needs values")
+    def test_unmarked(): pass
+"""
+
+
+def error_lines(result: pytest.RunResult) -> list[str]:
+    return [line for line in result.outlines if line.startswith("ERROR: ")]
+
+
+def test_all_skipped_on_an_asked_device_fails_the_run(run: Run, plugin_args) -> None:
+    result = run(ALL_SKIPPED, "--param-device=cpu", "--param-device=meta", *plugin_args)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert error_lines(result) == [
+        "ERROR: --param-device=meta: not one of 2 marked tests ran on it (1 skipped: needs values)"
+    ]
+
+
+def test_tests_that_suit_no_asked_device_fail_the_run(run: Run) -> None:
+    source = "import pytest\n@pytest.mark.params(devices='cpu')\ndef test_a(): pass"
+    for args in ([], ["test_it.py::test_a"]):
+        result = run(source, "--param-device=meta", *args)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        assert error_lines(result) == [
+            ("ERROR: --param-device=meta: not one of 1 marked test ran on it "
+            "(1 skipped: runs on cpu only; chosen: meta)")
+        ]
+
+
+def test_tests_that_all_support_another_asked_device_fail_the_run(run: Run) -> None:
+    source = "import pytest\n@pytest.mark.params(devices='cpu')\ndef test_a(): pass"
+    result = run(source, "--param-device=cpu,meta")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert error_lines(result) == ["ERROR: --param-device=meta: not one of 1 marked test ran on it"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-o", "param_devices=meta cpu"],  # asked for in the ini only
+        ["--param-device=meta,cpu", "test_it.py::test_a[cpu]"],  # the rest left out on purpose
+        ["--param-device=meta,cpu", "-k", "cpu"],
+        ["--param-device=meta,cpu", "-k", "cpu", "-n", "2"],
+        ["--param-device=meta,cpu", "--deselect", "test_it.py::test_a[meta]"],
+        ["--param-device=cpu"],
+        ["--param-device=meta,cpu", "test_it.py::test_unmarked"],
+    ],
+)
+def test_what_does_not_fail_a_run(run: Run, args: list[str]) -> None:
+    result = run(ALL_SKIPPED, *args)
+    assert result.ret == pytest.ExitCode.OK
+    assert error_lines(result) == []
+
+
+def test_an_interrupted_run_says_nothing_about_what_it_did_not_reach(run: Run) -> None:
+    source = "import pytest\n@pytest.mark.params\ndef test_a(): raise RuntimeError"
+    result = run(source, "--param-device=cpu,meta", "-x")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert error_lines(result) == []
+
+
+def test_failures_and_xfails_are_tests_that_ran(run: Run) -> None:
+    source = """
+    import pytest
+    @pytest.fixture
+    def broken(): raise RuntimeError
+    @pytest.mark.params(devices="cpu")
+    def test_a(broken): pass
+    @pytest.mark.params(devices="meta")
+    @pytest.mark.xfail
+    def test_b(): raise RuntimeError
+    """
+    result = run(source, "--param-device=cpu,meta")
+    result.assert_outcomes(errors=1, xfailed=1)
+    assert error_lines(result) == []
