@@ -76,10 +76,7 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # our id comes first
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    try:
-        support = _support(metafunc.definition)
-    except ValueError as error:
-        pytest.fail(f"{metafunc.definition.nodeid}: {error}", pytrace=False)
+    support = _support_or_fail(metafunc.definition)
     if support is None or _parametrized_by_hand(metafunc):
         return
     chosen = _variants(metafunc.config, support)
@@ -103,6 +100,15 @@ def _support(node: pytest.Item) -> options.Support | None:
     """Return what the closest marker supports (None: unmarked); check the outer ones as well."""
     supports = [options.read_marker(mark) for mark in node.iter_markers(options.MARKER)]
     return supports[0] if supports else None
+
+
+def _support_or_fail(node: pytest.Item) -> options.Support | None:
+    try:
+        return _support(node)
+    except ValueError as error:
+        problem = str(error)
+    # Outside the handler: pytest would show the error a second time as the cause of the first.
+    pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
 
 
 def _variants(config: pytest.Config, support: options.Support) -> tuple[Variant, ...]:
@@ -189,10 +195,7 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 
 def _explain_unparametrized(item: pytest.Function) -> None:
-    try:
-        support = _support(item)
-    except ValueError as error:
-        pytest.fail(f"{item.nodeid}: {error}", pytrace=False)
+    support = _support_or_fail(item)
     if support is None:
         return
     chosen = _variants(item.config, support)

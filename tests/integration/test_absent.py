@@ -96,8 +96,10 @@ def test_tests_that_suit_no_asked_device_fail_the_run(run: Run) -> None:
         result = run(source, "--param-device=meta", *args)
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         assert error_lines(result) == [
-            ("ERROR: --param-device=meta: not one of 1 marked test ran on it "
-            "(1 skipped: runs on cpu only; chosen: meta)")
+            (
+                "ERROR: --param-device=meta: not one of 1 marked test ran on it "
+                "(1 skipped: runs on cpu only; chosen: meta)"
+            )
         ]
 
 

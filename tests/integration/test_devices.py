@@ -376,7 +376,7 @@ def test_marked_after_the_collection(run: Run, pytester: pytest.Pytester) -> Non
     result.stdout.fnmatch_lines(
         [
             (
-                "*ParamCheckWarning: marked params after it was collected: test_late[[]1[]] runs on "
+                "*ParamCheckWarning: marked params after it was collected: test_late*1* runs on "
                 "meta only, not on each of meta, cpu"
             )
         ]

@@ -1,0 +1,75 @@
+"""A run without model tests does not pay for torch: checked in ``sys.modules``, never by timing."""
+
+from __future__ import annotations
+
+import pytest
+
+WITNESS = """
+    import sys
+    def pytest_unconfigure(config):
+        names = sorted(name for name in sys.modules if name.partition(".")[0] in ("torch", "numpy"))
+        with open("loaded.txt", "w") as file:
+            file.write(" ".join(names))
+"""
+RUNS = {
+    "unmarked tests": (),
+    "help": ("--help",),
+    "markers": ("--markers",),
+    "fixtures": ("--fixtures",),
+    "collection": ("--co", "--param-device=cpu,meta"),
+    "a failing test": ("-rA", "-vv", "--runxfail"),
+}
+
+
+def loaded(pytester: pytest.Pytester, args: tuple[str, ...], conftest: str = "") -> str:
+    """Run pytest on a test without a model and return which torch modules it had loaded."""
+    pytester.makeconftest(WITNESS)
+    (pytester.path / "conftest.py").write_text(
+        conftest + (pytester.path / "conftest.py").read_text(), encoding="utf-8"
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+        def test_a(): pass
+        @pytest.mark.xfail
+        def test_b(): assert False
+        """
+    )
+    # Other plugins are not the question: some of them import torch themselves.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        result = pytester.runpytest_subprocess("-p", "pytest_paramcheck.plugin", *args)
+    assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    return (pytester.path / "loaded.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("args", RUNS.values(), ids=RUNS.keys())
+def test_torch_is_not_loaded(pytester: pytest.Pytester, args: tuple[str, ...]) -> None:
+    assert loaded(pytester, args) == ""
+
+
+def test_the_witness_sees_torch_where_it_is_loaded(pytester: pytest.Pytester) -> None:
+    assert "torch" in loaded(pytester, (), conftest="import torch\n").split()
+
+
+def test_collecting_marked_tests_does_not_load_torch(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_marked="""
+        import pytest
+        @pytest.mark.params(devices=["cpu", "cuda:1"], dtypes="bfloat16")
+        def test_c(assert_shapes, param_device, param_dtype): pass
+        """
+    )
+    assert loaded(pytester, ("--co",)) == ""
+
+
+def test_importing_the_package_loads_neither_torch_nor_pytest(pytester: pytest.Pytester) -> None:
+    script = pytester.makepyfile(
+        script="""
+        import sys
+        import pytest_paramcheck, pytest_paramcheck.catalogue, pytest_paramcheck.devices
+        dir(pytest_paramcheck), pytest_paramcheck.__version__
+        print(sorted({"torch", "pytest", "_pytest", "numpy"} & set(sys.modules)))
+        """
+    )
+    assert pytester.runpython(script).outlines == ["[]"]

@@ -1,0 +1,106 @@
+"""What a person sees of a failure, of the options and of the fixtures."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_paramcheck.catalogue import ASSERTIONS, PUBLIC
+
+from .conftest import Run
+
+FAILING = """
+    import torch
+    from torch import nn
+
+    def test_values(assert_finite):
+        model = nn.ModuleDict({name: nn.Linear(1, 1) for name in "abcdefgh"})
+        with torch.no_grad():
+            for n, parameter in enumerate(model.parameters()):
+                parameter.fill_(float("nan"))
+                if n > LAST:
+                    break
+        assert_finite(model)
+"""
+
+
+@pytest.mark.parametrize("args", [[], ["--assert=plain"]], ids=["rewritten", "plain"])
+def test_the_traceback_ends_at_the_line_of_the_user(run: Run, args: list[str]) -> None:
+    result = run(FAILING.replace("LAST", "0"), *args)
+    result.assert_outcomes(failed=1)
+    places = [line for line in result.outlines if line.startswith("test_it.py:")]
+    assert places == ["test_it.py:11: ParamCheckError"]
+    assert not any("pytest_paramcheck" in line for line in result.outlines)
+
+
+def test_the_short_summary_shows_the_names(run: Run) -> None:
+    result = run(FAILING.replace("LAST", "0"))
+    assert result.outlines[-2] == (
+        "FAILED test_it.py::test_values - "
+        "ParamCheckError: not finite: a.weight, a.bias (ModuleDict)"
+    )
+
+
+def test_vv_shows_all_rows(run: Run) -> None:
+    def rows(*args: str) -> list[str]:
+        result = run(FAILING.replace("LAST", "99"), *args)
+        return [o for o in result.outlines if o.startswith("E     ") and "NaN" in o]
+
+    assert len(rows()) == 10
+    assert len(rows("-v")) == 10
+    assert len(rows("-vv")) == 16
+
+
+def test_ours_are_quiet_where_there_is_nothing_to_say(run: Run) -> None:
+    result = run("def test_a(): pass", "-p", "no:paramcheck")
+    idle = run("def test_a(): pass")
+
+    def told(result: pytest.RunResult) -> list[str]:
+        return [o for o in result.outlines if "plugins:" not in o and "passed" not in o]
+
+    assert told(result) == told(idle)
+
+
+def test_fixtures_are_listed_with_a_useful_line(run: Run) -> None:
+    result = run("", "--fixtures")
+    listed = {
+        line.split()[0]: result.outlines[number + 1].strip()
+        for number, line in enumerate(result.outlines[:-1])
+        if "plugin.py" in line and "pytest_paramcheck" in line
+    }
+    expected = {name: PUBLIC[name].summary for name in ASSERTIONS}
+    assert {name: listed[name] for name in expected} == expected
+    assert listed["param_device"] == (
+        "The device this test runs on (the first chosen one in an unmarked test)."
+    )
+    assert listed["param_dtype"] == (
+        "The default dtype this test runs with (torch's own where none was chosen)."
+    )
+    assert not [name for name in listed if name.startswith("_")]
+
+
+def test_the_marker_is_listed(run: Run) -> None:
+    result = run("", "--markers")
+    result.stdout.fnmatch_lines("@pytest.mark.params([*], devices=None, dtypes=None): run once *")
+
+
+def test_without_the_plugin_a_conftest_of_ours_is_no_error(run: Run, pytester) -> None:
+    pytester.makeconftest("def pytest_configure(config): pass")
+    run("def test_a(): pass", "-p", "no:paramcheck").assert_outcomes(passed=1)
+
+
+def test_fixtures_of_any_scope_can_use_an_assertion(run: Run) -> None:
+    result = run(
+        """
+        import pytest
+        from torch import nn
+        from pytest_paramcheck import assert_finite as function
+        @pytest.fixture(scope="session")
+        def model(assert_finite):
+            assert assert_finite is function
+            model = nn.Linear(2, 2)
+            assert_finite(model)
+            return model
+        def test_a(model): pass
+        """
+    )
+    result.assert_outcomes(passed=1)
