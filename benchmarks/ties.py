@@ -1,12 +1,13 @@
 """Tie groups, names and shapes against torch's own walk and other packages' detectors.
 
-Run: ``python -m benchmarks.ties`` with ``accelerate``, ``safetensors`` and ``pytest-torch``
-installed beside (``tox run -e bench``); a detector that is not installed is left out.
+python benchmarks/ties.py, with accelerate, safetensors and pytest-torch installed beside
+(tox run -e bench): a detector that is not installed is left out.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from torch import nn
 from pytest_paramcheck.checks.ties import Ties
 from pytest_paramcheck.parameters.inventory import take_inventory
 
-from .timing import alternate, report
+from timing import Row, alternate, median, paired_ratio, show
 
 
 def layers(parameters: int, ties: int = 0, device: str = "meta") -> nn.Module:
@@ -51,77 +52,89 @@ def seventy_billion() -> nn.Module:
         )
 
 
-def walk(model: nn.Module) -> object:
-    return list(model.named_parameters(remove_duplicate=False))
+def walk(model: nn.Module) -> None:
+    list(model.named_parameters(remove_duplicate=False))
 
 
-def ours(model: nn.Module) -> object:
+def ours(model: nn.Module) -> None:
     inventory = take_inventory(model)
-    groups = Ties(inventory).groups
-    shapes = [tensor.shape for tensor in inventory.named.values() if tensor is not None]
-    return groups, shapes
+    _ = Ties(inventory).groups
+    _ = [tensor.shape for tensor in inventory.named.values() if tensor is not None]
 
 
 def detectors() -> dict[str, Callable[[nn.Module], object]]:
     """What a user would otherwise run, as far as it is installed."""
     found: dict[str, Callable[[nn.Module], object]] = {}
+
+    def add(name: str, detect: Callable[[nn.Module], object]) -> None:
+        found[name] = lambda model: detect(model) and None
+
     try:
         from accelerate.utils import find_tied_parameters
 
-        found["accelerate"] = find_tied_parameters
+        add("accelerate", find_tied_parameters)
     except ImportError:
         pass
     try:
         from safetensors.torch import _find_shared_tensors
 
-        found["safetensors"] = lambda model: _find_shared_tensors(model.state_dict())
+        add("safetensors", lambda model: _find_shared_tensors(model.state_dict()))
     except ImportError:
         pass
     try:
         from pytest_torch.checkpoint import _shared_groups
 
-        found["pytest-torch"] = _shared_groups
+        add("pytest-torch", _shared_groups)
     except ImportError:
         pass
     return found
 
 
-def compare(title: str, model: nn.Module, rounds: int = 9) -> dict[str, float]:
-    candidates: dict[str, Callable[[], object]] = {
-        "named_parameters(remove_duplicate=False)": lambda: walk(model),
-        "tie groups, names, shapes": lambda: ours(model),
-    }
-    for name, detect in detectors().items():
-        candidates[name] = functools.partial(detect, model)
-    medians = alternate(candidates, rounds=rounds)
-    report(
-        title,
-        medians,
-        against="named_parameters(remove_duplicate=False)",
-        budget={"tie groups, names, shapes": 1.5},
+OURS = "tie groups, names, shapes"
+
+
+def compare(title: str, model: nn.Module, runs: int = 9) -> bool:
+    """Print one table: every detector against torch's own walk of all names."""
+    found = detectors()
+    times = alternate(
+        runs,
+        functools.partial(walk, model),
+        *(functools.partial(detect, model) for detect in (ours, *found.values())),
     )
-    return medians
+    walked, *others = times
+    print(f"\n{title}: named_parameters(remove_duplicate=False) takes {median(walked) * 1e3:.1f} ms")
+    rows = []
+    for name, taken in zip((OURS, *found), others, strict=True):
+        ratio = paired_ratio(taken, walked)
+        budget = "1.5x" if name == OURS else "-"
+        rows.append(Row(name, f"{ratio:.2f}x", budget, name != OURS or ratio <= 1.5))
+    return show(rows)
 
 
-def main() -> None:
-    compare("20,000 parameters, no ties", layers(20_000, device="cpu"))
-    compare("20,000 parameters, 2,000 ties", layers(20_000, ties=2_000, device="cpu"), rounds=5)
+def linear() -> None:
+    """Print the cost per parameter for three sizes."""
+    print("\nmicroseconds per parameter: linear in parameters and in ties")
+    for size in (2_000, 20_000, 200_000):
+        times = alternate(
+            5,
+            functools.partial(ours, layers(size)),
+            functools.partial(ours, layers(size, ties=size // 10)),
+        )
+        plain, tied = (median(taken) / size * 1e6 for taken in times)
+        print(f"  {size:>7,} parameters  {plain:.2f}  with 10% tied {tied:.2f}")
+
+
+def main() -> int:
+    kept = compare("20,000 parameters, no ties", layers(20_000, device="cpu"))
+    kept &= compare("20,000 parameters, 2,000 ties", layers(20_000, 2_000, "cpu"), runs=5)
     start = time.perf_counter()
     model = seventy_billion()
     built = time.perf_counter() - start
     count = sum(p.numel() for p in model.parameters())
-    compare(f"{count / 1e9:.1f} billion parameters on meta (built in {built:.2f} s)", model)
-
-    print("\nlinear in parameters and in ties: microseconds per parameter")
-    for size in (2_000, 20_000, 200_000):
-        plain, tied = layers(size), layers(size, ties=size // 10)
-        medians = alternate(
-            {"plain": functools.partial(ours, plain), "tied": functools.partial(ours, tied)},
-            rounds=5,
-        )
-        per = {name: seconds / size * 1e6 for name, seconds in medians.items()}
-        print(f"  {size:>7,} parameters  {per['plain']:.2f}  with 10% tied {per['tied']:.2f}")
+    kept &= compare(f"{count / 1e9:.1f} billion parameters on meta, built in {built:.2f} s", model)
+    linear()
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,42 +1,57 @@
-"""Time alternatives in turn, in one process, and print them as ratios.
-
-Ratios and not times: machines differ and drift, and a ratio of runs that alternate does not.
-"""
+"""Ratios measured side by side: alternating runs, medians, one table."""
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 
 
-def alternate(
-    candidates: Mapping[str, Callable[[], object]], *, rounds: int = 15, warmup: int = 2
-) -> dict[str, float]:
-    """Return the median seconds of each candidate over rounds that run all of them in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for number in range(warmup + rounds):
-        for name, run in candidates.items():
-            gc.collect()
+@dataclass(frozen=True)
+class Row:
+    """One measurement: what, against what, and what was promised."""
+
+    name: str
+    value: str
+    budget: str
+    kept: bool
+
+
+def alternate(runs: int, *functions: Callable[[], float | None]) -> list[list[float]]:
+    """Run the functions in turn, so that a slow moment of the machine meets all of them.
+
+    A function that returns seconds is taken at its word, any other is timed. The first round
+    only warms up.
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    for number in range(runs + 1):
+        for function, taken in zip(functions, times, strict=True):
             start = time.perf_counter()
-            run()
-            elapsed = time.perf_counter() - start
-            if number >= warmup:
-                seconds[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            told = function()
+            seconds = time.perf_counter() - start if told is None else told
+            if number:
+                taken.append(seconds)
+    return times
 
 
-def report(
-    title: str, medians: Mapping[str, float], *, against: str, budget: Mapping[str, float] = {}
-) -> None:
-    """Print one block: milliseconds, the ratio to ``against``, and the budget if any."""
-    print(f"\n{title}")
-    width = max(map(len, medians))
-    for name, median in medians.items():
-        ratio = median / medians[against]
-        line = f"  {name:<{width}}  {median * 1e3:10.3f} ms  {ratio:8.2f}x"
-        if name in budget:
-            verdict = "within" if ratio <= budget[name] else "OVER"
-            line += f"  budget {budget[name]:g}x: {verdict}"
-        print(line)
+def median(times: list[float]) -> float:
+    """Return the median of some seconds."""
+    return statistics.median(times)
+
+
+def paired_ratio(times: list[float], baseline: list[float]) -> float:
+    """Return the median of the ratios of runs that lie beside each other."""
+    return statistics.median(a / b for a, b in zip(times, baseline, strict=True))
+
+
+def show(rows: list[Row]) -> bool:
+    """Print the table, and return whether every budget was kept."""
+    headers = ("work", "measured", "budget", "")
+    lines = [(row.name, row.value, row.budget, "ok" if row.kept else "MISSED") for row in rows]
+    widths = [max(len(line[i]) for line in (headers, *lines)) for i in range(4)]
+    for line in (headers, *lines):
+        print(
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
+    return all(row.kept for row in rows)
