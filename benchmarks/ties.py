@@ -65,26 +65,22 @@ def ours(model: nn.Module) -> None:
 def detectors() -> dict[str, Callable[[nn.Module], object]]:
     """What a user would otherwise run, as far as it is installed."""
     found: dict[str, Callable[[nn.Module], object]] = {}
-
-    def add(name: str, detect: Callable[[nn.Module], object]) -> None:
-        found[name] = lambda model: detect(model) and None
-
     try:
         from accelerate.utils import find_tied_parameters
 
-        add("accelerate", find_tied_parameters)
+        found["accelerate"] = find_tied_parameters
     except ImportError:
         pass
     try:
         from safetensors.torch import _find_shared_tensors
 
-        add("safetensors", lambda model: _find_shared_tensors(model.state_dict()))
+        found["safetensors"] = lambda model: _find_shared_tensors(model.state_dict())
     except ImportError:
         pass
     try:
         from pytest_torch.checkpoint import _shared_groups
 
-        add("pytest-torch", _shared_groups)
+        found["pytest-torch"] = _shared_groups
     except ImportError:
         pass
     return found
@@ -102,7 +98,9 @@ def compare(title: str, model: nn.Module, runs: int = 9) -> bool:
         *(functools.partial(detect, model) for detect in (ours, *found.values())),
     )
     walked, *others = times
-    print(f"\n{title}: named_parameters(remove_duplicate=False) takes {median(walked) * 1e3:.1f} ms")
+    print(
+        f"\n{title}: named_parameters(remove_duplicate=False) takes {median(walked) * 1e3:.1f} ms"
+    )
     rows = []
     for name, taken in zip((OURS, *found), others, strict=True):
         ratio = paired_ratio(taken, walked)

@@ -18,10 +18,10 @@ class Row:
     kept: bool
 
 
-def alternate(runs: int, *functions: Callable[[], float | None]) -> list[list[float]]:
+def alternate(runs: int, *functions: Callable[[], object]) -> list[list[float]]:
     """Run the functions in turn, so that a slow moment of the machine meets all of them.
 
-    A function that returns seconds is taken at its word, any other is timed. The first round
+    A function that returns a float, seconds, is taken at its word, any other is timed. The first round
     only warms up.
     """
     times: list[list[float]] = [[] for _ in functions]
@@ -29,7 +29,8 @@ def alternate(runs: int, *functions: Callable[[], float | None]) -> list[list[fl
         for function, taken in zip(functions, times, strict=True):
             start = time.perf_counter()
             told = function()
-            seconds = time.perf_counter() - start if told is None else told
+            elapsed = time.perf_counter() - start
+            seconds = told if isinstance(told, float) else elapsed
             if number:
                 taken.append(seconds)
     return times
