@@ -103,3 +103,33 @@ def same_bits(a: Tensor, b: Tensor) -> bool | None:
         x.shape == y.shape and x.dtype == y.dtype and torch.equal(x, y.to(x.device))
         for x, y in zip(flat_a, flat_b, strict=True)
     )
+
+
+def value_parts(tensor: Tensor) -> list[Tensor]:
+    """Return the strided floating or complex tensors that hold a tensor's values; views.
+
+    Integer parts (indices, codes) are left out, and so is float4, which has neither NaN nor
+    infinity. Of a sparse tensor these are the stored values, of a DTensor the local shard, of
+    one quantized per channel its scales. Call it only where :func:`no_values` says ``""``.
+    """
+    with torch.no_grad():
+        parts = inner_tensors(tensor)
+        if parts is not None:
+            return [value for part in parts for value in value_parts(part)]
+        plain = tensor.detach()
+        if plain.layout is not torch.strided:
+            plain = plain.to_dense()
+        if plain.is_quantized:
+            per_channel = plain.qscheme() in _PER_CHANNEL
+            return [plain.q_per_channel_scales()] if per_channel else []
+        if not (plain.is_floating_point() or plain.is_complex()) or plain.numel() == 0:
+            return []
+        return [] if "float4" in str(plain.dtype) else [plain]
+
+
+def version_of(tensor: Tensor) -> int | None:
+    """Return how often autograd saw a tensor written; None for an inference tensor."""
+    return None if tensor.is_inference() else tensor._version
+
+
+_PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_affine_float_qparams)
