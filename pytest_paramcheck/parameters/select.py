@@ -88,35 +88,65 @@ def select_names(
     whether the selected *names* share something. Errors as for :func:`select`.
     """
     positive = [pattern for pattern in patterns if not _negation(pattern)[0]]
-    chosen = select(inventory, positive, default=default)
-    inside = _names_matching(inventory, positive) if positive else None
-    outside: set[str] = set()
+    entries = select(inventory, positive, default=default)
     for pattern in patterns:
         negated, bare = _negation(pattern)
         if negated:
             _matched(inventory, bare, any_entry, "parameter or buffer", shown=pattern)
-            outside |= _names_matching(inventory, [bare])
-    names = [
-        name
-        for entry in chosen
-        for name in entry.names
-        if name not in outside and (inside is None or name in inside)
-    ]
+    inside, _ = selected_names(inventory, patterns)
+    names = [name for entry in entries for name in entry.names if name in inside]
     if not names:
         shown = ", ".join(pattern_text(p) for p in patterns)
         raise ParamCheckUsageError(f"the patterns {shown} leave nothing to check")
     return names
 
 
-def _names_matching(inventory: Inventory, patterns: Sequence[Pattern]) -> set[str]:
-    found: set[str] = set()
+def select_again(
+    inventory: Inventory,
+    patterns: Sequence[Pattern],
+    *,
+    default: Eligible = any_entry,
+    eligible: Eligible = any_entry,
+) -> list[Entry]:
+    """Select as :func:`select` did before the subject may have changed.
+
+    A pattern that no longer matches selects nothing, and nothing left is no error: what
+    vanished is for the caller to say.
+    """
+    chosen: set[Entry] = set()
+    removed: set[Entry] = set()
+    positive = False
     for pattern in patterns:
-        if isinstance(pattern, str):
-            matches = name_matcher(pattern, inventory.named)
-            found.update(name for name in inventory.named if matches(name))
-        else:  # a class: every path to an instance counts, so all names of what is in it
-            found.update(name for e in matching(inventory, pattern) for name in e.names)
-    return found
+        negated, bare = _negation(pattern)
+        positive = positive or not negated
+        (removed if negated else chosen).update(matching(inventory, bare))
+    if not positive:
+        chosen.update(e for e in inventory.entries if default(e))
+    return [e for e in inventory.entries if e in chosen and e not in removed and eligible(e)]
+
+
+def selected_names(
+    inventory: Inventory, patterns: Sequence[Pattern]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names that the patterns select and those they take away, name by name.
+
+    Where one name of an entry is selected and another is taken away, the patterns contradict
+    each other: both are one parameter. A class means all names of an entry.
+    """
+    chosen: set[str] = set()
+    removed: set[str] = set()
+    positive = False
+    for pattern in patterns:
+        negated, bare = _negation(pattern)
+        positive = positive or not negated
+        if isinstance(bare, str):
+            names = set(filter(name_matcher(bare, inventory.named), inventory.named))
+        else:
+            names = {name for entry in matching(inventory, bare) for name in entry.names}
+        (removed if negated else chosen).update(names)
+    if not positive:
+        chosen.update(inventory.named)
+    return frozenset(chosen - removed), frozenset(removed)
 
 
 def decide(

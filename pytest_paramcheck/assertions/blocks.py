@@ -1,0 +1,266 @@
+"""Assertions about what a block of code does: unchanged, changed, updated by a gradient.
+
+Each is the ``with`` statement's context: what has to be known is kept when the block is
+entered and compared when it is left. An exception of the block passes through as it is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from ..checks import updates as checks
+from ..checks.finite import are_finite, count_text
+from ..findings import Finding
+from ..parameters.content import no_values
+from ..parameters.inventory import Entry, Inventory, Subject, take_inventory
+from ..parameters.select import Pattern, parameters_only, select, select_again
+from ..parameters.snapshot import Kept, keep
+from ..parameters.watch import Watch
+from .raising import raise_if
+
+
+def assert_unchanged(
+    model: Subject,
+    *patterns: Pattern,
+    buffers: bool = True,
+    only: str | Sequence[str] = ("values", "objects", "flags"),
+) -> Block:
+    """Assert that a ``with`` block leaves parameters and buffers as they are.
+
+    Passes where every selected parameter and buffer (all by default; ``buffers=False``:
+    parameters) holds the very bits it held, is the same object on the same memory, and has
+    the same ``requires_grad``. ``only`` names what is asked: ``"values"``, ``"objects"``,
+    ``"flags"`` or several. Bits are compared by digest, so it does not matter who wrote:
+    ``.data``, numpy, a fused optimizer, BatchNorm. Writing the same values is no change.
+
+    Fails, naming each entry with what changed and by how much (of a large tensor, judged by
+    64 values spread over it), whether object or memory was replaced, what vanished and what
+    appeared, and the reason where it is known.
+
+    Raises :class:`ParamCheckError` at the end of the block; :class:`ParamCheckUsageError` for
+    a pattern that matches nothing, another ``only``, and for values that cannot be read (meta,
+    fake, lazy), which ``only=("objects", "flags")`` does not ask about.
+
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> with assert_unchanged(model):
+    ...     model.weight.data.add_(0).shape
+    torch.Size([2, 3])
+    """
+    __tracebackhide__ = True
+    return _Unchanged(model, patterns, buffers, checks.check_aspects(only))
+
+
+def assert_changed(model: Subject, *patterns: Pattern) -> Block:
+    """Assert that a ``with`` block changes each parameter, by whatever means.
+
+    Passes where every selected parameter (the trainable ones by default, buffers where a
+    pattern names them) holds other bits than before: an optimizer, an EMA, a soft update or a
+    reset may have done it. Tensors without elements cannot change and are left out.
+    ``assert_updated`` asks for more: that a gradient did it.
+
+    Fails, naming each one that holds the bits it held.
+
+    Raises :class:`ParamCheckError` at the end of the block; :class:`ParamCheckUsageError` for
+    a pattern that matches nothing, no trainable parameter to start from, and for values that
+    cannot be read (meta, fake, lazy).
+
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> with assert_changed(model):
+    ...     model.reset_parameters()
+    """
+    __tracebackhide__ = True
+    return _Changed(model, patterns)
+
+
+def assert_updated(model: Subject, *patterns: Pattern) -> Block:
+    """Assert that a ``with`` block moves each parameter, because of a gradient.
+
+    Passes where every selected parameter (the trainable ones by default) holds other bits than
+    before, all finite, and a gradient that is not all zero was there when an optimizer stepped
+    it (or, where no optimizer holds it, had arrived). Gradients are noted as they arrive and as
+    optimizers step: a ``zero_grad()`` at the end, closures, accumulation, several steps and
+    several optimizers do not mislead it.
+
+    Fails, with the reason: moved by weight decay or momentum only, moved to NaN, frozen, no
+    gradient, a gradient but no step, not in the optimizer that stepped, cleared before the
+    step, lr 0, a step rounded away.
+
+    Raises :class:`ParamCheckError` at the end of the block; :class:`ParamCheckUsageError` for
+    a pattern that matches no parameter, no trainable parameter to start from, and for values
+    that cannot be read (meta, fake, lazy).
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with assert_updated(model):
+    ...     model(torch.ones(1, 3)).sum().backward()
+    ...     optimizer.step()
+    ...     optimizer.zero_grad()
+    """
+    __tracebackhide__ = True
+    return _Updated(model, patterns)
+
+
+def _parameter_with_elements(entry: Entry) -> bool:
+    return parameters_only(entry) and _with_elements(entry)
+
+
+def _with_elements(entry: Entry) -> bool:
+    # Lazy ones have no size to ask; they are refused by name.
+    return entry.tensor is not None and (bool(no_values(entry.tensor)) or entry.tensor.numel() > 0)
+
+
+def _present(entry: Entry) -> bool:
+    return entry.tensor is not None
+
+
+def _trainable(entry: Entry) -> bool:
+    return entry.is_parameter and entry.trainable
+
+
+class Block:
+    """The context of one ``with`` statement; ``_begin`` and ``_end`` are the assertion's."""
+
+    _entered = False
+
+    def __init__(self, subject: Subject, patterns: tuple[Pattern, ...]) -> None:
+        # An iterator can be read once, and is read before and after the block.
+        self._subject: Subject = list(subject) if isinstance(subject, Iterator) else subject
+        self._patterns = patterns
+        self._kept: list[Kept] = []
+
+    def _begin(self, inventory: Inventory) -> None:
+        raise NotImplementedError
+
+    def _end(self, inventory: Inventory) -> list[Finding]:
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Take away what listens, however the block ended."""
+
+    def __enter__(self) -> None:
+        __tracebackhide__ = True
+        self._entered = True
+        self._begin(take_inventory(self._subject))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        __tracebackhide__ = True
+        self._stop()
+        try:
+            if kind is not None:
+                return
+            inventory = take_inventory(self._subject, allow_empty=True)
+            findings = self._end(inventory)
+        finally:
+            self._kept = []
+        raise_if(findings, inventory.title)
+
+    def __del__(self) -> None:
+        if not self._entered:
+            warnings.warn(
+                f"assert{type(self).__name__.lower()} was called without `with`: "
+                f"it asserted nothing",
+                stacklevel=2,
+            )
+
+
+class _Unchanged(Block):
+    def __init__(
+        self,
+        subject: Subject,
+        patterns: tuple[Pattern, ...],
+        buffers: bool,
+        aspects: frozenset[str],
+    ) -> None:
+        super().__init__(subject, patterns)
+        self._eligible = _present if buffers else parameters_only
+        self._what = "parameter or buffer" if buffers else "parameter"
+        self._aspects = aspects
+        self._watch: Watch | None = None
+
+    def _begin(self, inventory: Inventory) -> None:
+        __tracebackhide__ = True
+        entries = select(inventory, self._patterns, eligible=self._eligible, what=self._what)
+        values = "values" in self._aspects
+        if values:
+            checks.require_values(entries, ' (only=("objects", "flags") does not ask)')
+        self._kept = keep(entries, values=values)
+        self._watch = Watch([old.tensor for old in self._kept], gradients=False)
+        self._watch.start()
+
+    def _stop(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+
+    def _end(self, inventory: Inventory) -> list[Finding]:
+        watch, self._watch = self._watch, None
+        after = checks.After(self._kept, inventory, values="values" in self._aspects)
+        cause = checks.causes(inventory, watch) if watch is not None else checks.no_cause
+        findings = checks.changes(self._kept, after, self._aspects, cause)
+        if "objects" in self._aspects:
+            selected = select_again(inventory, self._patterns, eligible=self._eligible)
+            findings += checks.appeared(self._kept, selected)
+        return findings
+
+
+class _Changed(Block):
+    def _begin(self, inventory: Inventory) -> None:
+        __tracebackhide__ = True
+        entries = select(
+            inventory,
+            self._patterns,
+            default=_trainable,
+            eligible=_with_elements,
+            what="parameter or buffer with elements" if self._patterns else "trainable parameter",
+        )
+        checks.require_values(entries)
+        self._kept = keep(entries, values=True)
+
+    def _end(self, inventory: Inventory) -> list[Finding]:
+        return checks.unchanged(checks.After(self._kept, inventory, values=True))
+
+
+class _Updated(Block):
+    _watch: Watch | None = None
+
+    def _begin(self, inventory: Inventory) -> None:
+        __tracebackhide__ = True
+        entries = select(
+            inventory,
+            self._patterns,
+            default=_trainable,
+            eligible=_parameter_with_elements,
+            what="parameter with elements" if self._patterns else "trainable parameter",
+        )
+        checks.require_values(entries)
+        self._kept = keep(entries, values=True)
+        tensors = [old.tensor for old in self._kept]
+        self._finite = dict(zip(map(id, tensors), are_finite(tensors), strict=True))
+        self._watch = Watch(tensors)
+        self._watch.start()
+
+    def _stop(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+
+    def _end(self, inventory: Inventory) -> list[Finding]:
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return []
+        after = checks.After(self._kept, inventory, values=True)
+        now = [
+            tensor for _, _, tensor in after.rows if tensor is not None and not no_values(tensor)
+        ]
+        finite = zip(now, are_finite(now), strict=True)
+        broken = {id(tensor): count_text(tensor) for tensor, fine in finite if not fine}
+        return checks.not_updated(after, watch, self._finite, broken)

@@ -1,0 +1,202 @@
+"""What a tensor was, kept small, to prove later that it is unchanged.
+
+The content is proven by its bits: xxh3_128 over the bytes, whatever kind of tensor they belong
+to. Sums are no proof (negating every element of a float64 tensor flips top bits, and an even
+number of flips cancels), and neither is ``_version``, which misses fused optimizers, ``.data``,
+numpy and dlpack views. Beside the 16 bytes of the digest a few values are kept, spread over
+the tensor, so that a message can say by how much it changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+import xxhash
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from .content import bits, version_of
+from .describe import describe
+from .inventory import Entry
+from .memory import Memory, inner_tensors, memory_of
+
+#: Bytes hashed at a time. Large tensors are hashed in pieces, several pieces at once, and what
+#: is not in host memory is copied there piece by piece.
+PIECE = 16 << 20
+#: Values kept of each tensor, for messages only. Tensors up to this size are kept whole.
+SAMPLE = 64
+#: Below this many bytes a second thread costs more than it saves.
+_WORTH_THREADS = 4 * PIECE
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The digest of a tensor's bits, and up to :data:`SAMPLE` of its values.
+
+    Two contents of tensors of one shape, dtype and layout are equal exactly where their bits
+    are (but for the 2**-128 of the hash). ``sample`` holds bits, to be viewed as ``dtype``;
+    None where the tensor is no plain strided one.
+    """
+
+    digest: bytes
+    sample: Tensor | None
+    dtype: torch.dtype
+    whole: bool
+
+
+def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
+    """Return the content of each tensor, reading each byte once.
+
+    Raises ValueError with the reason for a tensor without values (meta, fake, lazy).
+    """
+    read: list[Content] = []
+    batch: list[tuple[Tensor, list[Tensor]]] = []
+    waiting = 0
+    threads = max(1, min(8, torch.get_num_threads()))
+    with torch.no_grad(), ThreadPoolExecutor(threads) as pool:
+        for tensor in tensors:
+            flats = bits(tensor)
+            batch.append((tensor, flats))
+            waiting += sum(flat.numel() * flat.element_size() for flat in flats)
+            # Flat copies of non-contiguous tensors wait with their batch: keep it short.
+            if waiting >= 16 * PIECE:
+                read += _digest_batch(batch, pool, threads)
+                batch, waiting = [], 0
+        read += _digest_batch(batch, pool if waiting >= _WORTH_THREADS else None, threads)
+    return read
+
+
+def _digest_batch(
+    batch: Sequence[tuple[Tensor, list[Tensor]]], pool: ThreadPoolExecutor | None, threads: int
+) -> list[Content]:
+    pieces = [[list(_pieces(flat)) for flat in flats] for _, flats in batch]
+    digests: Iterator[bytes]
+    host = all(flat.device.type == "cpu" for _, flats in batch for flat in flats)
+    flattened = [piece for of_tensor in pieces for of_flat in of_tensor for piece in of_flat]
+    if pool is not None and threads > 1 and host:
+        digests = iter(pool.map(_digest, flattened))  # xxhash lets other threads run
+    else:
+        digests = map(_digest, flattened)
+    contents = []
+    for (tensor, flats), of_tensor in zip(batch, pieces, strict=True):
+        total = xxhash.xxh3_128(_header(tensor))
+        for of_flat in of_tensor:
+            total.update(str(len(of_flat)).encode())
+            for _ in of_flat:
+                total.update(next(digests))
+        sample = _sample(tensor, flats)
+        whole = sample is not None and sample.numel() == flats[0].numel()
+        contents.append(Content(total.digest(), sample, _sample_dtype(tensor), whole))
+    return contents
+
+
+def _pieces(flat: Tensor) -> Iterator[Tensor]:
+    size = PIECE // flat.element_size()
+    if flat.numel() <= size:
+        yield flat
+        return
+    for start in range(0, flat.numel(), size):
+        yield flat[start : start + size]
+
+
+def _digest(piece: Tensor) -> bytes:
+    host = piece if piece.device.type == "cpu" else piece.to("cpu")
+    size = host.numel() * host.element_size()
+    if size == 0:
+        return b""
+    # The bytes where they are: no copy, and no numpy, which torch works without.
+    return xxhash.xxh3_128_digest(memoryview((ctypes.c_char * size).from_address(host.data_ptr())))
+
+
+def _header(tensor: Tensor) -> bytes:
+    said = [str(tensor.dtype), str(tuple(tensor.shape)), str(tensor.layout)]
+    if inner_tensors(tensor) is None and tensor.is_quantized:
+        if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            said += [repr(tensor.q_scale()), repr(tensor.q_zero_point())]
+        else:
+            said += [
+                repr(tensor.q_per_channel_scales().tolist()),
+                repr(tensor.q_per_channel_zero_points().tolist()),
+            ]
+    return "|".join(said).encode()
+
+
+def _sample_dtype(tensor: Tensor) -> torch.dtype:
+    return tensor.dtype.to_real() if tensor.dtype.is_complex else tensor.dtype
+
+
+def _sample(tensor: Tensor, flats: list[Tensor]) -> Tensor | None:
+    if inner_tensors(tensor) is not None or tensor.layout is not torch.strided:
+        return None
+    if tensor.is_quantized or "float4" in str(tensor.dtype) or not tensor.numel():
+        return None
+    (flat,) = flats
+    step = -(-flat.numel() // SAMPLE)
+    return flat[::step].to("cpu", copy=True)
+
+
+def difference(before: Content, after: Content) -> str:
+    """Say by how much a content changed; shape and dtype are those it had."""
+    if before.sample is None or after.sample is None or before.dtype != after.dtype:
+        return "other content"
+    with torch.no_grad():
+        changed = before.sample.ne(after.sample)
+        old, new = (
+            kept.view(before.dtype).to(torch.float64)[changed]
+            for kept in (before.sample, after.sample)
+        )
+        count = int(changed.sum())
+        if not count:
+            return f"changed, but in none of {before.sample.numel()} sampled values"
+        if before.whole and before.sample.numel() == 1:
+            return f"{old.item():.6g} before, {new.item():.6g} after"
+        of = "" if before.whole else "sampled "
+        what = f"{count} of {before.sample.numel()} {of}values changed"
+        gap = (new - old).abs()
+        largest = float(gap[gap.isfinite()].max()) if bool(gap.isfinite().any()) else 0.0
+        broken = int((~new.isfinite()).sum())
+        parts = [what + (f", by at most {largest:.3g}" if largest else "")]
+        if broken:
+            parts.append(f"{broken} of them to NaN or infinity")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of one entry: the object and its memory (alive), flags and content."""
+
+    names: tuple[str, ...]
+    kind: str
+    tensor: Tensor
+    described: str
+    memory: Memory
+    requires_grad: bool
+    version: int | None
+    content: Content | None
+    alias: Tensor | None  # holds the old memory, so that no new one can get its address
+
+
+def keep(entries: Iterable[Entry], *, values: bool) -> list[Kept]:
+    """Keep what has to be known of entries to compare them later; contents if ``values``."""
+    held = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
+    contents: Sequence[Content | None] = [None] * len(held)
+    if values:
+        contents = read_contents([tensor for _, tensor in held])
+    return [
+        Kept(
+            tuple(entry.names),
+            entry.kind,
+            tensor,
+            describe(tensor),
+            memory_of(tensor),
+            tensor.requires_grad,
+            None if is_lazy(tensor) else version_of(tensor),
+            content,
+            None if is_lazy(tensor) else tensor.detach(),
+        )
+        for (entry, tensor), content in zip(held, contents, strict=True)
+    ]
