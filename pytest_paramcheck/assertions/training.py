@@ -1,0 +1,112 @@
+"""Assertions about who is frozen and who trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..checks import training as checks
+from ..findings import ParamCheckUsageError
+from ..parameters.inventory import Entry, Subject, take_inventory
+from ..parameters.select import Pattern, parameters_only, select, selected_names
+from .raising import raise_if
+
+
+def assert_frozen(
+    model: Subject, *patterns: Pattern, exactly: Iterable[Pattern] | None = None
+) -> None:
+    """Assert that parameters are frozen: no gradient is computed for them.
+
+    Passes where ``requires_grad`` is False for every selected parameter (all of them by
+    default). A pattern speaks about the parameter, whichever of its names it matches.
+    ``exactly=[patterns]``: these are frozen and no others; ``exactly=[]``: none is.
+
+    Fails, naming each parameter by all of its names, where it is trainable; with ``exactly``
+    also where one that is not listed is frozen, and where one name of a tied parameter is
+    listed and another excluded (``["*", "!head"]``): it is one parameter.
+
+    A frozen parameter can still be moved by an optimizer that holds it and by BatchNorm:
+    ``assert_unchanged`` shows that.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
+    no parameter, or ``exactly`` together with patterns.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    >>> model[0].requires_grad_(False)
+    Linear(in_features=3, out_features=2, bias=True)
+    >>> assert_frozen(model, "0")
+    >>> assert_frozen(model, exactly=["0"])
+    """
+    __tracebackhide__ = True
+    _assert_flags(model, patterns, exactly, frozen=True)
+
+
+def assert_trainable(
+    model: Subject, *patterns: Pattern, exactly: Iterable[Pattern] | None = None
+) -> None:
+    """Assert that parameters are trainable: a gradient can reach and move them.
+
+    Passes where every selected parameter (all of them by default) has ``requires_grad``, a
+    floating or complex type, and is no inference tensor. A pattern speaks about the parameter,
+    whichever of its names it matches. ``exactly=[patterns]``: these are trainable and no
+    others; ``exactly=[]``: none is.
+
+    Fails, naming each parameter by all of its names, with the reason; with ``exactly`` also
+    where one that is not listed is trainable, and where one name of a tied parameter is listed
+    and another excluded.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
+    no parameter, or ``exactly`` together with patterns.
+
+    >>> from torch import nn
+    >>> assert_trainable(nn.Linear(3, 2), "weight")
+    """
+    __tracebackhide__ = True
+    _assert_flags(model, patterns, exactly, frozen=False)
+
+
+def _assert_flags(
+    model: Subject,
+    patterns: Sequence[Pattern],
+    exactly: Iterable[Pattern] | None,
+    *,
+    frozen: bool,
+) -> None:
+    __tracebackhide__ = True
+    asked = patterns
+    if exactly is not None:
+        if patterns:
+            raise ParamCheckUsageError(
+                "exactly= lists all patterns there are: leave out the positional ones"
+            )
+        if isinstance(exactly, (str, type)) or not isinstance(exactly, Iterable):
+            raise ParamCheckUsageError(
+                f"exactly={exactly!r}: pass a list of patterns; [] means no parameter"
+            )
+        asked = list(exactly)
+    inventory = take_inventory(model)
+    everything = select(inventory, (), eligible=_parameter, what="parameter")
+    if exactly is not None and not asked:
+        raise_if(
+            checks.flags(everything, frozen=frozen, listed=frozenset(), exactly=True),
+            inventory.title,
+        )
+        return
+    # Each pattern must match something, and something must be left: select sees to that.
+    entries = select(inventory, asked, eligible=_parameter, what="parameter")
+    listed, excluded = selected_names(inventory, asked)
+    if exactly is None:
+        # An exclusion by one name leaves out the names it matches, not the parameter.
+        entries = [e for e in everything if not listed.isdisjoint(e.names)] or entries
+    findings = checks.flags(
+        everything if exactly is not None else entries,
+        frozen=frozen,
+        listed=listed,
+        excluded=excluded,
+        exactly=exactly is not None,
+    )
+    raise_if(findings, inventory.title)
+
+
+def _parameter(entry: Entry) -> bool:
+    return parameters_only(entry) and entry.tensor is not None

@@ -1,0 +1,75 @@
+"""Who is frozen and who is trainable: one answer per parameter, whatever name it is asked by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from ..findings import Finding
+from ..parameters.describe import dtype_text
+from ..parameters.inventory import Entry
+
+
+def why_not_trainable(tensor: Tensor) -> str:
+    """Return why no gradient can move a parameter, or ``""`` where one can."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return f"{dtype_text(tensor)} takes no gradient"
+    if tensor.is_inference():
+        return "an inference tensor: it was made under inference_mode, autograd cannot save it"
+    if not tensor.requires_grad:
+        return "requires_grad=False"
+    return ""
+
+
+def flags(
+    entries: Iterable[Entry],
+    *,
+    frozen: bool,
+    listed: frozenset[str],
+    excluded: frozenset[str] = frozenset(),
+    exactly: bool = False,
+) -> list[Finding]:
+    """Find the entries that are not as their names say.
+
+    ``listed`` are the names expected to be frozen (or trainable, as ``frozen`` says): one of
+    an entry's names is enough. With ``exactly``, all other entries are expected to be the
+    opposite, and one that is listed by one name and ``excluded`` by another is contradicted.
+    """
+    findings = []
+    wanted, opposite = ("frozen", "trainable") if frozen else ("trainable", "frozen")
+    for entry in entries:
+        if entry.tensor is None:
+            continue
+        names = tuple(entry.names)
+        asked = [name for name in names if name in listed]
+        reason = why_not_trainable(entry.tensor)
+        holds = not entry.trainable if frozen else not reason
+        against = [name for name in names if name in excluded]
+        if exactly and asked and against:
+            findings.append(
+                Finding(
+                    names,
+                    "contradiction",
+                    found=f"{', '.join(asked)} {wanted} and {', '.join(against)} {opposite}",
+                    why=f"they are one parameter, and it is {wanted if holds else opposite}",
+                    hint="list it by one of its names, and exclude none of the others",
+                )
+            )
+        elif asked and not holds:
+            found = "requires_grad=True" if frozen else reason
+            why = _one_parameter(names, asked)
+            findings.append(Finding(names, f"not {wanted}", found=found, why=why))
+        elif exactly and not asked and holds:
+            found = f"requires_grad={not frozen}"
+            findings.append(Finding(names, f"{wanted}, but not listed", found=found))
+    return findings
+
+
+def _one_parameter(names: tuple[str, ...], asked: list[str]) -> str:
+    if len(names) == 1:
+        return ""
+    others = [name for name in names if name not in asked]
+    if not others:
+        return f"one parameter under {len(names)} names"
+    return f"{', '.join(asked)} is the same parameter as {', '.join(others)}"
