@@ -47,6 +47,39 @@ PUBLIC: dict[str, Public] = {
     "assert_grads_none": Public(
         "assertions.gradients", "Assert that no parameter has a gradient yet."
     ),
+    # training
+    "assert_frozen": Public(
+        "assertions.training",
+        "Assert that parameters are frozen: no gradient is computed for them.",
+    ),
+    "assert_trainable": Public(
+        "assertions.training",
+        "Assert that parameters are trainable: a gradient can reach and move them.",
+    ),
+    "assert_unchanged": Public(
+        "assertions.blocks",
+        "Assert that a ``with`` block leaves parameters and buffers as they are.",
+    ),
+    "assert_changed": Public(
+        "assertions.blocks",
+        "Assert that a ``with`` block changes each parameter, by whatever means.",
+    ),
+    "assert_updated": Public(
+        "assertions.blocks",
+        "Assert that a ``with`` block moves each parameter, because of a gradient.",
+    ),
+    "assert_optimizer_covers": Public(
+        "assertions.optimizer",
+        "Assert that an optimizer holds every trainable parameter exactly once.",
+    ),
+    "assert_optimizer_state": Public(
+        "assertions.optimizer",
+        "Assert that each parameter has an optimizer state that fits and is its own.",
+    ),
+    "assert_param_groups": Public(
+        "assertions.optimizer",
+        "Assert the hyperparameters that each parameter gets from its optimizer.",
+    ),
     # structure
     "assert_shapes": Public(
         "assertions.structure", "Assert the shapes of parameters and buffers, sizes or symbols."

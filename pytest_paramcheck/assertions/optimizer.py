@@ -1,0 +1,145 @@
+"""Assertions about what an optimizer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+
+from ..checks import optimizer as checks
+from ..checks import optimizer_state as state_checks
+from ..findings import ParamCheckUsageError
+from ..parameters.inventory import Entry, Subject, take_inventory
+from ..parameters.optimizers import read_saved, read_slots
+from ..parameters.select import Pattern, decide, parameters_only, select
+from .raising import raise_if
+
+
+def assert_optimizer_covers(
+    optimizer: Optimizer | Sequence[Optimizer], model: Subject, *patterns: Pattern
+) -> None:
+    """Assert that an optimizer holds every trainable parameter exactly once.
+
+    Passes where each selected trainable parameter (all by default) is in one group of one
+    optimizer, as the very object the model has, and its memory is stepped through no other
+    tensor. A tied parameter counts once. A frozen one may be there as long as the next step
+    leaves it alone: torch's optimizers skip a parameter whose gradient is None. ``optimizer``
+    may be a list: together they hold each parameter once.
+
+    Fails, naming each parameter: not in the optimizer; stale (replaced after the optimizer was
+    built); held more than once, as an object or through its memory; frozen with a gradient
+    that makes weight decay or momentum move it. Tensors that are not the model's are foreign.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
+    no parameter, a selection without a trainable one, and for what is no optimizer.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> assert_optimizer_covers(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    """
+    __tracebackhide__ = True
+    slots = read_slots(optimizer)
+    inventory = take_inventory(model)
+    selected = select(inventory, patterns, eligible=_parameter, what="parameter")
+    if not any(entry.trainable for entry in selected):
+        raise ParamCheckUsageError(
+            f"nothing to cover: none of the selected parameters of {inventory.title} is trainable"
+        )
+    raise_if(checks.covers(slots, inventory, selected), inventory.title)
+
+
+def assert_optimizer_state(
+    optimizer: Optimizer, model: Subject, saved: Mapping[str, Any] | None = None
+) -> None:
+    """Assert that each parameter has an optimizer state that fits and is its own.
+
+    Passes where every state tensor has the shape, dtype and device of its parameter; scalars
+    (Adam's ``step``) may be anywhere, and the row and column statistics of Adafactor have
+    their own shapes. Of optimizers that are not torch's own, float state wider than the
+    parameter fits too. With ``saved``, an optimizer's ``state_dict()`` taken before (a copy:
+    ``state_dict()`` itself shares its tensors), each parameter has the state saved under one
+    of its own names.
+
+    Fails, naming each parameter with state that does not fit, that is another parameter's (a
+    state_dict is loaded by position, so a reorder gives it to a neighbour), lost or other than
+    saved. Names are saved where the optimizer was built from ``named_parameters()``; without
+    them positions are compared, and a reorder among equal shapes is not seen.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` where the optimizer has no
+    state and none was saved, and where ``saved`` is no optimizer's state_dict.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> optimizer = torch.optim.Adam(model.named_parameters())
+    >>> model(torch.ones(1, 3)).sum().backward()
+    >>> optimizer.step()
+    >>> assert_optimizer_state(optimizer, model)
+    """
+    __tracebackhide__ = True
+    if isinstance(optimizer, (list, tuple)):
+        raise ParamCheckUsageError("one optimizer at a time: each has its own saved state")
+    slots = read_slots(optimizer)
+    inventory = take_inventory(model)
+    before = None if saved is None else read_saved(saved)
+    kept = any(slot.state for slot in slots) or any(slot.state for slot in before or ())
+    if not kept:
+        raise ParamCheckUsageError(
+            f"{type(optimizer).__name__} keeps no state (it has not stepped yet, or keeps none): "
+            f"there is nothing to check"
+        )
+    if not any(inventory.entry_of(slot.tensor) for slot in slots):
+        raise ParamCheckUsageError(
+            f"{type(optimizer).__name__} holds no parameter of {inventory.title}: "
+            f"there is nothing to check"
+        )
+    findings = state_checks.state_fits(slots, inventory)
+    if before is not None:
+        findings += state_checks.state_saved(slots, before, inventory)
+    raise_if(findings, inventory.title)
+
+
+def assert_param_groups(
+    optimizer: Optimizer | Sequence[Optimizer],
+    model: Subject,
+    expected: Mapping[Pattern, Mapping[str, Any]],
+) -> None:
+    """Assert the hyperparameters that each parameter gets from its optimizer.
+
+    ``expected`` maps patterns to what their parameters get, ``{"*.bias": {"weight_decay": 0}}``;
+    where several patterns match a parameter, the last one decides. Passes where the group of
+    each matched parameter has these values (floats to 1e-12 of the value). Parameters that no
+    pattern matches are not asked about.
+
+    Fails, naming each parameter with what it gets and what it should, and trainable ones that
+    no optimizer holds.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
+    parameter or never decides, and for a hyperparameter that no group has.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> optimizer = torch.optim.AdamW(
+    ...     [
+    ...         {"params": [model.weight]},
+    ...         {"params": [model.bias], "weight_decay": 0.0},
+    ...     ],
+    ...     weight_decay=0.1,
+    ... )
+    >>> assert_param_groups(
+    ...     optimizer, model, {"*": {"weight_decay": 0.1}, "bias": {"weight_decay": 0}}
+    ... )
+    """
+    __tracebackhide__ = True
+    slots = read_slots(optimizer)
+    inventory = take_inventory(model)
+    checks.check_settings(expected)
+    decided = decide(inventory, expected, eligible=_parameter, what="parameter")
+    raise_if(checks.param_groups(slots, decided), inventory.title)
+
+
+def _parameter(entry: Entry) -> bool:
+    return parameters_only(entry) and entry.tensor is not None
