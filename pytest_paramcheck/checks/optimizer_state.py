@@ -108,7 +108,7 @@ def state_saved(
     if not named and len(saved) != len(slots):
         return [
             Finding(
-                (),
+                (type(slots[0].optimizer).__name__,),
                 "another number of parameters",
                 expected=f"{plural(len(saved), 'parameter')} as saved",
                 found=plural(len(slots), "parameter"),
@@ -126,13 +126,14 @@ def state_saved(
         twin = _twin(entry, by_name) if named else saved[slot.position]
         if twin is None:
             if slot.state:
-                near = did_you_mean(entry.name, by_name)
+                owners = lookup.owners(slot.state)
+                unknown = [name for name in by_name if name not in inventory.named]
                 findings.append(
                     Finding(
                         names,
                         "state not saved under its name",
-                        found=_whose(lookup.owners(slot.state), "its state is no saved one"),
-                        why=near.strip(),
+                        found=_whose(owners) or "its state is no saved one",
+                        why="" if owners else did_you_mean(entry.name, unknown).strip(),
                     )
                 )
             continue
@@ -166,7 +167,7 @@ def _compare(names: tuple[str, ...], slot: Slot, twin: SavedSlot, lookup: _Looku
             if twin.name
             else ""
         )
-        return [Finding(names, "state of another parameter", found=_whose(owners, ""), hint=hint)]
+        return [Finding(names, "state of another parameter", found=_whose(owners), hint=hint)]
     shapes = [
         f"{key} is {shape_text(value)}, the parameter {shape_text(slot.tensor)}"
         for key, value in twin.state.items()
@@ -181,8 +182,8 @@ def _compare(names: tuple[str, ...], slot: Slot, twin: SavedSlot, lookup: _Looku
     return [Finding(names, "state not as saved", found=found, why=why)]
 
 
-def _whose(owners: Sequence[str], otherwise: str) -> str:
-    return f"has the state saved for {' or '.join(owners)}" if owners else otherwise
+def _whose(owners: Sequence[str]) -> str:
+    return f"has the state saved for {' or '.join(owners)}" if owners else ""
 
 
 def _twin(entry: Entry, by_name: Mapping[str, SavedSlot]) -> SavedSlot | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ..findings import Finding
 from ..parameters.describe import dtype_text
@@ -13,9 +14,9 @@ from ..parameters.inventory import Entry
 
 def why_not_trainable(tensor: Tensor) -> str:
     """Return why no gradient can move a parameter, or ``""`` where one can."""
-    if not (tensor.is_floating_point() or tensor.is_complex()):
+    if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
         return f"{dtype_text(tensor)} takes no gradient"
-    if tensor.is_inference():
+    if not is_lazy(tensor) and tensor.is_inference():
         return "an inference tensor: it was made under inference_mode, autograd cannot save it"
     if not tensor.requires_grad:
         return "requires_grad=False"

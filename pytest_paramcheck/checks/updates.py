@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.parameter import is_lazy
 
 from ..findings import Finding, ParamCheckUsageError
 from ..parameters.content import no_values, version_of
@@ -165,7 +164,7 @@ def unchanged(after: After) -> list[Finding]:
         if now is None:
             findings.append(Finding(names, "vanished", found=f"was {old.described}"))
         elif not after.moved(old, now):
-            version = None if is_lazy(now) else version_of(now)
+            version = version_of(now)
             written = "every bit is as it was"
             if now is not old.tensor:
                 written = "replaced by another object with the same bits"
@@ -318,7 +317,7 @@ def replacement(old: Kept, now: Tensor) -> str:
 
 def _writer(old: Kept, now: Tensor, replaced: str) -> str:
     """Say what ``_version`` tells about who wrote: a hint, never the proof."""
-    version = None if is_lazy(now) else version_of(now)
+    version = version_of(now)
     if replaced or version is None or old.version is None:
         return ""
     if version == old.version:

@@ -128,8 +128,8 @@ def value_parts(tensor: Tensor) -> list[Tensor]:
 
 
 def version_of(tensor: Tensor) -> int | None:
-    """Return how often autograd saw a tensor written; None for an inference tensor."""
-    return None if tensor.is_inference() else tensor._version
+    """Return how often autograd saw a tensor written; None for inference and lazy tensors."""
+    return None if is_lazy(tensor) or tensor.is_inference() else tensor._version
 
 
 _PER_CHANNEL = (torch.per_channel_affine, torch.per_channel_affine_float_qparams)

@@ -131,7 +131,7 @@ def selected_names(
     """Return the names that the patterns select and those they take away, name by name.
 
     Where one name of an entry is selected and another is taken away, the patterns contradict
-    each other: both are one parameter. A class means all names of an entry.
+    each other: both are one parameter.
     """
     chosen: set[str] = set()
     removed: set[str] = set()
@@ -142,11 +142,30 @@ def selected_names(
         if isinstance(bare, str):
             names = set(filter(name_matcher(bare, inventory.named), inventory.named))
         else:
-            names = {name for entry in matching(inventory, bare) for name in entry.names}
+            names = _names_of_class(inventory, bare)
         (removed if negated else chosen).update(names)
     if not positive:
         chosen.update(inventory.named)
     return frozenset(chosen - removed), frozenset(removed)
+
+
+def _names_of_class(
+    inventory: Inventory, pattern: type[nn.Module] | tuple[type[nn.Module], str]
+) -> set[str]:
+    cls, below = pattern if isinstance(pattern, tuple) else (pattern, None)
+    names: set[str] = set()
+    for path, module in inventory.modules:
+        if isinstance(module, cls):
+            inside = take_inventory(module, allow_empty=True).named
+            matches = any_name if below is None else name_matcher(below, inside)
+            prefix = f"{path}." if path else ""
+            names.update(prefix + name for name in inside if matches(name))
+    return names
+
+
+def any_name(name: str) -> bool:
+    """Match every name."""
+    return True
 
 
 def decide(

@@ -177,7 +177,7 @@ class Kept:
     requires_grad: bool
     version: int | None
     content: Content | None
-    alias: Tensor | None  # holds the old memory, so that no new one can get its address
+    aliases: tuple[Tensor, ...]  # hold the old memory, so that no new one can get its address
 
 
 def keep(entries: Iterable[Entry], *, values: bool) -> list[Kept]:
@@ -194,9 +194,18 @@ def keep(entries: Iterable[Entry], *, values: bool) -> list[Kept]:
             describe(tensor),
             memory_of(tensor),
             tensor.requires_grad,
-            None if is_lazy(tensor) else version_of(tensor),
+            version_of(tensor),
             content,
-            None if is_lazy(tensor) else tensor.detach(),
+            tuple(_aliases(tensor)),
         )
         for (entry, tensor), content in zip(held, contents, strict=True)
     ]
+
+
+def _aliases(tensor: Tensor) -> Iterator[Tensor]:
+    parts = inner_tensors(tensor)
+    if parts is not None:
+        for part in parts:
+            yield from _aliases(part)
+    elif not is_lazy(tensor):
+        yield tensor.detach()

@@ -93,9 +93,14 @@ class Watch:
             )
             self._handles.append(handle)
             # Ours first: a hook that steps and clears the gradient would leave us nothing.
+            # (torch goes by insertion; move_to_end of the OrderedDict does not reach it.)
             hooks: Any = getattr(tensor, "_post_accumulate_grad_hooks", None)
-            if hasattr(hooks, "move_to_end"):
-                hooks.move_to_end(handle.id, last=False)
+            if hooks is not None and len(hooks) > 1:
+                ours = hooks.pop(handle.id)
+                others = list(hooks.items())
+                hooks.clear()
+                hooks[handle.id] = ours
+                hooks.update(others)
 
     def stop(self) -> None:
         """Remove every hook, and the empty tables torch would leave behind."""

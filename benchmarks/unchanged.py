@@ -1,0 +1,69 @@
+"""Proving 1 GiB of float32 unchanged: against one read of the bytes, and clone-and-compare.
+
+    python benchmarks/unchanged.py
+
+Prints medians of alternating runs in one process, and their ratios to one read (``sum``).
+Budget: keeping and comparing together at most 3 times one read.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from pytest_paramcheck import assert_unchanged
+
+RUNS = 7
+
+
+def medians(*functions: Callable[[], object]) -> list[float]:
+    """Time functions in turn, so that what else the machine does meets all of them."""
+    times: list[list[float]] = [[] for _ in functions]
+    for function in functions:
+        function()  # warm up
+    for _ in range(RUNS):
+        for kept, function in zip(times, functions, strict=True):
+            start = time.perf_counter()
+            function()
+            kept.append(time.perf_counter() - start)
+    return [statistics.median(kept) * 1e3 for kept in times]
+
+
+def main() -> None:
+    """Print one row per way to prove it, for few large and for many small tensors."""
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {RUNS} runs each")
+    for title, count, elements in (
+        ("1 GiB in 16 tensors", 16, 2**24),
+        ("1 GiB in 1000 tensors", 1000, 2**28 // 1000),
+    ):
+        model = nn.ParameterList(torch.randn(elements) for _ in range(count))
+
+        def read(model: nn.Module = model) -> None:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.sum()
+
+        def clone_and_equal(model: nn.Module = model) -> None:
+            with torch.no_grad():
+                kept = [parameter.clone() for parameter in model.parameters()]
+                pairs = zip(model.parameters(), kept, strict=True)
+                if not all(torch.equal(a, b) for a, b in pairs):
+                    raise SystemExit("changed")
+
+        def ours(model: nn.Module = model) -> None:
+            with assert_unchanged(model):
+                pass
+
+        times = medians(read, clone_and_equal, ours)
+        print(title)
+        rows = ("one read (sum)", "clone and equal", "assert_unchanged, both ends")
+        for label, milliseconds in zip(rows, times, strict=True):
+            print(f"  {label:30} {milliseconds:9.1f} ms {milliseconds / times[0]:7.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""assert_frozen and assert_trainable: one answer per parameter, over all of its names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_paramcheck import (
+    ParamCheckError,
+    ParamCheckUsageError,
+    assert_frozen,
+    assert_trainable,
+)
+
+from .whole import whole
+
+
+class LM(nn.Module):
+    """Three layers; the head is tied to the embedding."""
+
+    def __init__(self, tied: bool = True) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(5, 3)
+        self.mid = nn.Linear(3, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        if tied:
+            self.head.weight = self.emb.weight
+
+
+def test_frozen_and_trainable_by_name() -> None:
+    model = LM()
+    model.mid.requires_grad_(False)
+    assert_frozen(model, "mid")
+    assert_frozen(model, nn.Linear, "!head")
+    assert_trainable(model, "emb", "head")
+    with pytest.raises(ParamCheckError) as caught:
+        assert_frozen(model, "mid", "emb")
+    assert str(caught.value) == whole(r"""
+        not frozen: emb.weight, head.weight (LM)
+
+          emb.weight, head.weight  requires_grad=True: \
+        emb.weight is the same parameter as head.weight
+        """)
+    with pytest.raises(ParamCheckError) as caught:
+        assert_trainable(model)
+    assert str(caught.value) == whole("""
+        not trainable: mid.weight, mid.bias (LM)
+
+          mid.weight  requires_grad=False
+          mid.bias    requires_grad=False
+        """)
+
+
+def test_a_dropped_name_of_a_tied_parameter_is_still_asked() -> None:
+    # named_parameters() knows it as emb.weight only
+    model = LM()
+    model.mid.requires_grad_(False)
+    with pytest.raises(ParamCheckError) as caught:
+        assert_frozen(model, "mid.*", "head.*")
+    assert str(caught.value) == whole(r"""
+        not frozen: emb.weight, head.weight (LM)
+
+          emb.weight, head.weight  requires_grad=True: \
+        head.weight is the same parameter as emb.weight
+        """)
+    model.emb.requires_grad_(False)
+    assert_frozen(model, "mid.*", "head.*")
+
+
+def test_exactly_means_no_others() -> None:
+    model = LM()
+    model.mid.requires_grad_(False)
+    assert_frozen(model, exactly=["mid"])
+    assert_trainable(model, exactly=["emb"])  # one name of a parameter is enough
+    assert_trainable(model, exactly=["emb", "head"])
+    with pytest.raises(ParamCheckError) as caught:
+        assert_frozen(model, exactly=["mid.weight", "head"])
+    assert str(caught.value) == whole(r"""
+        not frozen: emb.weight, head.weight; frozen, but not listed: mid.bias (LM)
+
+          not frozen:
+            emb.weight, head.weight  requires_grad=True: \
+        head.weight is the same parameter as emb.weight
+          frozen, but not listed:
+            mid.bias  requires_grad=False
+        """)
+
+
+def test_exactly_nothing() -> None:
+    assert_frozen(LM(), exactly=[])
+    assert_trainable(LM().requires_grad_(False), exactly=[])
+    with pytest.raises(ParamCheckError) as caught:
+        assert_trainable(LM(tied=False).mid, exactly=[])
+    assert str(caught.value) == whole("""
+        trainable, but not listed: weight, bias (Linear)
+
+          weight  requires_grad=True
+          bias    requires_grad=True
+        """)
+
+
+def test_names_of_one_parameter_that_contradict_each_other() -> None:
+    model = LM()
+    model.emb.requires_grad_(False)
+    model.mid.requires_grad_(False)
+    with pytest.raises(ParamCheckError) as caught:
+        assert_frozen(model, exactly=["*", "!head"])
+    assert str(caught.value) == whole(r"""
+        contradiction: emb.weight, head.weight (LM)
+
+          emb.weight, head.weight  emb.weight frozen and head.weight trainable: \
+        they are one parameter, and it is frozen
+
+          hint: list it by one of its names, and exclude none of the others
+        """)
+    untied = LM(tied=False).requires_grad_(False)
+    untied.head.requires_grad_(True)
+    assert_frozen(untied, exactly=["*", "!head"])
+
+
+def test_an_exclusion_by_one_name_does_not_hide_the_other() -> None:
+    model = LM()
+    model.mid.requires_grad_(False)
+    with pytest.raises(ParamCheckError) as caught:
+        assert_frozen(model, "*", "!head")
+    assert str(caught.value) == whole(r"""
+        not frozen: emb.weight, head.weight (LM)
+
+          emb.weight, head.weight  requires_grad=True: \
+        emb.weight is the same parameter as head.weight
+        """)
+
+
+def test_trainable_needs_a_type_that_takes_a_gradient() -> None:
+    model = nn.Module()
+    model.codes = nn.Parameter(torch.arange(3), requires_grad=False)
+    model.phase = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    with torch.inference_mode():
+        model.made = nn.Parameter(torch.ones(2))
+    assert_trainable(model, "phase")
+    with pytest.raises(ParamCheckError) as caught:
+        assert_trainable(model)
+    assert str(caught.value) == whole(r"""
+        not trainable: codes, made (Module)
+
+          codes  int64 takes no gradient
+          made   an inference tensor: it was made under inference_mode, autograd cannot save it
+        """)
+
+
+def test_lazy_and_meta_parameters_have_flags() -> None:
+    assert_trainable(nn.LazyLinear(2))
+    assert_frozen(nn.Linear(2, 2, device="meta").requires_grad_(False))
+    with pytest.raises(ParamCheckError, match=r"^not frozen: weight, bias"):
+        assert_frozen(nn.LazyLinear(2))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "options", "said"),
+    [
+        (("nope",), {}, "pattern 'nope' matches nothing in LM; it has emb.weight, mid.weight"),
+        ((), {"exactly": ["nope"]}, "pattern 'nope' matches nothing in LM"),
+        (("mid",), {"exactly": ["mid"]}, "exactly= lists all patterns there are"),
+        ((), {"exactly": "mid"}, r"exactly='mid': pass a list of patterns; \[\] means no"),
+        ((), {"exactly": nn.Linear}, "exactly=.*Linear.*: pass a list of patterns"),
+        ((["mid"],), {}, r"a pattern is .* pass patterns one by one: \*patterns"),
+    ],
+)
+def test_wrong_calls(patterns: Any, options: Any, said: str) -> None:
+    for assertion in (assert_frozen, assert_trainable):
+        with pytest.raises(ParamCheckUsageError, match=said):
+            assertion(LM(), *patterns, **options)
+
+
+def test_a_subject_without_parameters_is_a_wrong_call() -> None:
+    for exactly in (None, []):
+        with pytest.raises(ParamCheckUsageError):
+            assert_frozen({"gone": None}, exactly=exactly)

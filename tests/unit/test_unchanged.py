@@ -1,0 +1,496 @@
+"""assert_unchanged: whoever wrote, whatever was replaced; and what is no change."""
+
+# ruff: noqa: PT012, SIM117 - what a block does is the subject here, and it takes several lines
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim import optimizer as optimizers
+
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_unchanged
+from pytest_paramcheck.parameters.snapshot import PIECE, difference, read_contents
+
+from .whole import whole
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 2)
+        self.norm = nn.BatchNorm1d(2)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.fill_(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.a(x))
+
+
+def flip(tensor: Tensor) -> None:
+    """Change the lowest bit of the first element."""
+    tensor.view(torch.int32).reshape(-1)[0] ^= 1
+
+
+def by_data(model: Net) -> None:
+    flip(model.a.weight.data)
+
+
+def by_numpy(model: Net) -> None:
+    model.a.weight.detach().numpy().reshape(-1).view("int32")[0] ^= 1
+
+
+def by_dlpack(model: Net) -> None:
+    flip(torch.from_dlpack(model.a.weight.detach()))
+
+
+def by_storage(model: Net) -> None:
+    model.a.weight.untyped_storage()[0] ^= 1
+
+
+def by_copy(model: Net) -> None:
+    other = model.a.weight.detach().clone()
+    flip(other)
+    with torch.no_grad():
+        model.a.weight.copy_(other)
+
+
+def by_swap(model: Net) -> None:
+    other = nn.Parameter(model.a.weight.detach().clone())
+    flip(other.data)
+    torch.utils.swap_tensors(model.a.weight, other)
+
+
+def by_rebound_data(model: Net) -> None:
+    other = model.a.weight.detach().clone()
+    flip(other)
+    model.a.weight.data = other
+
+
+def by_rebinding(model: Net) -> None:
+    other = model.a.weight.detach().clone()
+    flip(other)
+    model.a.weight = nn.Parameter(other)
+
+
+def by_average(model: Net) -> None:
+    with torch.no_grad():
+        for parameter in model.a.parameters():
+            parameter.lerp_(torch.zeros_like(parameter), 1e-7)
+
+
+def fused(cls: Callable[..., Optimizer], **options: Any) -> Callable[[Net], None]:
+    def by_fused(model: Net) -> None:
+        # 1e-7 is about one unit in the last place of 1.0
+        optimizer = cls([model.a.weight], lr=1e-7, fused=True, **options)
+        model.a.weight.grad = torch.ones_like(model.a.weight)
+        optimizer.step()
+
+    return by_fused
+
+
+WAYS: dict[str, Callable[[Net], None]] = {
+    "data": by_data,
+    "numpy": by_numpy,
+    "dlpack": by_dlpack,
+    "storage": by_storage,
+    "copy_": by_copy,
+    "swap_tensors": by_swap,
+    "rebinding data": by_rebound_data,
+    "rebinding the Parameter": by_rebinding,
+    "average": by_average,
+    "fused SGD": fused(torch.optim.SGD),
+    "fused Adam": fused(torch.optim.Adam),
+    "fused AdamW": fused(torch.optim.AdamW),
+    "fused Adagrad": fused(torch.optim.Adagrad),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_change_of_the_last_bit_is_seen_whoever_wrote(way: str) -> None:
+    model = Net()
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model, only="values"):
+        WAYS[way](model)
+    assert caught.value.findings[0].problem == "values changed"
+    assert "a.weight" in str(caught.value).splitlines()[0]
+
+
+def test_batchnorm_statistics_are_seen_and_explained() -> None:
+    model = Net().requires_grad_(False)
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model):
+        model(torch.ones(4, 3))
+    assert str(caught.value) == whole(r"""
+        values changed: norm.running_mean, norm.running_var, norm.num_batches_tracked (Net)
+
+          norm.running_mean         2 of 2 values changed, by at most 0.4; \
+        BatchNorm1d in train mode updates it in every forward
+          norm.running_var          2 of 2 values changed, by at most 0.1; \
+        BatchNorm1d in train mode updates it in every forward
+          norm.num_batches_tracked  0 before, 1 after; \
+        BatchNorm1d in train mode updates it in every forward
+
+          hint: model.eval() keeps the statistics of BatchNorm1d; requires_grad does not
+        """)
+    with assert_unchanged(model.eval()):
+        model(torch.ones(4, 3))
+    with assert_unchanged(model.train(), buffers=False):
+        model(torch.ones(4, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64])
+def test_negating_everything_is_no_accident_of_the_digest(dtype: torch.dtype) -> None:
+    tensor = torch.arange(1, 1001).to(dtype)
+    with pytest.raises(ParamCheckError), assert_unchanged({"w": tensor}):
+        tensor.neg_()
+    with pytest.raises(ParamCheckError), assert_unchanged({"w": tensor}):
+        tensor.copy_(tensor.flip(0))
+
+
+def test_writing_the_same_values_is_no_change() -> None:
+    model = Net()
+    with assert_unchanged(model):
+        with torch.no_grad():
+            model.a.weight.copy_(model.a.weight.clone())
+        model.a.bias.data.mul_(1)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        torch.optim.AdamW(model.parameters(), lr=0.0).step()
+
+
+def test_who_wrote_is_said_where_it_is_known() -> None:
+    model = Net()
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model):
+        with torch.no_grad():
+            model.a.bias.add_(0.5)
+        model.a.weight.detach().numpy()[1, 2] = 3
+    assert str(caught.value) == whole(r"""
+        values changed: a.weight, a.bias (Net)
+
+          a.weight  1 of 6 values changed, by at most 2; \
+        written behind autograd's back (.data, numpy, a fused optimizer, the storage)
+          a.bias    2 of 2 values changed, by at most 0.5
+        """)
+
+
+def test_decay_and_momentum_of_a_frozen_parameter_are_said() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.a.parameters(), lr=0.1, weight_decay=0.5, momentum=0.9)
+    model.a.requires_grad_(False)
+    for parameter in model.a.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model, "a.weight"):
+        optimizer.step()
+    assert str(caught.value) == whole(r"""
+        values changed: a.weight (Net)
+
+          a.weight  6 of 6 values changed, by at most 0.05; \
+        SGD moved it by weight decay 0.5 only, its gradient was all zero
+
+          hint: keep it out of SGD, or clear its gradient before the step
+        """)
+    model.a.weight.grad = None
+    with assert_unchanged(model, "a.weight"):
+        optimizer.step()
+
+
+def test_objects_memory_and_flags_are_named() -> None:
+    model = Net()
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model):
+        model.a.weight = nn.Parameter(model.a.weight.detach().clone())
+        model.a.bias.data = model.a.bias.detach().clone()
+        model.norm.weight.requires_grad_(False)
+        model.norm.running_mean = None
+        model.extra = nn.Parameter(torch.ones(1))
+    assert str(caught.value) == whole(r"""
+        replaced: a.weight; memory replaced: a.bias; frozen: norm.weight; \
+        vanished: norm.running_mean; appeared: extra (Net)
+
+          replaced:
+            a.weight  another Parameter object
+          memory replaced:
+            a.bias  the same Parameter object, on other memory
+          frozen:
+            norm.weight  requires_grad was True, is False
+          vanished:
+            norm.running_mean  was Tensor 2 float32 cpu
+          appeared:
+            extra  Parameter 1 float32 cpu
+
+          hint: an optimizer built before still holds the old one
+        """)
+
+
+def test_only_what_is_asked_is_compared() -> None:
+    def rebind(model: Net) -> None:
+        model.a.weight = nn.Parameter(model.a.weight.detach().clone())
+
+    def train(model: Net) -> None:
+        with torch.no_grad():
+            model.a.weight.add_(1)
+
+    def freeze(model: Net) -> None:
+        model.a.weight.requires_grad_(False)
+
+    does = {"values": train, "objects": rebind, "flags": freeze}
+    for aspect in does:
+        for done, body in does.items():
+            model = Net()
+            if done == aspect:
+                with pytest.raises(ParamCheckError), assert_unchanged(model, only=aspect):
+                    body(model)
+            else:
+                with assert_unchanged(model, only=(aspect,)):
+                    body(model)
+
+
+def test_what_vanished_is_never_unchanged() -> None:
+    for only in ("values", "objects", "flags"):
+        model = Net()
+        with pytest.raises(ParamCheckError, match=r"^vanished: a\.weight, a\.bias \(Net\)"):
+            with assert_unchanged(model, "a", only=only):
+                del model.a
+
+
+def test_memory_that_comes_back_at_the_same_address_is_other_memory() -> None:
+    model = Net()
+    with pytest.raises(ParamCheckError, match=r"^memory replaced: a\.weight"):
+        with assert_unchanged(model, "a.weight", only="objects"):
+            kept = model.a.weight.tolist()
+            model.a.weight.data = torch.empty(0)
+            model.a.weight.data = torch.tensor(kept)
+
+
+def test_a_tied_parameter_is_one_row_until_it_is_untied() -> None:
+    model = Net()
+    model.b = nn.Linear(3, 2)
+    model.b.weight = model.a.weight
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model):
+        model.a.weight.data.add_(1)
+    assert [f.names for f in caught.value.findings] == [("a.weight", "b.weight")]
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model):
+        model.b.weight = nn.Parameter(model.a.weight.detach().clone())
+    assert [f.names for f in caught.value.findings] == [("b.weight",)]
+
+
+def test_another_dtype_or_shape_is_said() -> None:
+    model = Net()
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model, "a", only="values"):
+        model.to(torch.bfloat16)
+    assert str(caught.value) == whole(r"""
+        values changed: a.weight, a.bias (Net)
+
+          a.weight  was Parameter 2x3 float32 cpu, is Parameter 2x3 bfloat16 cpu; \
+        the same Parameter object, on other memory
+          a.bias    was Parameter 2 float32 cpu, is Parameter 2 bfloat16 cpu; \
+        the same Parameter object, on other memory
+        """)
+
+
+def test_exceptions_of_the_block_pass_through() -> None:
+    model = Net()
+    error = KeyError("mine")
+    with pytest.raises(KeyError) as caught, assert_unchanged(model):
+        model.a.weight.data.add_(1)
+        raise error
+    assert caught.value is error
+    assert caught.value.__context__ is None
+
+
+def test_nothing_is_left_behind() -> None:
+    hooks = optimizers._global_optimizer_pre_hooks
+    after = optimizers._global_optimizer_post_hooks
+    before = len(hooks), len(after)
+    model = Net()
+    for fail in (False, True):
+        with pytest.raises(ParamCheckError if not fail else RuntimeError):
+            with assert_unchanged(model):
+                assert (len(hooks), len(after)) == (before[0] + 1, before[1] + 1)
+                if fail:
+                    raise RuntimeError
+                model.a.weight.data.add_(1)
+        assert (len(hooks), len(after)) == before
+
+
+def test_values_without_values_are_a_wrong_call() -> None:
+    model = nn.Linear(3, 2, device="meta")
+    with pytest.raises(ParamCheckUsageError) as caught, assert_unchanged(model):
+        pass
+    assert str(caught.value) == (
+        "weight: on meta, where tensors have no values; whether its values change cannot be told "
+        '(only=("objects", "flags") does not ask)'
+    )
+    with assert_unchanged(model, only=("objects", "flags")):
+        pass
+    with pytest.raises(ParamCheckError, match=r"^frozen: weight, bias"):
+        with assert_unchanged(model, only=("objects", "flags")):
+            model.requires_grad_(False)
+    lazy = nn.LazyLinear(2)
+    with pytest.raises(ParamCheckUsageError, match=r"^weight: uninitialized"):
+        assert_unchanged(lazy).__enter__()
+    with pytest.raises(ParamCheckError, match=r"^replaced: weight"):
+        with assert_unchanged(lazy, only=("objects", "flags")):
+            lazy.weight = nn.Parameter(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ("value", "only='value': 'value' is none of values, objects, flags"),
+        ((), "only=(): name one or more of values, objects, flags"),
+        (None, "only=None: name one or more of values, objects, flags"),
+    ],
+)
+def test_another_only_is_a_wrong_call(only: Any, said: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_unchanged(Net(), only=only)
+    assert str(caught.value) == said
+
+
+def test_a_call_without_with_warns_that_it_asserted_nothing() -> None:
+    with pytest.warns(UserWarning, match=r"^assert_unchanged was called without `with`"):
+        assert_unchanged(Net())
+
+
+def test_mappings_and_generators_are_subjects() -> None:
+    model = Net()
+    for subject in (dict(model.named_parameters()), model.named_parameters()):
+        with assert_unchanged(subject):
+            pass
+    with pytest.raises(ParamCheckError, match=r"^values changed: a\.weight"):
+        with assert_unchanged(model.named_parameters()):
+            model.a.weight.data.add_(1)
+
+
+def test_large_tensors_are_hashed_piece_by_piece_and_sampled() -> None:
+    count = PIECE // 4 + 5
+    tensor = torch.zeros(count, dtype=torch.float32)
+    before = read_contents([tensor])[0]
+    tensor[-1] = 1
+    last = read_contents([tensor])[0]
+    assert before.digest != last.digest
+    assert difference(before, last) == "changed, but in none of 64 sampled values"
+    tensor[-1] = 0
+    assert read_contents([tensor])[0].digest == before.digest
+    tensor += 0.5
+    assert difference(before, read_contents([tensor])[0]) == (
+        "64 of 64 sampled values changed, by at most 0.5"
+    )
+
+
+def test_a_digest_does_not_depend_on_what_is_hashed_with_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    small = [torch.rand(n, generator=generator) for n in (1, 4, 5, 1000)]
+    large = torch.rand(5 * PIECE // 4, generator=generator)  # enough for several threads
+    together = read_contents([*small, large, large])
+    alone = [read_contents([tensor])[0] for tensor in (*small, large, large)]
+    assert [c.digest for c in together] == [c.digest for c in alone]
+    assert len({c.digest for c in together}) == 5
+
+
+def test_nan_and_the_sign_of_zero_are_told_apart() -> None:
+    tensor = torch.tensor([float("nan"), 0.0])
+    with assert_unchanged({"w": tensor}):
+        tensor.mul_(1)
+    with pytest.raises(ParamCheckError, match="1 of 2 values changed"):
+        with assert_unchanged({"w": tensor}):
+            tensor[1] = -0.0
+    with pytest.raises(ParamCheckError, match="1 of 2 values changed, 1 of them to NaN"):
+        with assert_unchanged({"w": tensor}):
+            tensor[1] = float("nan")
+
+
+def kinds() -> dict[str, tuple[Tensor, Callable[[Tensor], object]]]:
+    """One tensor of each kind, and how its content changes in place."""
+    vector = torch.tensor([1.0, 2.0])
+    made: dict[str, tuple[Tensor, Callable[[Tensor], object]]] = {
+        "complex": (torch.tensor([1j, 2]), lambda t: t.imag.add_(1)),
+        "conjugated": (torch.tensor([1j, 2]).conj(), lambda t: t.mul_(2)),
+        "float8": (vector.to(torch.float8_e4m3fn), lambda t: t.view(torch.uint8).add_(1)),
+        "bfloat16": (vector.bfloat16(), lambda t: t.mul_(2)),
+        "bool": (torch.tensor([True, False]), lambda t: t.logical_not_()),
+        "0-dim": (torch.tensor(1.0), lambda t: t.mul_(2)),
+        "transposed": (torch.tensor([[1.0, 2.0], [3.0, 4.0]]).t(), lambda t: t[0].mul_(2)),
+        "expanded": (torch.tensor([1.0]).expand(3), lambda t: t[0].mul_(2)),
+        "sparse_coo": (torch.eye(2).to_sparse(), lambda t: t._values().mul_(2)),
+        "sparse indices": (torch.eye(2).to_sparse(), lambda t: t._indices().zero_()),
+    }
+    with warnings.catch_warnings():
+        # sparse CSR is announced as beta, quantized tensors as moving to another package
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        made["sparse_csr"] = (torch.eye(2).to_sparse_csr(), lambda t: t.values().mul_(2))
+        made["mkldnn"] = (torch.eye(2).to_mkldnn(), lambda t: t.mul_(2))
+        made["quantized"] = (
+            torch.quantize_per_tensor(vector, 0.1, 0, torch.qint8),
+            lambda t: t.fill_(0.5),
+        )
+    with torch.inference_mode():
+        made["inference"] = (torch.tensor([1.0]), by_inference)
+    return made
+
+
+def by_inference(tensor: Tensor) -> None:
+    with torch.inference_mode():
+        tensor.mul_(2)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_kind_of_tensor_is_proven(kind: str) -> None:
+    tensor, change = kinds()[kind]
+    with assert_unchanged({"w": tensor}):
+        pass
+    with pytest.raises(ParamCheckError, match=r"^values changed: w \(dict\)"):
+        with assert_unchanged({"w": tensor}), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # CSR again
+            change(tensor)
+
+
+class Held(Tensor):
+    """A traceable wrapper subclass that implements no operator."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Held:
+        made = Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+        made.inner = inner
+        return made
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["inner"], None
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any, kwargs: Any = None) -> Any:
+        raise NotImplementedError(f"{func} of a Held")
+
+
+def test_a_wrapper_subclass_is_proven_by_its_inner_tensors() -> None:
+    tensor = Held(torch.ones(2))
+    with assert_unchanged({"w": tensor}):
+        pass
+    with pytest.raises(ParamCheckError, match=r"^values changed: w \(dict\)\n\n  w  other content"):
+        with assert_unchanged({"w": tensor}):
+            tensor.inner[1] = 2
+    with pytest.raises(ParamCheckError, match=r"^memory replaced: w"):
+        with assert_unchanged({"w": tensor}):
+            tensor.inner = tensor.inner.clone()
+
+
+def test_an_empty_tensor_is_unchanged() -> None:
+    with assert_unchanged({"w": torch.empty(0, 3)}):
+        pass
+
+
+def test_the_default_device_and_dtype_of_the_test_do_not_matter() -> None:
+    model = Net()
+    with torch.device("meta"):
+        with assert_unchanged(model):
+            pass
+        with pytest.raises(ParamCheckError), assert_unchanged(model):
+            model.a.weight.data.add_(1)

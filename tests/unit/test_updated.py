@@ -1,0 +1,470 @@
+"""assert_updated and assert_changed: who moved, by what, and why not."""
+
+# ruff: noqa: PT012 - what a block does is the subject here, and it takes several lines
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import optimizer as optimizers
+
+from pytest_paramcheck import (
+    ParamCheckError,
+    ParamCheckUsageError,
+    assert_changed,
+    assert_updated,
+)
+
+from .whole import whole
+
+
+class Net(nn.Module):
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.a = nn.Linear(2, 2, dtype=dtype)
+        self.b = nn.Linear(2, 2, dtype=dtype)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.fill_(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x))
+
+
+def loss_of(model: nn.Module, scale: float = 1.0) -> Tensor:
+    dtype = next(model.parameters()).dtype
+    return model(torch.ones(1, 2, dtype=dtype)).sum() * scale
+
+
+def failing(model: nn.Module, body: Callable[[], object], *patterns: str) -> str:
+    with pytest.raises(ParamCheckError) as caught, assert_updated(model, *patterns):
+        body()
+    return str(caught.value)
+
+
+# --- what passes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "fused", "RMSprop"])
+def test_a_step_and_a_cleared_gradient_pass(kind: str, set_to_none: bool) -> None:
+    model = Net()
+    if kind == "fused":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    else:
+        optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.1)
+    with assert_updated(model):
+        loss_of(model).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=set_to_none)
+
+
+def test_several_steps_and_a_last_one_without_gradient_pass() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with assert_updated(model):
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none=False)
+            loss_of(model).backward()
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+        optimizer.step()
+
+
+def test_closures_accumulation_and_two_optimizers_pass() -> None:
+    model = Net()
+    lbfgs = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)
+
+    def closure() -> Tensor:
+        lbfgs.zero_grad()
+        loss = loss_of(model) ** 2
+        loss.backward()
+        return loss
+
+    with assert_updated(model):
+        lbfgs.step(closure)
+        lbfgs.zero_grad()
+
+    first = torch.optim.SGD(model.a.parameters(), lr=0.1)
+    second = torch.optim.AdamW(model.b.parameters(), lr=0.1)
+    with assert_updated(model):
+        for _ in range(3):
+            loss_of(model).backward()
+        for optimizer in (first, second):
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_a_gradient_from_before_the_block_counts_when_it_is_stepped_with() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss_of(model).backward()
+    with assert_updated(model):
+        optimizer.step()
+
+
+def test_an_update_by_hand_passes() -> None:
+    model = Net()
+    with assert_updated(model):
+        loss_of(model).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.1 * parameter.grad
+                parameter.grad = None
+
+
+def test_an_optimizer_in_the_backward_pass_passes() -> None:
+    model = Net()
+    optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+
+    def step(parameter: Tensor) -> None:
+        optimizers[parameter].step()  # type: ignore[index]
+        optimizers[parameter].zero_grad()  # type: ignore[index]
+
+    def by_hand(parameter: Tensor) -> None:
+        with torch.no_grad():
+            parameter -= 0.1 * parameter.grad
+        parameter.grad = None
+
+    for hook in (step, by_hand):
+        handles = [p.register_post_accumulate_grad_hook(hook) for p in model.parameters()]
+        with assert_updated(model):
+            loss_of(model).backward()
+        for handle in handles:
+            handle.remove()
+
+
+def test_a_tied_parameter_is_one() -> None:
+    model = Net()
+    model.b.weight = model.a.weight
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with assert_updated(model, "b.weight"):
+        loss_of(model).backward()
+        optimizer.step()
+
+
+def test_tiny_and_sparse_gradients_are_gradients() -> None:
+    model = nn.Embedding(4, 2, sparse=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with assert_updated(model):
+        model(torch.tensor([1])).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    tiny = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        tiny.weight.fill_(0)
+    scaled = torch.optim.SGD(tiny.parameters(), lr=1e10)
+    with assert_updated(tiny):  # its square is zero in float32
+        (tiny(torch.ones(1, 1)) * 1e-30).sum().backward()
+        scaled.step()
+
+
+# --- moved, but not by a gradient --------------------------------------------------------------
+
+
+def test_moved_by_weight_decay_only() -> None:
+    model = Net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
+
+    def body() -> None:
+        (loss_of(model) * 0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    assert failing(model, body, "a") == whole(r"""
+        moved, but by no gradient: a.weight, a.bias (Net)
+
+          a.weight  4 of 4 values changed, by at most 0.05: \
+        AdamW moved it by weight decay 0.5 only, its gradient was all zero
+          a.bias    2 of 2 values changed, by at most 0.05: \
+        AdamW moved it by weight decay 0.5 only, its gradient was all zero
+        """)
+
+
+def test_moved_by_momentum_only() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    loss_of(model).backward()
+    optimizer.step()
+
+    def body() -> None:
+        loss_of(model).backward()
+        optimizer.zero_grad(set_to_none=False)  # in the wrong place
+        optimizer.step()
+
+    assert failing(model, body, "b.bias") == whole(r"""
+        moved, but by no gradient: b.bias (Net)
+
+          b.bias  2 of 2 values changed, by at most 0.05: \
+        SGD moved it by momentum of earlier steps only, its gradient was all zero
+
+          hint: a gradient had arrived, and was cleared before the step
+        """)
+
+
+def test_written_by_something_else() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def overwrite() -> None:
+        model.a.weight.data.zero_()
+
+    def step_and_overwrite() -> None:
+        optimizer.step()
+        overwrite()
+
+    assert failing(model, overwrite, "a.weight") == whole(r"""
+        moved, but by no gradient: a.weight (Net)
+
+          a.weight  4 of 4 values changed, by at most 1: \
+        no gradient reached it and no optimizer stepped it, something else wrote it
+        """)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert failing(model, step_and_overwrite, "a.weight") == whole(r"""
+        moved, but by no gradient: a.weight (Net)
+
+          a.weight  4 of 4 values changed, by at most 1: \
+        SGD stepped without a gradient for it, something else wrote it
+        """)
+
+
+def test_moved_to_nan() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def body() -> None:
+        (loss_of(model) * float("nan")).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    assert failing(model, body, "a.bias") == whole("""
+        moved to NaN or infinity: a.bias (Net)
+
+          a.bias  2 of 2 values: 2 NaN, first at [0]: its gradient was not finite
+        """)
+    assert "it was not finite before the block either" in failing(model, body, "a.bias")
+
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e38)
+
+    def overflow() -> None:
+        loss_of(model, 10.0).backward()
+        optimizer.step()
+
+    assert failing(model, overflow, "b.bias") == whole(r"""
+        moved to NaN or infinity: b.bias (Net)
+
+          b.bias  2 of 2 values: 2 -inf, first at [0]: \
+        its gradient was finite: the step itself overflowed
+        """)
+
+
+def test_replaced_is_not_updated() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def body() -> None:
+        loss_of(model).backward()
+        optimizer.step()
+        model.a.bias = nn.Parameter(torch.zeros(2))
+
+    assert failing(model, body) == whole("""
+        replaced, not updated: a.bias (Net)
+
+          a.bias  another Parameter object
+
+          hint: an optimizer built before still holds the old one
+        """)
+
+
+# --- stood still -------------------------------------------------------------------------------
+
+
+def test_no_backward_at_all() -> None:
+    assert failing(Net(), lambda: None, "a") == whole("""
+        not updated: a.weight, a.bias (Net)
+
+          a.weight  no gradient: no backward pass reached any of the selected parameters
+          a.bias    no gradient: no backward pass reached any of the selected parameters
+        """)
+
+
+def test_frozen_unreached_unstepped_and_without_lr_are_told_apart() -> None:
+    model = Net()
+    model.c = nn.Linear(2, 2)  # never used
+    model.d = nn.Linear(2, 2).requires_grad_(False)  # frozen
+    model.b.bias.register_hook(lambda grad: grad * 0)  # reached with zero signal
+    optimizer = torch.optim.SGD(
+        [{"params": [model.a.weight], "lr": 0.0}, {"params": [model.b.bias], "lr": 0.1}]
+    )
+
+    def body() -> None:
+        loss_of(model).backward()
+        optimizer.step()
+
+    assert failing(model, body, "*") == whole("""
+        not updated: a.weight, a.bias, b.weight, b.bias and 4 more (Net)
+
+          a.weight  got a gradient, but SGD stepped it with lr 0
+          a.bias    got a gradient, but SGD does not hold it
+          b.weight  got a gradient, but SGD does not hold it
+          b.bias    its gradient was all zero
+          c.weight  no gradient reached it
+          c.bias    no gradient reached it
+          d.weight  frozen (requires_grad=False)
+          d.bias    frozen (requires_grad=False)
+
+          hint: assert_optimizer_covers(optimizer, model) names what is missing and what is stale
+          hint: assert_grads_reach(model, loss_fn) says why a gradient does not arrive
+        """)
+
+
+def test_no_step_and_a_gradient_cleared_before_the_step() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def cleared() -> None:
+        loss_of(model).backward()
+        optimizer.zero_grad()
+        optimizer.step()
+
+    assert failing(model, lambda: loss_of(model).backward(), "a.bias") == whole("""
+        not updated: a.bias (Net)
+
+          a.bias  got a gradient, but no optimizer stepped
+        """)
+    assert failing(model, cleared, "a.bias") == whole("""
+        not updated: a.bias (Net)
+
+          a.bias  its gradient was cleared before SGD stepped
+        """)
+
+
+def test_a_stale_optimizer_is_said() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.b = nn.Linear(2, 2)
+
+    def body() -> None:
+        loss_of(model).backward()
+        optimizer.step()
+
+    assert failing(model, body) == whole("""
+        not updated: b.weight, b.bias (Net)
+
+          b.weight  got a gradient, but SGD does not hold it
+          b.bias    got a gradient, but SGD does not hold it
+
+          hint: assert_optimizer_covers(optimizer, model) names what is missing and what is stale
+        """)
+
+
+def test_a_step_that_rounds_away() -> None:
+    def step(dtype: torch.dtype) -> Callable[[], None]:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+        def body() -> None:
+            loss_of(model, 0.5).backward()
+            optimizer.step()
+
+        return body
+
+    model = Net(torch.bfloat16)
+    assert failing(model, step(torch.bfloat16), "b.bias") == whole(r"""
+        not updated: b.bias (Net)
+
+          b.bias  got a gradient, but SGD's step was rounded away in bfloat16 \
+        (largest gradient 0.5, lr 0.001)
+
+          hint: keep a float32 copy of bfloat16 parameters for the optimizer, or round \
+        stochastically
+        """)
+    model = Net()
+    with assert_updated(model):
+        step(torch.float32)()
+
+
+# --- the call ----------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_behind_and_exceptions_pass_through() -> None:
+    model = Net()
+    kept = model.a.weight.register_post_accumulate_grad_hook(lambda p: None)
+    error = RuntimeError("mine")
+    for fail in (False, True):
+        with pytest.raises((RuntimeError, ParamCheckError)) as caught, assert_updated(model):
+            loss_of(model).backward()
+            if fail:
+                raise error
+        assert len(model.a.weight._post_accumulate_grad_hooks) == 1
+        assert all(
+            p._post_accumulate_grad_hooks is None
+            for name, p in model.named_parameters()
+            if name != "a.weight"
+        )
+        assert not optimizers._global_optimizer_pre_hooks
+        assert not optimizers._global_optimizer_post_hooks
+    assert caught.value is error
+    kept.remove()
+
+
+def test_nothing_to_look_at_is_a_wrong_call() -> None:
+    frozen = Net().requires_grad_(False)
+    for assertion in (assert_updated, assert_changed):
+        with pytest.raises(ParamCheckUsageError, match=r"^Net has no trainable parameter"):
+            assertion(frozen).__enter__()
+        with pytest.raises(ParamCheckUsageError, match=r"^weight: on meta"):
+            assertion(nn.Linear(2, 2, device="meta")).__enter__()
+    model = Net()
+    model.register_buffer("step", torch.zeros(()))
+    with pytest.raises(ParamCheckUsageError, match="'step' matches no parameter with elements"):
+        assert_updated(model, "step").__enter__()
+
+
+def test_a_parameter_without_elements_is_left_out() -> None:
+    model = Net()
+    model.empty = nn.Parameter(torch.empty(0))
+    with assert_changed(model):
+        for parameter in model.parameters():
+            parameter.data.add_(1)
+
+
+# --- assert_changed ----------------------------------------------------------------------------
+
+
+def test_changed_takes_any_writer() -> None:
+    model, average = Net(), Net().requires_grad_(False)
+    with assert_changed(model):
+        model.a.reset_parameters()
+        model.b.weight.detach().numpy()[0, 0] = 5
+        model.b.bias = nn.Parameter(torch.zeros(2))
+    with assert_changed(average, "*"), torch.no_grad():
+        for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
+            mine.lerp_(theirs, 0.5)
+
+
+def test_changed_names_what_stood_still() -> None:
+    model = Net()
+    model.register_buffer("count", torch.zeros((), dtype=torch.int64))
+    with pytest.raises(ParamCheckError) as caught, assert_changed(model, "*"):
+        model.a.weight.data.add_(1)
+        with torch.no_grad():
+            model.a.bias.copy_(model.a.bias.clone())
+        model.b.weight = nn.Parameter(model.b.weight.detach().clone())
+        del model.b.bias
+    assert str(caught.value) == whole("""
+        not changed: count, a.bias, b.weight; vanished: b.bias (Net)
+
+          not changed:
+            count     every bit is as it was
+            a.bias    it was written, with the bits it had
+            b.weight  replaced by another object with the same bits
+          vanished:
+            b.bias  was Parameter 2 float32 cpu
+        """)
+    with assert_changed(model, "count"):
+        model.count += 1
