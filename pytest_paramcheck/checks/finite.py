@@ -7,7 +7,7 @@ finite; those tensors, and only those, are looked at exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,15 @@ _PLAIN_TYPES = (nn.Parameter, Tensor)
 def not_finite(entries: Sequence[Entry]) -> list[Finding]:
     """Find the entries that hold a NaN or an infinity, with how many and where the first is."""
     asked = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
-    for entry, tensor in asked:
-        if (type(tensor) not in _PLAIN_TYPES or tensor.is_meta) and (reason := no_values(tensor)):
-            raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be checked")
-    finite = are_finite([tensor for _, tensor in asked])
+    tensors = [tensor for _, tensor in asked]
+    if any(type(tensor) not in _PLAIN_TYPES or tensor.is_meta for tensor in tensors):
+        for entry, tensor in asked:
+            if reason := no_values(tensor):
+                raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be checked")
     return [
         Finding(tuple(entry.names), "not finite", found=count_text(tensor))
-        for (entry, tensor), fine in zip(asked, finite, strict=True)
-        if not fine
+        for (entry, tensor), finite in zip(asked, are_finite(tensors), strict=True)
+        if not finite
     ]
 
 
@@ -41,36 +42,60 @@ def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
 
     Waits for each device once, and once more for a device on which something is suspect.
     """
-    finite = [True] * len(tensors)
-    groups: dict[torch.device, dict[torch.dtype, list[tuple[int, Tensor]]]] = {}
+    groups: dict[torch.device, dict[torch.dtype, _Group]] = {}
     for index, tensor in enumerate(tensors):
-        plain = type(tensor) in _PLAIN_TYPES and tensor.layout is torch.strided
-        if plain and tensor.dtype in _PLAIN_DTYPES and tensor.is_contiguous():
-            parts = [tensor]
+        if (
+            type(tensor) in _PLAIN_TYPES
+            and tensor.layout is torch.strided
+            and tensor.dtype in _PLAIN_DTYPES
+            and tensor.is_contiguous()
+        ):
+            _add(groups, index, tensor)
         else:
-            parts = [_unexpanded(part) for part in value_parts(tensor)]
-        for part in parts:
-            of_device = groups.setdefault(part.device, {})
-            of_device.setdefault(part.dtype, []).append((index, part))
+            for part in value_parts(tensor):
+                _add(groups, index, _unexpanded(part))
+    finite = [True] * len(tensors)
     with torch.no_grad():
-        for by_dtype in groups.values():
-            suspects: dict[torch.dtype, list[tuple[int, Tensor]]] = {}
+        for device, by_dtype in groups.items():
+            suspects: dict[torch.device, dict[torch.dtype, _Group]] = {}
             for index, part in _failing(by_dtype, _screen):
-                suspects.setdefault(part.dtype, []).append((index, part))
-            for index, _ in _failing(suspects, _exact):
+                _add(suspects, index, part)
+            for index, _ in _failing(suspects.get(device, {}), _exact):
                 finite[index] = False
     return finite
 
 
+class _Group:
+    """Tensors of one device and dtype, and to which question each belongs."""
+
+    __slots__ = ("indices", "parts")
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+        self.parts: list[Tensor] = []
+
+
+def _add(groups: dict[torch.device, dict[torch.dtype, _Group]], index: int, part: Tensor) -> None:
+    by_dtype = groups.get(part.device)
+    if by_dtype is None:
+        by_dtype = groups[part.device] = {}
+    group = by_dtype.get(part.dtype)
+    if group is None:
+        group = by_dtype[part.dtype] = _Group()
+    group.indices.append(index)
+    group.parts.append(part)
+
+
 def _failing(
-    groups: dict[torch.dtype, list[tuple[int, Tensor]]],
-    test: Callable[[list[Tensor]], Tensor],
-) -> Iterable[tuple[int, Tensor]]:
+    groups: dict[torch.dtype, _Group], test: Callable[[list[Tensor]], Tensor]
+) -> list[tuple[int, Tensor]]:
     """Return the tensors of one device that fail a test, read back in one transfer."""
-    items = [item for group in groups.values() for item in group]
-    if not items:
-        return ()
-    passed = torch.cat([test([part for _, part in group]) for group in groups.values()]).tolist()
+    if not groups:
+        return []
+    passed = torch.cat([test(group.parts) for group in groups.values()]).tolist()
+    if all(passed):
+        return []
+    items = [pair for g in groups.values() for pair in zip(g.indices, g.parts, strict=True)]
     return [item for item, fine in zip(items, passed, strict=True) if not fine]
 
 

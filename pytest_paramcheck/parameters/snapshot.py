@@ -13,6 +13,8 @@ import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
 
 import torch
 import xxhash
@@ -26,11 +28,15 @@ from .memory import Memory, inner_tensors, memory_of
 
 #: Bytes hashed at a time. Large tensors are hashed in pieces, several pieces at once, and what
 #: is not in host memory is copied there piece by piece.
-PIECE = 16 << 20
-#: Values kept of each tensor, for messages only. Tensors up to this size are kept whole.
+PIECE = 8 << 20
+#: Values kept of each tensor, for messages only (a multiple of 8). Tensors up to this size are
+#: kept whole.
 SAMPLE = 64
 #: Below this many bytes a second thread costs more than it saves.
 _WORTH_THREADS = 4 * PIECE
+
+
+_Bytes: TypeAlias = "ctypes.Array[ctypes.c_char] | bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +62,32 @@ def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
     read: list[Content] = []
     batch: list[tuple[Tensor, list[Tensor]]] = []
     waiting = 0
-    threads = max(1, min(8, torch.get_num_threads()))
-    with torch.no_grad(), ThreadPoolExecutor(threads) as pool:
+    threads = min(8, torch.get_num_threads())
+    with torch.no_grad(), ThreadPoolExecutor(threads) as pool:  # starts threads when needed
         for tensor in tensors:
             flats = bits(tensor)
             batch.append((tensor, flats))
             waiting += sum(flat.numel() * flat.element_size() for flat in flats)
             # Flat copies of non-contiguous tensors wait with their batch: keep it short.
-            if waiting >= 16 * PIECE:
-                read += _digest_batch(batch, pool, threads)
+            if waiting >= 32 * PIECE:
+                read += _digest_batch(batch, pool if threads > 1 else None)
                 batch, waiting = [], 0
-        read += _digest_batch(batch, pool if waiting >= _WORTH_THREADS else None, threads)
+        worth = threads > 1 and waiting >= _WORTH_THREADS
+        read += _digest_batch(batch, pool if worth else None)
     return read
 
 
 def _digest_batch(
-    batch: Sequence[tuple[Tensor, list[Tensor]]], pool: ThreadPoolExecutor | None, threads: int
+    batch: Sequence[tuple[Tensor, list[Tensor]]], pool: ThreadPoolExecutor | None
 ) -> list[Content]:
     pieces = [[list(_pieces(flat)) for flat in flats] for _, flats in batch]
-    digests: Iterator[bytes]
-    host = all(flat.device.type == "cpu" for _, flats in batch for flat in flats)
     flattened = [piece for of_tensor in pieces for of_flat in of_tensor for piece in of_flat]
-    if pool is not None and threads > 1 and host:
-        digests = iter(pool.map(_digest, flattened))  # xxhash lets other threads run
+    digests: Iterator[bytes]
+    if pool is not None and all(piece.device.type == "cpu" for piece in flattened):
+        # xxhash lets other threads run. One task has a piece's worth of bytes: handing over
+        # each small tensor by itself would cost more than hashing it.
+        # All are waited for before this thread goes on: it would hold Python's lock meanwhile.
+        digests = chain.from_iterable(list(pool.map(_digests, _tasks(flattened))))
     else:
         digests = map(_digest, flattened)
     contents = []
@@ -94,6 +103,23 @@ def _digest_batch(
     return contents
 
 
+def _tasks(pieces: Iterable[Tensor]) -> Iterator[list[_Bytes]]:
+    task: list[_Bytes] = []
+    size = 0
+    for piece in pieces:
+        task.append(_bytes_of(piece))
+        size += piece.numel() * piece.element_size()
+        if size >= PIECE:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
+
+
+def _digests(task: Sequence[_Bytes]) -> list[bytes]:
+    return list(map(xxhash.xxh3_128_digest, task))
+
+
 def _pieces(flat: Tensor) -> Iterator[Tensor]:
     size = PIECE // flat.element_size()
     if flat.numel() <= size:
@@ -105,11 +131,13 @@ def _pieces(flat: Tensor) -> Iterator[Tensor]:
 
 def _digest(piece: Tensor) -> bytes:
     host = piece if piece.device.type == "cpu" else piece.to("cpu")
+    return xxhash.xxh3_128_digest(_bytes_of(host))
+
+
+def _bytes_of(host: Tensor) -> _Bytes:
+    """Return the bytes where they are: no copy, and no numpy, which torch works without."""
     size = host.numel() * host.element_size()
-    if size == 0:
-        return b""
-    # The bytes where they are: no copy, and no numpy, which torch works without.
-    return xxhash.xxh3_128_digest(memoryview((ctypes.c_char * size).from_address(host.data_ptr())))
+    return (ctypes.c_char * size).from_address(host.data_ptr()) if size else b""
 
 
 def _header(tensor: Tensor) -> bytes:
@@ -135,8 +163,11 @@ def _sample(tensor: Tensor, flats: list[Tensor]) -> Tensor | None:
     if tensor.is_quantized or "float4" in str(tensor.dtype) or not tensor.numel():
         return None
     (flat,) = flats
-    step = -(-flat.numel() // SAMPLE)
-    return flat[::step].to("cpu", copy=True)
+    if flat.numel() > SAMPLE:
+        # Eight places of neighbours: each lone value would be a cache line read for itself.
+        places = flat[: flat.numel() // 8 * 8].view(8, -1)
+        flat = places[:, : SAMPLE // 8].reshape(-1)
+    return flat.to("cpu", copy=True)
 
 
 def difference(before: Content, after: Content) -> str:

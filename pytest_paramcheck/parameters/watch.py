@@ -78,7 +78,14 @@ class Watch:
         self.optimizers: dict[str, None] = {}
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Begin to listen; where that fails, nothing stays behind."""
+        try:
+            self._listen()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _listen(self) -> None:
         self._handles.append(register_optimizer_step_pre_hook(self._before_step))
         self._handles.append(register_optimizer_step_post_hook(self._after_step))
         if not self._gradients:
