@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as optimizers
+from torch.utils.checkpoint import checkpoint
 
 from pytest_paramcheck import (
     ParamCheckError,
@@ -160,6 +161,30 @@ def test_tiny_and_sparse_gradients_are_gradients() -> None:
     with assert_updated(tiny):  # its square is zero in float32
         (tiny(torch.ones(1, 1)) * 1e-30).sum().backward()
         scaled.step()
+
+
+def test_modes_of_the_test_do_not_matter() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for mode in (
+        torch.device("meta"),
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        torch.enable_grad(),
+    ):
+        with mode, assert_updated(model), assert_changed(model):
+            model(torch.ones(1, 2, device="cpu")).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_complex_parameters_and_checkpointed_ones_pass() -> None:
+    model = Net(torch.complex64)
+    optimizer = torch.optim.Adam(model.parameters())
+    with assert_updated(model):
+        x = torch.ones(1, 2, dtype=torch.complex64)
+        checkpoint(model, x, use_reentrant=False).abs().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 # --- moved, but not by a gradient --------------------------------------------------------------
