@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 
 import torch
+from timing import Row, alternate, median, paired_ratio, show
 from torch import nn
 
 from pytest_paramcheck.checks.ties import Ties
 from pytest_paramcheck.parameters.inventory import take_inventory
-
-from timing import Row, alternate, median, paired_ratio, show
 
 
 def layers(parameters: int, ties: int = 0, device: str = "meta") -> nn.Module:

@@ -21,8 +21,8 @@ class Row:
 def alternate(runs: int, *functions: Callable[[], object]) -> list[list[float]]:
     """Run the functions in turn, so that a slow moment of the machine meets all of them.
 
-    A function that returns a float, seconds, is taken at its word, any other is timed. The first round
-    only warms up.
+    A function that returns a float, seconds, is taken at its word, any other is timed. The first
+    round only warms up.
     """
     times: list[list[float]] = [[] for _ in functions]
     for number in range(runs + 1):

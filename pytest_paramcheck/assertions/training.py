@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ..checks import training as checks
 from ..findings import ParamCheckUsageError
 from ..parameters.inventory import Entry, Subject, take_inventory
-from ..parameters.select import Pattern, parameters_only, select, selected_names
+from ..parameters.select import Pattern, names_in_and_out, parameters_only, select
 from .raising import raise_if
 
 
@@ -94,7 +94,7 @@ def _assert_flags(
         return
     # Each pattern must match something, and something must be left: select sees to that.
     entries = select(inventory, asked, eligible=_parameter, what="parameter")
-    listed, excluded = selected_names(inventory, asked)
+    listed, excluded = names_in_and_out(inventory, asked)
     if exactly is None:
         # An exclusion by one name leaves out the names it matches, not the parameter.
         entries = [e for e in everything if not listed.isdisjoint(e.names)] or entries

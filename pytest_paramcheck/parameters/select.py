@@ -93,7 +93,7 @@ def select_names(
         negated, bare = _negation(pattern)
         if negated:
             _matched(inventory, bare, any_entry, "parameter or buffer", shown=pattern)
-    inside, _ = selected_names(inventory, patterns)
+    inside, _ = names_in_and_out(inventory, patterns)
     names = [name for entry in entries for name in entry.names if name in inside]
     if not names:
         shown = ", ".join(pattern_text(p) for p in patterns)
@@ -125,7 +125,7 @@ def select_again(
     return [e for e in inventory.entries if e in chosen and e not in removed and eligible(e)]
 
 
-def selected_names(
+def names_in_and_out(
     inventory: Inventory, patterns: Sequence[Pattern]
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Return the names that the patterns select and those they take away, name by name.
