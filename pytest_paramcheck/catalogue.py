@@ -84,10 +84,40 @@ PUBLIC: dict[str, Public] = {
     "assert_shapes": Public(
         "assertions.structure", "Assert the shapes of parameters and buffers, sizes or symbols."
     ),
+    "assert_dtypes": Public(
+        "assertions.structure",
+        "Assert the dtypes of parameters and buffers, plain attributes included.",
+    ),
+    "assert_devices": Public(
+        "assertions.structure",
+        "Assert the devices of parameters and buffers, plain attributes included.",
+    ),
+    "assert_param_count": Public(
+        "assertions.structure",
+        "Assert how many elements the parameters have, all of them or the trainable ones.",
+    ),
+    "assert_materialized": Public(
+        "assertions.structure", "Assert that nothing is lazy, fake or on meta any more."
+    ),
+    "assert_registered": Public(
+        "assertions.registered", "Assert that no parameter or module hides from ``parameters()``."
+    ),
+    "param_table": Public("table", "Return a readable table of a model's parameters."),
     # values
     "assert_finite": Public(
         "assertions.values", "Assert that no parameter holds a NaN or an infinity."
     ),
+    "assert_same_values": Public(
+        "assertions.values", "Assert that two subjects hold the same values under the same names."
+    ),
+    "assert_init": Public(
+        "assertions.init",
+        "Assert that parameters were drawn from the distributions they should be.",
+    ),
+    "assert_init_complete": Public(
+        "assertions.init", "Assert that a factory initialises every parameter and buffer."
+    ),
+    "init": Public("init", "Distributions that parameters start from, for ``assert_init``."),
 }
 
 #: The assertions: each is also a fixture of the same name.

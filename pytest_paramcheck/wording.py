@@ -51,10 +51,12 @@ def fold(items: Iterable[tuple[str, T]]) -> list[tuple[str, T, int]]:
 
         >>> fold([("h.0.w", "a"), ("h.1.w", "a"), ("h.2.w", "a"), ("out.w", "a")])
         [('h.{0..2}.w', 'a', 3), ('out.w', 'a', 1)]
+        >>> fold([("h[0].w", "a"), ("h[1].w", "a")])
+        [('h[{0,1}].w', 'a', 2)]
     """
     groups: dict[tuple[T, tuple[str | None, ...]], dict[tuple[int, ...], None]] = {}
     for name, value in items:
-        parts = name.split(".")
+        parts = _split(name)
         # "01" is a name somebody chose, not an index: only canonical integers fold.
         digits = [p.isascii() and p.isdigit() and str(int(p)) == p for p in parts]
         template = tuple(None if d else p for p, d in zip(parts, digits, strict=True))
@@ -68,8 +70,20 @@ def fold(items: Iterable[tuple[str, T]]) -> list[tuple[str, T, int]]:
             count = 1
             for numbers in product:
                 count *= len(numbers)
-            folded.append((".".join(parts), value, count))
+            folded.append((_joined(parts), value, count))
     return folded
+
+
+def _split(name: str) -> list[str]:
+    """Split at dots; the index in ``layers[2]`` is a part of its own."""
+    if "[" in name:
+        name = name.replace("[", ".[.").replace("]", ".].")
+    return name.split(".")
+
+
+def _joined(parts: Sequence[str]) -> str:
+    name = ".".join(parts)
+    return name.replace(".[.", "[").replace(".].", "]") if ".[." in name else name
 
 
 def fold_names(names: Iterable[str]) -> list[str]:

@@ -1,19 +1,25 @@
-"""Assertions about the structure of a subject: shapes."""
+"""Assertions about the structure of a subject: shapes, dtypes, devices, counts, materialised."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import overload
+from typing import TypeAlias, overload
 
+import torch
 from torch import Tensor
 
 from ..checks import shapes as shape_checks
+from ..checks import structure as checks
 from ..checks.shapes import ShapeSpec
+from ..checks.structure import Item
 from ..findings import Finding, ParamCheckUsageError
 from ..parameters.describe import shape_text
-from ..parameters.inventory import Subject, take_inventory
-from ..parameters.select import Pattern, decide
+from ..parameters.hidden import Hidden, stored_tensors, with_hidden
+from ..parameters.inventory import Entry, Inventory, Subject, take_inventory
+from ..parameters.select import Pattern, decide, pattern_text
 from .raising import raise_if
+
+Device: TypeAlias = str | torch.device
 
 
 @overload
@@ -80,3 +86,172 @@ def assert_shapes(
             if entry not in decided and entry.tensor is not None
         ]
     raise_if(findings, inventory.title)
+
+
+def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch.dtype], /) -> None:
+    """Assert the dtypes of parameters and buffers, plain attributes included.
+
+    ``expected`` is one dtype, which means the floating and complex entries (what ``.to(dtype)``
+    casts), or maps patterns to dtypes; where several patterns match, the last one decides.
+    Integer and bool entries are held to a floating dtype only where a pattern is their name.
+
+    Looks also at tensors in plain attributes, lists and objects, under the path that leads to
+    them (``rope.inv_freq``, ``cache['mask']``): ``.to()`` leaves these behind. Classes that move
+    their own tensors (``_apply``) are trusted with those.
+
+    Fails for every tensor of another dtype, and says where it is one that ``.to()`` cannot see.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for what is no dtype, for one
+    integer dtype (``.to()`` casts to none), a pattern that matches nothing or never decides, and
+    where there is nothing to check.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> assert_dtypes(nn.BatchNorm1d(3).double(), torch.float64)
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    hidden = {id(h.tensor): h for h in stored_tensors(inventory) if not h.moves}
+    if not isinstance(expected, Mapping):
+        dtype = checks.expected_dtype(expected)
+        if not (dtype.is_floating_point or dtype.is_complex):
+            raise ParamCheckUsageError(
+                f"{dtype} for a whole model: .to() casts to floating and complex dtypes only; "
+                f"map patterns to dtypes instead"
+            )
+        items = [item for item in _all(inventory, hidden) if checks.casts(item[1])]
+        if not items:
+            raise ParamCheckUsageError(
+                f"{inventory.title} has no floating and no complex entries: there is nothing to "
+                f"check; map patterns to dtypes for the others"
+            )
+        raise_if(checks.wrong_dtypes((item, dtype) for item in items), inventory.title)
+        return
+    dtypes = {
+        pattern: checks.expected_dtype(value, pattern_text(pattern))
+        for pattern, value in expected.items()
+    }
+    pairs, idle = [], dict.fromkeys(dtypes, True)
+    integers: dict[Pattern, list[str]] = {pattern: [] for pattern in dtypes}
+    for entry, (pattern, dtype) in _decided(inventory, hidden, dtypes).items():
+        tensor = entry.tensor
+        if tensor is None:
+            continue
+        floating = dtype.is_floating_point or dtype.is_complex
+        if floating and not checks.casts(tensor) and pattern not in entry.names:
+            integers[pattern].append(entry.name)
+            continue
+        idle[pattern] = False
+        pairs.append(((tuple(entry.names), tensor, hidden.get(id(tensor))), dtype))
+    for pattern, nothing in idle.items():
+        if nothing and integers[pattern]:
+            raise ParamCheckUsageError(
+                checks.only_integers(pattern_text(pattern), integers[pattern])
+            )
+    raise_if(checks.wrong_dtypes(pairs), inventory.title)
+
+
+def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], /) -> None:
+    """Assert the devices of parameters and buffers, plain attributes included.
+
+    ``expected`` is one device or maps patterns to devices; where several patterns match, the
+    last one decides. ``"cuda"`` without an index is any cuda device, ``"cuda:1"`` this one.
+
+    Looks also at tensors in plain attributes, lists and objects, under the path that leads to
+    them (``rope.inv_freq``, ``cache['mask']``): ``.to()`` leaves these behind.
+
+    Fails for every tensor on another device, and says where it is one that ``.to()`` cannot see.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for what is no device, and for
+    a pattern that matches nothing or never decides. The device need not exist on this machine.
+
+    >>> from torch import nn
+    >>> assert_devices(nn.Linear(3, 2, device="meta"), "meta")
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
+    if not isinstance(expected, Mapping):
+        device = checks.expected_device(expected)
+        items = _all(inventory, hidden)
+        raise_if(checks.wrong_devices((item, device) for item in items), inventory.title)
+        return
+    devices = {
+        pattern: checks.expected_device(value, pattern_text(pattern))
+        for pattern, value in expected.items()
+    }
+    pairs = [
+        ((tuple(entry.names), entry.tensor, hidden.get(id(entry.tensor))), device)
+        for entry, (_, device) in _decided(inventory, hidden, devices).items()
+        if entry.tensor is not None
+    ]
+    raise_if(checks.wrong_devices(pairs), inventory.title)
+
+
+def assert_param_count(
+    model: Subject, total: int | None = None, *, trainable: int | None = None
+) -> None:
+    """Assert how many elements the parameters have, all of them or the trainable ones.
+
+    A tied parameter counts once; buffers do not count. In a mapping everything counts that it
+    holds, and names on exactly the same memory (a tied parameter in a state_dict) once.
+
+    Fails with the number that was found, the difference, what explains it where something does
+    exactly (ties, buffers, frozen parameters), and the modules that own the most. A lazy
+    parameter has no size yet: that is a failure, with the remedy.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` where neither number is given
+    or one is none.
+
+    >>> from torch import nn
+    >>> assert_param_count(nn.Linear(3, 2), 8, trainable=8)
+    """
+    __tracebackhide__ = True
+    if total is None and trainable is None:
+        raise ParamCheckUsageError(
+            "assert_param_count needs a number: total=, trainable= or both; nothing to check"
+        )
+    checks.check_count(total, "total")
+    checks.check_count(trainable, "trainable")
+    inventory = take_inventory(model)
+    raise_if(checks.param_counts(inventory, total, trainable), inventory.title)
+
+
+def assert_materialized(model: Subject) -> None:
+    """Assert that nothing is lazy, fake or on meta any more.
+
+    Looks at parameters, buffers, and tensors in plain attributes, which ``to_empty()`` leaves
+    on meta. It says nothing about values: ``assert_init_complete`` finds what is materialised
+    and never initialised.
+
+    Fails, naming each with what it still is.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for an empty subject.
+
+    >>> from torch import nn
+    >>> assert_materialized(nn.Linear(3, 2))
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
+    raise_if(checks.not_materialized(_all(inventory, hidden)), inventory.title)
+
+
+def _all(inventory: Inventory, hidden: Mapping[int, Hidden]) -> list[Item]:
+    """The entries and the hidden tensors of a subject."""
+    items: list[Item] = [
+        (tuple(entry.names), entry.tensor, None)
+        for entry in inventory.entries
+        if entry.tensor is not None
+    ]
+    return items + [((item.path,), item.tensor, item) for item in hidden.values()]
+
+
+def _decided(
+    inventory: Inventory, hidden: Mapping[int, Hidden], expected: Mapping[Pattern, checks.V]
+) -> dict[Entry, tuple[Pattern, checks.V]]:
+    """What patterns say about the entries, and about hidden tensors by their paths."""
+    __tracebackhide__ = True
+    if not expected:
+        raise ParamCheckUsageError("an empty mapping expects nothing: there is nothing to check")
+    return decide(with_hidden(inventory, hidden.values()), expected)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..checks import finite
-from ..parameters.inventory import Subject, take_inventory
+from ..checks import finite, values
+from ..findings import ParamCheckUsageError
+from ..parameters.inventory import Inventory, Subject, take_inventory
 from ..parameters.select import Pattern, parameters_only, select
 from .raising import raise_if
 
@@ -27,3 +28,49 @@ def assert_finite(model: Subject, *patterns: Pattern) -> None:
     inventory = take_inventory(model)
     entries = select(inventory, patterns, default=parameters_only)
     raise_if(finite.not_finite(entries), inventory.title)
+
+
+def assert_same_values(
+    a: Subject, b: Subject, *patterns: Pattern, rtol: float = 0.0, atol: float = 0.0
+) -> None:
+    """Assert that two subjects hold the same values under the same names.
+
+    Parameters and buffers; patterns select by the names of both sides. Without tolerances the
+    bits decide: a NaN is equal to the same NaN, 0.0 is not -0.0. With one, a value may be off
+    by ``atol + rtol * |b|``, and every NaN is the same. The device does not matter, and neither
+    does a non-persistent buffer that a state_dict does not hold.
+
+    Fails with all differences: names on one side only, shapes, dtypes, and values, with how
+    many, how far and where. Tied names are compared once.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
+    nothing on either side, for a negative tolerance, and for tensors without values (meta).
+
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> assert_same_values(model, model.state_dict())
+    """
+    __tracebackhide__ = True
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if type(value) not in (int, float) or not value >= 0:
+            raise ParamCheckUsageError(f"{name}={value!r} is no tolerance: pass a number >= 0")
+    first, second = take_inventory(a), take_inventory(b)
+    names = _names_of_both(first, second, patterns)
+    title = first.title if first.title == second.title else f"{first.title} and {second.title}"
+    raise_if(values.differences(first, second, names, rtol=rtol, atol=atol), title)
+
+
+def _names_of_both(a: Inventory, b: Inventory, patterns: tuple[Pattern, ...]) -> list[str]:
+    """The names that the patterns select on either side; each pattern must match on one."""
+    __tracebackhide__ = True
+    names = list(dict.fromkeys([*a.named, *b.named]))
+    if not patterns:
+        return names
+    if b.root is not None and a.root is None:
+        a, b = b, a  # classes select in a module only
+    both = Inventory(f"{a.title} and {b.title}", a.root)
+    both.buffer_names = {**b.buffer_names, **a.buffer_names}
+    # The names of one side only are entries of their own here; tied names stay together.
+    both.named = {**{name: b.named[name] for name in b.named if name not in a.named}, **a.named}
+    chosen = {name for entry in select(both, patterns) for name in entry.names}
+    return [name for name in names if name in chosen]

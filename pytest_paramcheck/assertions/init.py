@@ -1,0 +1,90 @@
+"""Assertions about initial values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ..checks import init as checks
+from ..checks.poison import uninitialised
+from ..findings import ParamCheckUsageError
+from ..init import Distribution
+from ..parameters.inventory import Subject, take_inventory
+from ..parameters.select import Pattern, decide, pattern_text
+from .raising import raise_if
+
+
+def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> None:
+    """Assert that parameters were drawn from the distributions they should be.
+
+    ``expected`` maps patterns to distributions of ``pytest_paramcheck.init``; where several
+    patterns match, the last one decides. Constants are compared in the parameter's dtype, the
+    others tested from a few values up, dtype rounding allowed for. The padding row of an
+    embedding must be zero and is left out of the test.
+
+    Calibrated: one call in a million (1e-6, shared among all tests of the call) alarms on
+    values that were drawn as declared. ``checks/statistics.py`` says which tests these are.
+
+    Fails with what does not fit (mean, std, bounds, shape of the curve), and names layers that
+    start identical though each should have been drawn by itself.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for what is no distribution,
+    a pattern that matches nothing or never decides, and tensors without values (meta).
+
+    >>> from torch import nn
+    >>> from pytest_paramcheck import init
+    >>> layer = nn.LayerNorm(8)
+    >>> assert_init(layer, {"weight": init.ones(), "bias": init.zeros()})
+    """
+    __tracebackhide__ = True
+    mapping: object = expected
+    if not isinstance(mapping, Mapping) or not mapping:
+        raise ParamCheckUsageError(
+            "assert_init takes {pattern: distribution}, with one pattern at least: "
+            '{"*.weight": init.normal(0, 0.02)}'
+        )
+    for pattern, distribution in expected.items():
+        if not isinstance(distribution, Distribution):
+            called = "; call it" if callable(distribution) else ""
+            raise ParamCheckUsageError(
+                f"{pattern_text(pattern)}: {distribution!r} is no distribution of "
+                f"pytest_paramcheck.init, like init.normal(0, 0.02){called}"
+            )
+    inventory = take_inventory(model)
+    decided = decide(inventory, expected)
+    pairs = [(entry, distribution) for entry, (_, distribution) in decided.items()]
+    raise_if(checks.wrong_init(inventory, pairs), inventory.title)
+
+
+def assert_init_complete(factory: Callable[[], Any], /) -> None:
+    """Assert that a factory initialises every parameter and buffer.
+
+    Calls ``factory()``, which builds and returns a module (or a mapping), two or three times
+    under the same random states, on memory that is filled with another pattern each time: what
+    still holds the pattern was never written. A NaN that was written on purpose is none.
+    Modules built on meta and given memory with ``to_empty()`` are seen through as well.
+
+    Fails, naming each parameter and buffer that nobody wrote, wholly or in part, and each that
+    was computed from such memory.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` where the factory returns the
+    same object twice, or something that is still lazy or on meta.
+
+    >>> from torch import nn
+    >>> assert_init_complete(lambda: nn.Linear(3, 2))
+    """
+    __tracebackhide__ = True
+    if not callable(factory):
+        raise ParamCheckUsageError(
+            f"assert_init_complete calls a factory, and {type(factory).__name__} is no function: "
+            f"pass lambda: Model(...)"
+        )
+    if isinstance(factory, nn.Module):
+        raise ParamCheckUsageError(
+            "assert_init_complete calls a factory that builds the model, and this is a model "
+            f"already: pass lambda: {type(factory).__name__}(...)"
+        )
+    findings, title = uninitialised(factory)
+    raise_if(findings, title)

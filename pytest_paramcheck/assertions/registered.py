@@ -1,0 +1,102 @@
+"""The assertion that no parameter is kept where ``nn.Module`` does not look."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..checks import registered as checks
+from ..findings import Finding, ParamCheckUsageError
+from ..parameters.graph import leaves_of_call
+from ..parameters.hidden import hidden_tensors
+from ..parameters.inventory import take_inventory
+from ..parameters.preserve import preserved
+from ..wording import did_you_mean
+from .raising import raise_if
+
+
+def assert_registered(
+    model: nn.Module,
+    loss_fn: Callable[[Any], Tensor] | None = None,
+    *,
+    tensors: bool = False,
+    allow: Sequence[str] = (),
+) -> None:
+    """Assert that no parameter or module hides from ``parameters()``.
+
+    Looks into lists, tuples, sets, dictionaries, dataclasses and other objects in the plain
+    attributes of the model's modules, into partials, closures and hooks. With ``loss_fn`` it
+    also runs ``loss_fn(model)`` and looks at the leaves of its graph. ``tensors=True`` asks for
+    plain tensors too: they do not follow ``.to()`` and are not saved. ``allow`` names paths
+    that are hidden on purpose (a frozen teacher): a path, what is below it, or a glob.
+
+    Passes on a second reference to something registered, whoever holds it (optimizers,
+    schedulers, caches, metrics), on modules without parameters and buffers, and on activations
+    and inputs that were made to require a gradient.
+
+    Fails, naming the path (``layers[2].weight``), what was found there and the line that
+    registers it.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a subject that is no
+    module, a loss that is no tensor, and an ``allow`` that names nothing.
+
+    >>> from torch import nn
+    >>> assert_registered(nn.Sequential(nn.Linear(3, 2)))
+    """
+    __tracebackhide__ = True
+    if not isinstance(model, nn.Module):
+        raise ParamCheckUsageError(
+            f"assert_registered looks into an nn.Module, not {type(model).__name__}: "
+            f"a mapping has nothing but its entries"
+        )
+    if isinstance(allow, str):
+        allow = (allow,)
+    inventory = take_inventory(model, allow_empty=True)
+    hidden = hidden_tensors(inventory)
+    findings = checks.not_registered(inventory, hidden, tensors=tensors)
+    if loss_fn is not None:
+        if not callable(loss_fn):
+            raise ParamCheckUsageError(
+                f"loss_fn is called with the model, and {type(loss_fn).__name__} is no function: "
+                f"pass lambda model: ..."
+            )
+        with preserved(model):
+            known = [entry.tensor for entry in inventory.entries if entry.tensor is not None]
+            loss, leaves = leaves_of_call(lambda: loss_fn(model), known, loss_fn)
+            later = hidden_tensors(inventory)
+            findings += checks.unregistered_leaves(inventory, leaves, later)
+        if loss is None:
+            raise ParamCheckUsageError(
+                "loss_fn must return the loss, one tensor: nothing can be followed from what "
+                "it returned"
+            )
+        findings += checks.loss_without_graph(loss)
+    elif not inventory.named and not findings:
+        raise ParamCheckUsageError(
+            f"{inventory.title} has no parameters and no buffers, and hides none: "
+            f"there is nothing to check"
+        )
+    raise_if(_without(findings, allow), inventory.title)
+
+
+def _without(findings: list[Finding], allow: Sequence[str]) -> list[Finding]:
+    """Leave out the findings below the allowed paths; each of these must name something."""
+    __tracebackhide__ = True
+    left = findings
+    for pattern in allow:
+        matched = {id(f) for f in findings if _named(f.names[0], pattern)}
+        if not matched:
+            near = did_you_mean(pattern, [f.names[0] for f in findings])
+            raise ParamCheckUsageError(
+                f"allow={pattern!r} names nothing that is hidden;{near or ' leave it out'}"
+            )
+        left = [f for f in left if id(f) not in matched]
+    return left
+
+
+def _named(path: str, pattern: str) -> bool:
+    below = path.startswith((f"{pattern}.", f"{pattern}["))
+    return path == pattern or below or fnmatch.fnmatchcase(path, pattern)

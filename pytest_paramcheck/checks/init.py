@@ -1,0 +1,275 @@
+"""Initial values against the distributions they should come from.
+
+The false-alarm rate holds for a whole call: each of the tests that are made gets an equal
+share of it (Bonferroni), so that one call in a million alarms on values that are right. What is
+exact (constants, supports, orthogonality, padding rows, copies) costs nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..findings import Finding, ParamCheckUsageError
+from ..init import Constant, Distribution, Normal, Orthogonal, TruncNormal, Uniform
+from ..parameters.content import bits, no_values
+from ..parameters.describe import kind_of
+from ..parameters.inventory import Entry, Inventory
+from ..parameters.memory import inner_tensors
+from ..wording import plural
+from .statistics import Outcome, sample_tests, tests_for
+
+#: Chance that one call on values drawn as expected alarms.
+FALSE_ALARM_RATE = 1e-6
+#: Rows of an orthogonal matrix that are compared with one another.
+ORTHOGONAL_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The values of one entry that a test looks at, and what they should come from."""
+
+    names: tuple[str, ...]
+    values: Tensor
+    shape: tuple[int, ...]
+    said: Distribution
+    meant: Distribution
+
+
+def wrong_init(
+    inventory: Inventory,
+    expected: Sequence[tuple[Entry, Distribution]],
+    rate: float = FALSE_ALARM_RATE,
+) -> list[Finding]:
+    """Find the entries that do not look drawn from their distribution, and copies among them."""
+    with torch.no_grad():
+        drawn, findings = _prepare(inventory, expected)
+        if not any(item.values.numel() for item in drawn):
+            raise ParamCheckUsageError(
+                f"all parameters selected in {inventory.title} are empty: there is nothing to check"
+            )
+        tests = sum(
+            tests_for(item.meant)
+            for item in drawn
+            if isinstance(item.meant, (Normal, TruncNormal, Uniform)) and item.values.numel()
+        )
+        for item in drawn:
+            if item.values.numel() == 0:
+                continue
+            if isinstance(item.meant, Constant):
+                finding = _constant(item, item.meant)
+            elif isinstance(item.meant, Orthogonal):
+                finding = _orthogonal(item, item.meant)
+            else:
+                finding = _random(inventory, item, rate / tests)
+            if finding is not None:
+                findings.append(finding)
+        return findings + _copies(drawn)
+
+
+def _prepare(
+    inventory: Inventory, expected: Sequence[tuple[Entry, Distribution]]
+) -> tuple[list[_Drawn], list[Finding]]:
+    padded = _padding_rows(inventory)
+    drawn, findings = [], []
+    for entry, said in expected:
+        tensor = entry.tensor
+        if tensor is None:
+            continue
+        if reason := no_values(tensor):
+            raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be checked")
+        values = tensor.detach()
+        if values.layout is not torch.strided:
+            values = values.to_dense()
+        elif inner_tensors(values) is not None:
+            raise ParamCheckUsageError(
+                f"{entry.name}: the values of a {kind_of(tensor)} are spread over other tensors; "
+                f"check the module before it is sharded, quantized or wrapped"
+            )
+        if values.is_quantized:
+            values = values.dequantize()
+        shape = tuple(values.shape)
+        meant = said.for_shape(shape) if values.numel() else said
+        random = not isinstance(meant, (Constant, Orthogonal))
+        if random and values.is_complex():
+            if not isinstance(meant, Normal) or meant.mean:
+                raise ParamCheckUsageError(
+                    f"{entry.name}: {said.describe()} of a complex parameter is not defined here; "
+                    f"normal(0, std) is"
+                )
+            # torch's complex normal has half of its variance in each part.
+            meant = Normal(0.0, meant.std * 0.5**0.5)
+            values = torch.view_as_real(values.resolve_conj())
+        elif not isinstance(meant, Constant) and not values.dtype.is_floating_point:
+            kind = str(values.dtype).removeprefix("torch.")
+            raise ParamCheckUsageError(
+                f"{entry.name} is {kind}: {said.describe()} is for floating dtypes"
+            )
+        row = padded.get(id(tensor))
+        if row is not None and random:
+            if bool(_comparable(values[row]).ne(0).any()):
+                findings.append(
+                    Finding(
+                        tuple(entry.names),
+                        "padding row is not zero",
+                        found=f"row {row} (padding_idx)",
+                        why="it gets no gradient, so it stays what it is",
+                        hint=f"after the initialisation: weight[{row}].zero_() under no_grad",
+                    )
+                )
+            values = torch.cat([values[:row], values[row + 1 :]])
+        drawn.append(_Drawn(tuple(entry.names), values, shape, said, meant))
+    return drawn, findings
+
+
+def _padding_rows(inventory: Inventory) -> dict[int, int]:
+    """The padding row of each embedding weight, by the weight's id."""
+    return {
+        id(module._parameters.get("weight")): module.padding_idx
+        for _, module in inventory.modules
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None
+    }
+
+
+def _comparable(values: Tensor) -> Tensor:
+    if values.element_size() == 1 and values.dtype.is_floating_point:
+        return values.float()
+    return values
+
+
+def _constant(item: _Drawn, meant: Constant) -> Finding | None:
+    values = _comparable(item.values)
+    if not (values.dtype.is_floating_point or values.dtype.is_complex):
+        wanted = torch.tensor(meant.value, device=values.device)
+    else:
+        wanted = torch.tensor(meant.value, dtype=item.values.dtype, device="cpu")
+        wanted = _comparable(wanted).to(values.device)
+    wrong = values.ne(wanted)
+    count = int(wrong.sum())
+    if not count:
+        return None
+    where = wrong.nonzero()[0].tolist()
+    first = values[tuple(where)].item()
+    shown = f"{first:.4g}" if isinstance(first, float) else str(first)
+    return Finding(
+        item.names,
+        "wrong initial values",
+        expected=item.said.describe(),
+        found=f"{count:,} of {plural(values.numel(), 'value')} off, first {shown} at {where}",
+    )
+
+
+def _orthogonal(item: _Drawn, meant: Orthogonal) -> Finding | None:
+    flat = _comparable(item.values).reshape(item.shape[0], -1)
+    flat = flat.double() if flat.device.type != "mps" else flat.cpu().double()
+    if flat.shape[0] > flat.shape[1]:
+        flat = flat.T
+    if flat.shape[0] > ORTHOGONAL_ROWS:
+        flat = flat[:: -(-flat.shape[0] // ORTHOGONAL_ROWS)]
+    gram = flat @ flat.T
+    ideal = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) * meant.gain**2
+    off = float((gram - ideal).abs().max())
+    # A QR in float32 and one rounding to the dtype: each of a row's products is off by eps.
+    eps = max(torch.finfo(item.values.dtype).eps, torch.finfo(torch.float32).eps)
+    if off <= meant.gain**2 * max(4 * eps, 64 * torch.finfo(torch.float32).eps):
+        return None
+    side = "rows" if item.shape[0] <= item.values.numel() // item.shape[0] else "columns"
+    lengths = gram.diagonal().clamp(min=0).sqrt()
+    return Finding(
+        item.names,
+        "wrong initial values",
+        expected=item.said.describe(),
+        found=(
+            f"{side} of length {float(lengths.min()):.4g} to {float(lengths.max()):.4g}, "
+            f"products off by {off:.3g}"
+        ),
+    )
+
+
+def _random(inventory: Inventory, item: _Drawn, share: float) -> Finding | None:
+    meant = item.meant
+    if not isinstance(meant, (Normal, TruncNormal, Uniform)):
+        raise ParamCheckUsageError(f"{item.said!r} is no distribution of pytest_paramcheck.init")
+    flat = item.values.reshape(-1)
+    wrong = [outcome for outcome in sample_tests(flat, meant) if not outcome.p >= share]
+    if not wrong:
+        return None
+    expected = item.said.describe()
+    if meant != item.said:
+        expected += f" = {meant.describe()} here"
+    return Finding(
+        item.names,
+        "wrong initial values",
+        expected=expected,
+        found=f"{', '.join(outcome.text for outcome in wrong)} over {flat.numel():,} values",
+        why=_probability(wrong),
+        hint=_default_hint(inventory, item, flat),
+    )
+
+
+def _probability(wrong: Sequence[Outcome]) -> str:
+    p = min(outcome.p for outcome in wrong)
+    if p == 0:
+        return "impossible"
+    return "probability below 1e-12" if p < 1e-12 else f"probability {p:.1g}"
+
+
+def _default_hint(inventory: Inventory, item: _Drawn, flat: Tensor) -> str:
+    """Say so where the values look like what torch's own constructor draws."""
+    owner = item.names[0].rpartition(".")[0]
+    module = dict(inventory.modules).get(owner)
+    weight = getattr(module, "weight", None)
+    usual: Normal | Uniform
+    if isinstance(module, nn.Embedding):
+        usual = Normal(0.0, 1.0)
+    elif isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and isinstance(weight, Tensor):
+        bound = max(1, weight[0].numel()) ** -0.5
+        usual = Uniform(-bound, bound)
+    else:
+        return ""
+    if flat.numel() < 16 or min(o.p for o in sample_tests(flat, usual)) < 1e-3:
+        return ""
+    kind = type(module).__name__
+    return f"these look like the values nn.{kind} starts from: your initialisation did not run"
+
+
+def _copies(drawn: Sequence[_Drawn]) -> list[Finding]:
+    """Find layers that start identical: drawn values never agree in 64 random bits."""
+    groups: dict[tuple[object, ...], list[_Drawn]] = {}
+    for item in drawn:
+        if isinstance(item.meant, Constant) or not item.values.dtype.is_floating_point:
+            continue
+        mantissa = -torch.finfo(item.values.dtype).eps
+        digits = round(-torch.log2(torch.tensor(-mantissa, device="cpu")).item()) + 1
+        if item.values.numel() * digits < 64:
+            continue
+        head = item.values.reshape(-1)[:16].cpu()
+        key = (item.shape, item.values.dtype, tuple(bits(head)[0].tolist()))
+        groups.setdefault(key, []).append(item)
+    findings = []
+    for group in groups.values():
+        while len(group) > 1:
+            first, *rest = group
+            same = [item for item in rest if _equal(first.values, item.values)]
+            if same:
+                names = tuple(name for item in (first, *same) for name in item.names[:1])
+                findings.append(
+                    Finding(
+                        names,
+                        "identical initial values",
+                        rows=tuple((name, first.said.describe()) for name in names),
+                        why="they hold the same values bit for bit, in memory of their own",
+                        hint=(
+                            "draw each by itself: a layer copied with deepcopy is initialised again"
+                        ),
+                    )
+                )
+            group = [item for item in rest if all(item is not other for other in same)]
+    return findings
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return all(torch.equal(x, y.to(x.device)) for x, y in zip(bits(a), bits(b), strict=True))

@@ -1,0 +1,185 @@
+"""Uninitialised memory made visible: a factory is run on memory that is poisoned, twice.
+
+Every ``torch.empty`` and its kin are filled with one byte in the first run and another in the
+second, under the same random states. An element that holds the poison of its run both times
+was never written; a NaN or an odd number that the author wrote is the same in both runs. An
+element that differs otherwise was computed from uninitialised memory, or at random from a
+source that cannot be repeated: a third run, poisoned like the first, tells these apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..findings import Finding, ParamCheckUsageError
+from ..parameters.content import bits, no_values
+from ..parameters.describe import describe
+from ..parameters.inventory import Inventory, take_inventory
+from ..parameters.memory import is_fake
+from ..parameters.preserve import keep_modes, keep_random_states
+from ..wording import plural
+
+#: Bytes that give finite, far apart numbers in every floating dtype.
+FIRST, SECOND = 0xA5, 0x5B
+
+
+class Poison(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
+    """Fill memory that nobody initialised yet with one byte, as long as the mode is on."""
+
+    def __init__(self, byte: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
+        self.byte = byte
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = func._schema.name
+        before = 0
+        if name == "aten::resize_" and _has_memory(args[0]):
+            before = args[0].untyped_storage().nbytes()
+        result = func(*args, **(kwargs or {}))
+        if name in _EMPTY and isinstance(result, Tensor) and _has_memory(result):
+            self._fill(result, before)
+        return result
+
+    def _fill(self, tensor: Tensor, start: int) -> None:
+        storage = tensor.untyped_storage()
+        if storage.nbytes() <= start:
+            return
+        whole = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+        whole.set_(storage, 0, (storage.nbytes(),))  # type: ignore[call-overload]
+        # A bool holds 0 or 1: any other byte is no value of it.
+        whole[start:].fill_(int(self.byte == FIRST) if tensor.dtype is torch.bool else self.byte)
+
+
+_EMPTY = frozenset(
+    f"aten::{name}"
+    for name in (
+        "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided",
+        "empty_permuted", "resize_",
+    )
+)  # fmt: skip
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type != "meta"
+        and not is_fake(tensor)
+        and not tensor.is_quantized
+    )
+
+
+def uninitialised(factory: Callable[[], Any]) -> tuple[list[Finding], str]:
+    """Find what a factory leaves uninitialised; return the findings and the subject's title."""
+    __tracebackhide__ = True
+    first_subject, first = _build(factory, FIRST)
+    second_subject, second = _build(factory, SECOND)
+    if first_subject is second_subject:
+        raise ParamCheckUsageError(
+            "factory() returned the same object twice: it has to build a new one at each call, "
+            "so that it can be built on poisoned memory"
+        )
+    if list(first.named) != list(second.named):
+        odd = sorted(set(first.named) ^ set(second.named)) or list(first.named)
+        raise ParamCheckUsageError(
+            f"factory() built two different things ({odd[0]!r} is in one of them, or elsewhere): "
+            f"what it builds must not depend on how often it ran"
+        )
+    findings, odd_names = [], []
+    for entry in first.entries:
+        a, b = entry.tensor, second.named[entry.name]
+        if a is None or b is None:
+            continue
+        if reason := no_values(a):
+            raise ParamCheckUsageError(
+                f"{entry.name}: {reason}; let the factory materialise and initialise it"
+            )
+        finding, differs = _compare(tuple(entry.names), a, b)
+        if finding is not None:
+            findings.append(finding)
+        elif differs:
+            odd_names.append(entry)
+    if odd_names:
+        _, again = _build(factory, FIRST)
+        for entry in odd_names:
+            a, c = entry.tensor, again.named.get(entry.name)
+            if a is not None and c is not None and _equal(a, c):
+                findings.append(
+                    Finding(
+                        tuple(entry.names),
+                        "computed from uninitialised memory",
+                        found=describe(a),
+                        why="its values follow what the memory held before",
+                        hint="torch.empty() is not zeros: write every element before reading one",
+                    )
+                )
+    return findings, first.title
+
+
+def _build(factory: Callable[[], Any], byte: int) -> tuple[Any, Inventory]:
+    """Run the factory on poisoned memory; random states and modes are as before, afterwards."""
+    __tracebackhide__ = True
+    restore = (keep_random_states(_devices()), keep_modes())
+    try:
+        with Poison(byte):
+            subject = factory()
+    finally:
+        for undo in restore:
+            undo()
+    return subject, take_inventory(subject)
+
+
+def _devices() -> list[torch.device]:
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call,unused-ignore]
+        return []
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+def _compare(names: tuple[str, ...], a: Tensor, b: Tensor) -> tuple[Finding | None, bool]:
+    """Return a finding where poison was left, and whether the two differ at all."""
+    with torch.no_grad():
+        left, right = bits(a), bits(b)
+        count = total = 0
+        differs = False
+        at = -1
+        for x, y in zip(left, right, strict=False):
+            if x.shape != y.shape:
+                return None, True
+            differs = differs or not torch.equal(x, y)
+            width = x.element_size()
+            poisons = (FIRST, SECOND) if a.dtype is not torch.bool else (1, 0)
+            marks = [
+                int.from_bytes(bytes([p] * width), "little", signed=width > 1) for p in poisons
+            ]
+            left_over = x.eq(marks[0]) & y.eq(marks[1])
+            if bool(left_over.any()) and at < 0:
+                at = total + int(left_over.nonzero()[0])
+            count += int(left_over.sum())
+            total += x.numel()
+    if not count:
+        return None, differs
+    every = count == total
+    found = describe(a) if every else f"{count:,} of {plural(total, 'value')}, from number {at}"
+    return (
+        Finding(
+            names,
+            "never initialised",
+            found=found,
+            why="it holds what the memory held before",
+            hint="write it where it is made: nn.init.*, reset_parameters(), or torch.zeros",
+        ),
+        True,
+    )
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    with torch.no_grad():
+        return all(
+            x.shape == y.shape and torch.equal(x, y) for x, y in zip(bits(a), bits(b), strict=True)
+        )

@@ -1,0 +1,208 @@
+"""Was this sample drawn from that distribution? Tests with a p-value that holds.
+
+Values become normal scores ``z`` (for a normal, ``(x - mean) / std``; for a truncated one
+``ndtri(F(x))``), so that three exact tests serve all sizes from one value up:
+
+* mean: ``sum(z) / sqrt(n)`` is standard normal;
+* spread: ``sum(z**2)`` is chi-square with ``n`` degrees of freedom;
+* extremes: ``P(max|z| > m) = 1 - (1 - 2 Q(m))**n``.
+
+The shape is tested by Kolmogorov's distance with the bound of Dvoretzky, Kiefer, Wolfowitz and
+Massart, ``P(D > d) <= 2 exp(-2 n d**2)``, which holds for every ``n``. A uniform sample is
+tested by its support, by its smallest and largest value (``P(max U <= u) = u**n``), and by D.
+
+A dtype rounds what was drawn. The distance is therefore taken at the borders between stored
+values, where rounding to nearest changes nothing, and means and spreads get the slack that
+coarse random bits (torch draws bfloat16 uniforms from 8 bits) and rounding can cause.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..init import Normal, TruncNormal, Uniform
+
+#: Values looked at for the shape: a distance of 0.003 is plain among a million.
+SHAPE_SAMPLE = 1 << 20
+CHUNK = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One test: what it looked at, its p-value (0 where no sample could look so), and words."""
+
+    what: str
+    p: float
+    text: str
+
+
+def tests_for(distribution: Normal | TruncNormal | Uniform) -> int:
+    """How many tests a sample gets: the false-alarm rate is shared among them."""
+    return {Normal: 4, TruncNormal: 3, Uniform: 3}[type(distribution)]
+
+
+def sample_tests(flat: Tensor, distribution: Normal | TruncNormal | Uniform) -> list[Outcome]:
+    """Return the tests of one sample, a flat floating tensor of any dtype."""
+    eps = _coarseness(flat.dtype)
+    if isinstance(distribution, Uniform):
+        return _uniform(flat, distribution, eps)
+    return _normal(flat, distribution, eps)
+
+
+def _normal(flat: Tensor, of: Normal | TruncNormal, eps: float) -> list[Outcome]:
+    n = flat.numel()
+    total = squares = plain = plain_squares = 0.0
+    largest = 0.0
+    for start in range(0, n, CHUNK):
+        x = _double(flat[start : start + CHUNK])
+        if isinstance(of, TruncNormal):
+            outside = (x < of.a - _ulps(of.a, flat.dtype)) | (x > of.b + _ulps(of.b, flat.dtype))
+            if bool((outside | x.isnan()).any()):
+                worst = float(x[outside | x.isnan()][0])
+                return [Outcome("support", 0.0, f"{worst:.4g} lies outside [{of.a:g}, {of.b:g}]")]
+        elif not bool(x.isfinite().all()):
+            return [Outcome("support", 0.0, "NaN or infinity among the values")]
+        z = _scores(x, of)
+        total += float(z.sum())
+        squares += float((z * z).sum())
+        largest = max(largest, float(z.abs().max()))
+        plain += float(x.sum())
+        plain_squares += float(((x - of.mean) ** 2).sum())
+    std = math.sqrt(plain_squares / n)
+    # Rounding a value of size s moves it by at most s * eps / 2, and by half a subnormal step.
+    step = torch.finfo(flat.dtype).smallest_normal * torch.finfo(flat.dtype).eps / of.std
+    size = abs(of.mean) / of.std
+    mean_slack = eps + 0.5 * step
+    spread_slack = 4 * eps + (size * eps) ** 2 + step + step * step
+    shift = max(0.0, abs(total / n) - mean_slack)
+    tests = [
+        Outcome(
+            "mean",
+            math.erfc(shift * math.sqrt(n / 2)),
+            f"mean {plain / n:.4g}",
+        ),
+        Outcome("std", _chi_square(squares, n, spread_slack), f"std {std:.4g}"),
+        Outcome(
+            "shape", _kolmogorov(flat, lambda x: _cdf(x, of), eps / 2), "not the shape of the curve"
+        ),
+    ]
+    if isinstance(of, Normal):
+        reach = largest * (1 - eps)
+        p = -math.expm1(n * math.log1p(-min(math.erfc(reach / math.sqrt(2)), 1 - 1e-16)))
+        tests.append(Outcome("extremes", p, f"a value {largest:.3g} standard deviations away"))
+    return tests
+
+
+def _uniform(flat: Tensor, of: Uniform, eps: float) -> list[Outcome]:
+    n = flat.numel()
+    low, high = (float(_double(v)) for v in (flat.min(), flat.max()))
+    width = of.b - of.a
+    slack = _ulps(max(abs(of.a), abs(of.b)), flat.dtype)
+    bounds = f"[{of.a:.4g}, {of.b:.4g}]"
+    if not (low >= of.a - slack and high <= of.b + slack):
+        worst = low if not low >= of.a - slack else high
+        return [Outcome("support", 0.0, f"{worst:.4g} lies outside {bounds}")]
+    slack = slack / width + eps / 2
+    top = min(1.0, (high - of.a) / width + slack)
+    bottom = min(1.0, (of.b - low) / width + slack)
+    return [
+        Outcome("largest", top**n, f"no value above {high:.4g} in {bounds}"),
+        Outcome("smallest", bottom**n, f"no value below {low:.4g} in {bounds}"),
+        Outcome(
+            "shape",
+            _kolmogorov(flat, lambda x: ((x - of.a) / width).clamp(0, 1), eps / 2),
+            f"not even over {bounds}",
+        ),
+    ]
+
+
+def _chi_square(squares: float, n: int, slack: float) -> float:
+    """Two-sided p-value of a sum of n squared scores, its expectation off by ``slack`` at most."""
+    ratio = squares / n
+    low, high = ratio * (1 + slack), max(ratio / (1 + slack), 0.0)
+    if low < 1:
+        ratio, upper = low, False
+    elif high > 1:
+        ratio, upper = high, True
+    else:
+        return 1.0
+    if n <= 10_000:
+        a = torch.tensor(n / 2, dtype=torch.float64, device="cpu")
+        x = torch.tensor(ratio * n / 2, dtype=torch.float64, device="cpu")
+        side = torch.special.gammaincc(a, x) if upper else torch.special.gammainc(a, x)
+        return min(1.0, 2 * float(side))
+    # Wilson and Hilferty: the cube root is normal; at these n exact to a fraction of a percent
+    # of the p-values that matter, where the incomplete gamma function loses digits.
+    z = (ratio ** (1 / 3) - (1 - 2 / (9 * n))) / math.sqrt(2 / (9 * n))
+    return min(1.0, math.erfc((z if upper else -z) / math.sqrt(2)))
+
+
+def _kolmogorov(flat: Tensor, cdf: Callable[[Tensor], Tensor], slack: float) -> float:
+    """Bound the p-value of the largest distance between the sample's distribution and ``cdf``."""
+    if flat.numel() > SHAPE_SAMPLE:
+        flat = flat[:: -(-flat.numel() // SHAPE_SAMPLE)]
+    n = flat.numel()
+    values, counts = torch.unique(flat.cpu(), sorted=True, return_counts=True)
+    below = counts.cumsum(0).double() / n
+    stored = _double(values)
+    # Between a stored value and its neighbours lie the borders at which rounding decides.
+    upper = cdf((stored + _double(_neighbour(values, up=True))) / 2)
+    lower = cdf((stored + _double(_neighbour(values, up=False))) / 2)
+    before = torch.cat([below.new_zeros(1), below[:-1]])
+    distance = max(float((below - upper).abs().max()), float((before - lower).abs().max()))
+    d = max(0.0, distance - slack)
+    return min(1.0, 2 * math.exp(-2 * n * d * d))
+
+
+def _neighbour(values: Tensor, *, up: bool) -> Tensor:
+    """The next stored value above or below, in float64 (one step further at zero is enough)."""
+    stored = _double(values)
+    info = torch.finfo(values.dtype)
+    # frexp gives |x| = m * 2**e with m in [0.5, 1): the spacing there is eps * 2**(e - 1).
+    _, exponent = torch.frexp(stored)
+    smallest = info.smallest_normal * info.eps
+    spacing = torch.ldexp(torch.full_like(stored, info.eps), exponent - 1).clamp(min=smallest)
+    return stored + spacing if up else stored - spacing
+
+
+def _scores(x: Tensor, of: Normal | TruncNormal) -> Tensor:
+    z: Tensor = (x - of.mean) / of.std
+    if isinstance(of, Normal):
+        return z
+    tiny = 1e-12
+    scores: Tensor = torch.special.ndtri(_cdf(x, of).clamp(tiny, 1 - tiny))
+    return scores
+
+
+def _cdf(x: Tensor, of: Normal | TruncNormal) -> Tensor:
+    below: Tensor = torch.special.ndtr((x - of.mean) / of.std)
+    if isinstance(of, Normal):
+        return below
+    low = 0.5 * math.erfc(-(of.a - of.mean) / of.std / math.sqrt(2))
+    high = 0.5 * math.erfc(-(of.b - of.mean) / of.std / math.sqrt(2))
+    return ((below - low) / (high - low)).clamp(0, 1)
+
+
+def _coarseness(dtype: torch.dtype) -> float:
+    """How coarse the numbers are that torch draws for a dtype, relative to the distribution."""
+    if torch.finfo(dtype).bits >= 32:
+        return 0.0
+    if torch.finfo(dtype).bits == 16:
+        return torch.finfo(dtype).eps
+    return torch.finfo(torch.bfloat16).eps  # float8 is only ever cast to
+
+
+def _ulps(size: float, dtype: torch.dtype) -> float:
+    """Four steps of a dtype at this size: what scaling into an interval may round."""
+    info = torch.finfo(dtype)
+    return 4 * max(abs(size) * info.eps, info.smallest_normal * info.eps)
+
+
+def _double(values: Tensor) -> Tensor:
+    values = values.detach().cpu()
+    return (values.float() if values.element_size() == 1 else values).double()

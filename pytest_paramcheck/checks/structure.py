@@ -1,0 +1,228 @@
+"""Dtypes, devices, counts and materialisation: what a model's tensors are, not what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from ..findings import Finding, ParamCheckUsageError
+from ..parameters.content import no_values
+from ..parameters.hidden import Hidden
+from ..parameters.identity import shared_memory
+from ..parameters.inventory import Entry, Inventory
+from ..wording import fold, plural, shorten
+
+V = TypeVar("V")
+#: Names, tensor, and the hidden place it was found in (None: it is registered).
+Item = tuple[tuple[str, ...], Tensor, Hidden | None]
+
+
+def casts(tensor: Tensor) -> bool:
+    """Whether ``.to(dtype)`` casts it: floating and complex, not integer, bool or quantized."""
+    return tensor.dtype.is_floating_point or tensor.dtype.is_complex
+
+
+def wrong_dtypes(items: Iterable[tuple[Item, torch.dtype]]) -> list[Finding]:
+    """Find the tensors of another dtype than the one expected."""
+    return [
+        _left(names, hidden, "wrong dtype", _dtype(expected), _dtype(tensor.dtype))
+        for (names, tensor, hidden), expected in items
+        if tensor.dtype != expected
+    ]
+
+
+def wrong_devices(items: Iterable[tuple[Item, torch.device]]) -> list[Finding]:
+    """Find the tensors on another device; one without an index stands for all of its type."""
+    return [
+        _left(names, hidden, "wrong device", str(expected), str(tensor.device))
+        for (names, tensor, hidden), expected in items
+        if not on_device(tensor, expected)
+    ]
+
+
+def on_device(tensor: Tensor, expected: torch.device) -> bool:
+    """Whether a tensor is on a device; ``cuda`` without an index is any cuda device."""
+    device = tensor.device
+    return device.type == expected.type and expected.index in (None, device.index)
+
+
+def _left(
+    names: tuple[str, ...], hidden: Hidden | None, problem: str, expected: str, found: str
+) -> Finding:
+    if hidden is None:
+        return Finding(names, problem, expected=expected, found=found)
+    if hidden.module:
+        why = f"its {hidden.module} is not registered: .to() leaves it behind"
+        hint = "assert_registered(model) says how to register what .to() leaves behind"
+    else:
+        where = "a plain attribute" if hidden.holder == "attribute" else f"a {hidden.holder}"
+        why = f"in {where}: .to() leaves it behind"
+        hint = f"self.register_buffer({hidden.attribute!r}, ...), persistent=False if not saved"
+        if hidden.kind == "parameter" or hidden.holder != "attribute":
+            hint = "assert_registered(model, tensors=True) says how to register it"
+    return Finding(names, problem, expected=expected, found=found, why=why, hint=hint)
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def not_materialized(items: Iterable[Item]) -> list[Finding]:
+    """Find what is lazy, on meta or fake."""
+    findings = []
+    for names, tensor, hidden in items:
+        reason = no_values(tensor)
+        if not reason:
+            continue
+        if is_lazy(tensor):
+            hint = "run one forward pass: it gives lazy parameters their shape and values"
+            reason = "lazy"
+        elif hidden is not None:
+            hint = "to_empty() and .to() do not see plain attributes: register_buffer it"
+            reason = f"{reason}; in a plain attribute that to_empty() does not see"
+        else:
+            hint = "model.to_empty(device=...), then initialise or load every parameter"
+        findings.append(Finding(names, "not materialized", found=reason, hint=hint))
+    return findings
+
+
+def param_counts(inventory: Inventory, total: int | None, trainable: int | None) -> list[Finding]:
+    """Find a wrong number of elements, in all parameters or in the trainable ones.
+
+    A tied parameter counts once. In a mapping, where torch made a new object for each name,
+    tensors on exactly the same memory count once.
+    """
+    lazy = [e for e in inventory.parameters if e.tensor is not None and is_lazy(e.tensor)]
+    if lazy:
+        return [
+            Finding(
+                tuple(entry.names),
+                "number of elements not known",
+                found="lazy: no shape yet",
+                hint="run one forward pass first: it gives lazy parameters their shape",
+            )
+            for entry in lazy
+        ]
+    counted = _once(inventory)
+    findings = []
+    for what, expected, entries in (
+        ("total", total, counted),
+        ("trainable", trainable, [entry for entry in counted if entry.trainable]),
+    ):
+        if expected is None:
+            continue
+        found = sum(_numel(entry) for entry in entries)
+        if found == expected:
+            continue
+        more = "more" if found > expected else "fewer"
+        findings.append(
+            Finding(
+                (),
+                f"wrong number of {'' if what == 'total' else 'trainable '}parameters",
+                expected=f"{expected:,}",
+                found=f"{found:,}",
+                why=f"{abs(found - expected):,} {more}",
+                hint=_difference(inventory, entries, found - expected, what),
+                rows=tuple(largest(entries)),
+            )
+        )
+    return findings
+
+
+def _once(inventory: Inventory) -> list[Entry]:
+    entries = [entry for entry in inventory.parameters if entry.tensor is not None]
+    if inventory.root is not None:
+        return entries
+    shared = shared_memory([entry.tensor for entry in entries if entry.tensor is not None])
+    again = {
+        index
+        for group, exact in zip(shared.groups, shared.exact, strict=True)
+        if exact
+        for index in group[1:]
+    }
+    return [entry for index, entry in enumerate(entries) if index not in again]
+
+
+def _numel(entry: Entry) -> int:
+    return 0 if entry.tensor is None else entry.tensor.numel()
+
+
+def largest(entries: Sequence[Entry], at_most: int = 8) -> list[tuple[str, str]]:
+    """Return the modules that own the most elements, repeated layers folded, largest first."""
+    owners: dict[str, int] = {}
+    for entry in entries:
+        owner = entry.name.rpartition(".")[0]
+        owners[owner] = owners.get(owner, 0) + _numel(entry)
+    folded = sorted(fold(owners.items()), key=lambda row: -row[1] * row[2])
+    rows = []
+    for name, each, count in folded[:at_most]:
+        text = f"{each:,}" if count == 1 else f"{count} x {each:,} = {count * each:,}"
+        rows.append((name or "(its own)", text))
+    if left := folded[at_most:]:
+        modules = sum(count for _, _, count in left)
+        elements = sum(each * count for _, each, count in left)
+        rows.append((plural(modules, "other module"), f"{elements:,}"))
+    return rows
+
+
+def _difference(inventory: Inventory, entries: Sequence[Entry], difference: int, what: str) -> str:
+    """Say what explains a difference exactly, where something does."""
+    tied = [entry for entry in entries if len(entry.names) > 1]
+    for entry in tied:
+        if -difference == _numel(entry) * (len(entry.names) - 1):
+            return f"{' = '.join(entry.names)} is one parameter and counts once"
+    if tied and -difference == sum(_numel(entry) * (len(entry.names) - 1) for entry in tied):
+        return "tied parameters count once"
+    buffers = [e for e in inventory.buffers if e.tensor is not None and not is_lazy(e.tensor)]
+    if buffers and -difference == sum(_numel(entry) for entry in buffers):
+        return "buffers are not counted"
+    if what == "trainable":
+        frozen = sum(_numel(e) for e in inventory.parameters if not e.trainable)
+        if frozen and -difference == frozen:
+            return "the frozen parameters make the difference"
+    return ""
+
+
+def check_count(value: object, name: str) -> None:
+    """Raise :class:`ParamCheckUsageError` for what is no number of elements."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ParamCheckUsageError(f"{name}={value!r} is no number of elements: pass an int")
+
+
+def expected_dtype(value: object, of: str = "dtype") -> torch.dtype:
+    """Return a dtype, or raise :class:`ParamCheckUsageError` for what is none."""
+    if isinstance(value, torch.dtype):
+        return value
+    known = isinstance(value, str) and getattr(torch, value.removeprefix("torch."), None)
+    hint = f": did you mean torch.{str(value).removeprefix('torch.')}?" if (
+        isinstance(known, torch.dtype)
+    ) else ", like torch.float32"  # fmt: skip
+    raise ParamCheckUsageError(f"{of}: expected a torch.dtype, not {value!r}{hint}")
+
+
+def expected_device(value: object, of: str = "device") -> torch.device:
+    """Return a device, or raise :class:`ParamCheckUsageError` for what names none."""
+    if isinstance(value, torch.device):
+        return value
+    if isinstance(value, str):
+        try:
+            return torch.device(value)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ParamCheckUsageError(f"{of}: {value!r} is no device: {reason}") from None
+    raise ParamCheckUsageError(
+        f"{of}: expected a device like 'cuda' or torch.device('cpu'), not {value!r}"
+    )
+
+
+def only_integers(pattern: str, names: Sequence[str]) -> str:
+    """Return the error for a pattern whose entries a floating dtype does not apply to."""
+    return (
+        f"pattern {pattern} reaches only integer, bool or quantized entries "
+        f"({shorten(names, 3)}), which no cast to a floating dtype changes: "
+        f"a pattern that is the very name holds them to it"
+    )
