@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from torch.nn.parameter import is_lazy
 
 from .checks.gradients import GradState, grad_state
+from .findings import ParamCheckUsageError
 from .parameters.describe import dtype_text, shape_text
 from .parameters.inventory import Entry, Inventory, Subject, take_inventory
 from .parameters.select import Pattern, select
 from .wording import fold, fold_names, plural, shorten
 
 WIDTH = 80
-#: A name wider than this gets a line of its own.
-NAME_WIDTH = 36
+#: The least room for names; one that is wider than there is room gets a line of its own.
+NAME_WIDTH = 20
 TIE_GROUPS = 12
 
 
@@ -39,6 +40,8 @@ def param_table(model: Subject, *patterns: Pattern) -> str:
     """
     inventory = take_inventory(model)
     entries = [entry for entry in select(inventory, patterns) if entry.tensor is not None]
+    if not entries:
+        raise ParamCheckUsageError(f"{inventory.title} holds None only: there is nothing to show")
     columns = _columns(entries)
     rows = fold((entry.name, cells) for entry, cells in zip(entries, columns, strict=True))
     heads = ["name", "shape", "dtype", "device", "elements", "state", "grad"]
@@ -127,8 +130,9 @@ def _headline(
 
 def _layout(table: Sequence[Sequence[str]], hidden: set[int]) -> list[str]:
     keep = [column for column in range(1, 7) if column not in hidden]
-    width = max(len(row[0]) for row in table if len(row[0]) <= NAME_WIDTH)
     widths = {column: max(len(row[column]) for row in table) for column in keep}
+    room = max(NAME_WIDTH, WIDTH - sum(size + 2 for size in widths.values()))
+    width = max(len(row[0]) for row in table if len(row[0]) <= room)
     lines = []
     for row in table:
         cells = [

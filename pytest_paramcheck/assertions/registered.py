@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,4 +99,6 @@ def _without(findings: list[Finding], allow: Sequence[str]) -> list[Finding]:
 
 def _named(path: str, pattern: str) -> bool:
     below = path.startswith((f"{pattern}.", f"{pattern}["))
-    return path == pattern or below or fnmatch.fnmatchcase(path, pattern)
+    # Only * is a wildcard: [0] is an index in these paths.
+    glob = ".*".join(re.escape(part) for part in pattern.split("*"))
+    return path == pattern or below or re.fullmatch(glob, path) is not None

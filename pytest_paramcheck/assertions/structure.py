@@ -65,6 +65,8 @@ def assert_shapes(
             f"{expected!r}; assert_shapes(tensor, shape) takes a single shape"
         )
     inventory = take_inventory(subject)
+    if not expected:
+        raise ParamCheckUsageError("an empty mapping expects nothing: there is nothing to check")
     decided = decide(inventory, expected)
     specs = {
         pattern: shape_checks.check_spec(spec, repr(pattern)) for pattern, spec in expected.items()
@@ -74,6 +76,11 @@ def assert_shapes(
         for entry, (pattern, _) in decided.items()
         if entry.tensor is not None
     )
+    findings += [
+        Finding(tuple(entry.names), "no tensor", shape_checks.spec_text(specs[pattern]), "None")
+        for entry, (pattern, _) in decided.items()
+        if entry.tensor is None
+    ]
     if not partial:
         findings += [
             Finding(

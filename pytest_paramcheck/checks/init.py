@@ -211,9 +211,9 @@ def _random(inventory: Inventory, item: _Drawn, share: float) -> Finding | None:
 
 
 def _probability(wrong: Sequence[Outcome]) -> str:
-    p = min(outcome.p for outcome in wrong)
-    if p == 0:
+    if any(outcome.what == "support" for outcome in wrong):
         return "impossible"
+    p = min(outcome.p for outcome in wrong)
     return "probability below 1e-12" if p < 1e-12 else f"probability {p:.1g}"
 
 

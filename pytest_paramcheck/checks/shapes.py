@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from ..findings import Finding, ParamCheckUsageError
 from ..parameters.describe import describe
+from ..wording import plural
 
 Dim: TypeAlias = int | str | EllipsisType | None
 ShapeSpec: TypeAlias = Sequence[Dim]
@@ -127,7 +128,7 @@ def _mismatch(
     if pairs is None:
         wanted = len(spec) - 1 if Ellipsis in spec else len(spec)
         least = "at least " if Ellipsis in spec else ""
-        return f"{len(shape)} dimensions, not {least}{wanted}"
+        return f"{plural(len(shape), 'dimension')}, not {least}{wanted}"
     wrong = []
     for position, size, dim in pairs:
         if isinstance(dim, int) and size != dim:

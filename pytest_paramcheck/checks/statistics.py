@@ -67,7 +67,7 @@ def _normal(flat: Tensor, of: Normal | TruncNormal, eps: float) -> list[Outcome]
                 return [Outcome("support", 0.0, f"{worst:.4g} lies outside [{of.a:g}, {of.b:g}]")]
         elif not bool(x.isfinite().all()):
             return [Outcome("support", 0.0, "NaN or infinity among the values")]
-        z = _scores(x, of)
+        z = _scores(x, of, flat.dtype)
         total += float(z.sum())
         squares += float((z * z).sum())
         largest = max(largest, float(z.abs().max()))
@@ -100,7 +100,7 @@ def _normal(flat: Tensor, of: Normal | TruncNormal, eps: float) -> list[Outcome]
 
 def _uniform(flat: Tensor, of: Uniform, eps: float) -> list[Outcome]:
     n = flat.numel()
-    low, high = (float(_double(v)) for v in (flat.min(), flat.max()))
+    low, high = _extent(flat)
     width = of.b - of.a
     slack = _ulps(max(abs(of.a), abs(of.b)), flat.dtype)
     bounds = f"[{of.a:.4g}, {of.b:.4g}]"
@@ -119,6 +119,12 @@ def _uniform(flat: Tensor, of: Uniform, eps: float) -> list[Outcome]:
             f"not even over {bounds}",
         ),
     ]
+
+
+def _extent(flat: Tensor) -> tuple[float, float]:
+    if flat.element_size() == 1:
+        flat = flat.float()  # min and max are not there for float8
+    return float(flat.min()), float(flat.max())
 
 
 def _chi_square(squares: float, n: int, slack: float) -> float:
@@ -147,35 +153,42 @@ def _kolmogorov(flat: Tensor, cdf: Callable[[Tensor], Tensor], slack: float) -> 
     if flat.numel() > SHAPE_SAMPLE:
         flat = flat[:: -(-flat.numel() // SHAPE_SAMPLE)]
     n = flat.numel()
-    values, counts = torch.unique(flat.cpu(), sorted=True, return_counts=True)
+    stored, counts = torch.unique(_double(flat), sorted=True, return_counts=True)
     below = counts.cumsum(0).double() / n
-    stored = _double(values)
     # Between a stored value and its neighbours lie the borders at which rounding decides.
-    upper = cdf((stored + _double(_neighbour(values, up=True))) / 2)
-    lower = cdf((stored + _double(_neighbour(values, up=False))) / 2)
+    upper = cdf(_border(stored, flat.dtype, up=True))
+    lower = cdf(_border(stored, flat.dtype, up=False))
     before = torch.cat([below.new_zeros(1), below[:-1]])
     distance = max(float((below - upper).abs().max()), float((before - lower).abs().max()))
     d = max(0.0, distance - slack)
     return min(1.0, 2 * math.exp(-2 * n * d * d))
 
 
-def _neighbour(values: Tensor, *, up: bool) -> Tensor:
-    """The next stored value above or below, in float64 (one step further at zero is enough)."""
-    stored = _double(values)
-    info = torch.finfo(values.dtype)
-    # frexp gives |x| = m * 2**e with m in [0.5, 1): the spacing there is eps * 2**(e - 1).
-    _, exponent = torch.frexp(stored)
+def _border(stored: Tensor, dtype: torch.dtype, *, up: bool) -> Tensor:
+    """Half way to the next value above or below that the dtype can store."""
+    info = torch.finfo(dtype)
     smallest = info.smallest_normal * info.eps
-    spacing = torch.ldexp(torch.full_like(stored, info.eps), exponent - 1).clamp(min=smallest)
-    return stored + spacing if up else stored - spacing
+    # frexp gives |x| = m * 2**e with m in [0.5, 1): the spacing away from zero is
+    # eps * 2**(e - 1), and towards zero half of that where m is 0.5, a power of two.
+    mantissa, exponent = torch.frexp(stored)
+    spacing = torch.ldexp(torch.full_like(stored, info.eps), exponent - 1)
+    inward = (stored < 0) if up else (stored > 0)
+    spacing = torch.where(inward & (mantissa.abs() == 0.5), spacing / 2, spacing)
+    spacing = torch.where(stored == 0, torch.zeros_like(spacing), spacing).clamp(min=smallest)
+    return stored + spacing / 2 if up else stored - spacing / 2
 
 
-def _scores(x: Tensor, of: Normal | TruncNormal) -> Tensor:
+def _scores(x: Tensor, of: Normal | TruncNormal, dtype: torch.dtype) -> Tensor:
     z: Tensor = (x - of.mean) / of.std
     if isinstance(of, Normal):
         return z
-    tiny = 1e-12
-    scores: Tensor = torch.special.ndtri(_cdf(x, of).clamp(tiny, 1 - tiny))
+    # What was rounded onto a bound came from half a step inside it, not from infinity.
+    half = 0.5 * torch.finfo(dtype).eps
+    ends = torch.tensor([of.a, of.b], dtype=torch.float64, device="cpu")
+    inside = torch.stack([ends[0] + half * ends[0].abs(), ends[1] - half * ends[1].abs()])
+    low, high = _cdf(inside, of).tolist()
+    low, high = max(low / 2, 1e-12), min((1 + high) / 2, 1 - 1e-12)
+    scores: Tensor = torch.special.ndtri(_cdf(x, of).clamp(low, high))
     return scores
 
 

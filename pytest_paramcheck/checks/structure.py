@@ -122,10 +122,8 @@ def param_counts(inventory: Inventory, total: int | None, trainable: int | None)
         findings.append(
             Finding(
                 (),
-                f"wrong number of {'' if what == 'total' else 'trainable '}parameters",
-                expected=f"{expected:,}",
-                found=f"{found:,}",
-                why=f"{abs(found - expected):,} {more}",
+                f"{found:,} {'' if what == 'total' else 'trainable '}parameters, not {expected:,}",
+                why=f"{abs(found - expected):,} {more} than expected",
                 hint=_difference(inventory, entries, found - expected, what),
                 rows=tuple(largest(entries)),
             )

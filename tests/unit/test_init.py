@@ -1,0 +1,267 @@
+"""``assert_init``: right draws pass at every size and dtype, wrong ones are named."""
+
+# ruff: noqa: E501  (whole messages, as they are printed)
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_init, init
+from pytest_paramcheck.checks.init import wrong_init
+from pytest_paramcheck.checks.statistics import sample_tests, tests_for
+from pytest_paramcheck.parameters.inventory import take_inventory
+
+DRAWS: list[tuple[init.Distribution, Callable[[Tensor], Tensor]]] = [
+    (init.normal(0.5, 0.02), lambda t: nn.init.normal_(t, 0.5, 0.02)),
+    (init.uniform(-0.3, 0.1), lambda t: nn.init.uniform_(t, -0.3, 0.1)),
+    (init.trunc_normal(0, 0.5, -1, 1), lambda t: nn.init.trunc_normal_(t, 0, 0.5, -1, 1)),
+    (init.xavier_uniform(2), lambda t: nn.init.xavier_uniform_(t, 2)),
+    (init.xavier_normal(), nn.init.xavier_normal_),
+    (init.kaiming_uniform(math.sqrt(5)), lambda t: nn.init.kaiming_uniform_(t, math.sqrt(5))),
+    (init.kaiming_normal(mode="fan_out", nonlinearity="relu"),
+     lambda t: nn.init.kaiming_normal_(t, mode="fan_out", nonlinearity="relu")),
+    (init.zeros(), nn.init.zeros_),
+    (init.ones(), nn.init.ones_),
+    (init.constant(0.1), lambda t: nn.init.constant_(t, 0.1)),
+]  # fmt: skip
+ids = [distribution.describe() for distribution, _ in DRAWS]
+
+
+def said(model: Any, expected: Any) -> str:
+    with pytest.raises(ParamCheckError) as caught:
+        assert_init(model, expected)
+    return str(caught.value)
+
+
+def usage(model: Any, expected: Any) -> str:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_init(model, expected)
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (40, 30, 3), (512, 1000)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(("distribution", "draw"), DRAWS, ids=ids)
+def test_what_torch_draws_passes(
+    distribution: init.Distribution, draw: Any, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    assert_init({"w": draw(torch.zeros(shape, dtype=dtype))}, {"w": distribution})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_what_was_cast_afterwards_passes(dtype: torch.dtype) -> None:
+    assert_init({"w": torch.randn(1 << 17).mul(0.5).to(dtype)}, {"w": init.normal(0, 0.5)})
+    assert_init({"w": torch.randn(1 << 17).mul(0.02).to(dtype)}, {"w": init.normal(0, 0.02)})
+    assert_init({"w": torch.rand(1 << 17).to(dtype)}, {"w": init.uniform()})
+    assert_init({"w": torch.full((3,), 0.1).to(dtype)}, {"w": init.constant(0.1)})
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (6, 3, 2, 2)], ids=str)
+def test_orthogonal(shape: tuple[int, ...]) -> None:
+    weight = nn.init.orthogonal_(torch.empty(shape), gain=2)
+    assert_init({"w": weight}, {"w": init.orthogonal(2)})
+    assert_init({"w": weight.bfloat16()}, {"w": init.orthogonal(2)})
+    assert said({"w": weight}, {"w": init.orthogonal()}).startswith("wrong initial values: w (dict)")
+    weight[0].neg_()[0] += 0.1
+    assert "products off by" in said({"w": weight}, {"w": init.orthogonal(2)})
+
+
+def test_complex_normal() -> None:
+    weight = nn.init.normal_(torch.empty(4000, dtype=torch.complex64), 0, 0.1)
+    assert_init({"w": weight}, {"w": init.normal(0, 0.1)})
+    assert "std" in said({"w": weight * 1.3}, {"w": init.normal(0, 0.1)})
+
+
+def test_a_layer_that_was_forgotten() -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Embedding(10, 64))
+    nn.init.normal_(model[0].weight, 0, 0.02)
+    expected = {"*.weight": init.normal(0, 0.02), "*.bias": init.zeros()}
+    assert said(model, expected) == dedent("""\
+        wrong initial values: {0,1}.bias, {1,2}.weight (Sequential)
+
+          0.bias    expected constant(0), found 64 of 64 values off, first 0.09093 at [0]
+          1.weight  expected normal(0, 0.02), found std 0.07193, not the shape of the curve over 4,096 values: probability below 1e-12
+          1.bias    expected constant(0), found 64 of 64 values off, first -0.1024 at [0]
+          2.weight  expected normal(0, 0.02), found mean -0.02318, std 1.032, not the shape of the curve, a value 171 standard deviations away over 640 values: probability below 1e-12
+
+          hint: these look like the values nn.Linear starts from: your initialisation did not run
+          hint: these look like the values nn.Embedding starts from: your initialisation did not run""")
+
+
+@pytest.mark.parametrize(
+    ("made", "declared", "text"),
+    [
+        (lambda: torch.randn(20_000) * 1.1, init.normal(), "std 1.096"),
+        (lambda: torch.randn(20_000) + 0.1, init.normal(), "mean 0.1"),
+        (lambda: (torch.rand(20_000) - 0.5) * math.sqrt(12), init.normal(), "not the shape of the curve"),
+        (lambda: torch.cat([torch.randn(20_000), torch.tensor([9.0])]), init.normal(), "a value 9 standard deviations away"),
+        (lambda: torch.tensor([NAN]), init.normal(), "NaN or infinity among the values"),
+        (lambda: torch.rand(400) * 0.9, init.uniform(), "no value above"),
+        (lambda: torch.rand(400) * 1.1, init.uniform(), "lies outside [0, 1]"),
+        (lambda: torch.rand(5000) ** 1.2, init.uniform(), "not even over [0, 1]"),
+        (lambda: torch.randn(20_000), init.trunc_normal(), "lies outside [-2, 2]"),
+        (lambda: torch.randn(20_000).clamp(-2, 2), init.trunc_normal(), "std"),
+        (lambda: torch.tensor([30.0]), init.normal(), "a value 30 standard deviations away"),
+        (lambda: torch.zeros(100), init.normal(), "std 0"),
+        (lambda: torch.zeros(1000, dtype=torch.bfloat16), init.normal(0, 0.02), "std 0"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_wrong_is_named(made: Callable[[], Tensor], declared: Any, text: str) -> None:
+    assert text in said({"w": made()}, {"w": declared})
+
+
+NAN = float("nan")
+
+
+def test_constants_are_compared_in_the_dtype() -> None:
+    tensors = {"w": torch.tensor([[0.1, 0.1], [0.1, 0.2]])}
+    assert said(tensors, {"w": init.constant(0.1)}) == dedent("""\
+        wrong initial values: w (dict)
+
+          w  expected constant(0.1), found 1 of 4 values off, first 0.2 at [1, 1]""")
+    assert_init({"n": torch.zeros(3, dtype=torch.int64)}, {"n": init.zeros()})
+
+
+def test_the_padding_row_is_judged_apart() -> None:
+    model = nn.Embedding(50, 8, padding_idx=3)
+    assert_init(model, {"weight": init.normal()})
+    nn.init.normal_(model.weight)
+    assert said(model, {"weight": init.normal()}) == dedent("""\
+        padding row is not zero: weight (Embedding)
+
+          weight  row 3 (padding_idx): it gets no gradient, so it stays what it is
+
+          hint: after the initialisation: weight[3].zero_() under no_grad""")
+
+
+def test_layers_that_start_identical() -> None:
+    layer = nn.Linear(8, 8)
+    model = nn.Sequential(*[copy.deepcopy(layer) for _ in range(3)], nn.Linear(8, 8))
+    bound = 8**-0.5
+    assert said(model, {"*": init.uniform(-bound, bound)}) == dedent("""\
+        identical initial values: {0..2}.weight, {0..2}.bias (Sequential)
+
+          {0..2}.weight  uniform(-0.353553, 0.353553)
+          they hold the same values bit for bit, in memory of their own
+
+          {0..2}.bias  uniform(-0.353553, 0.353553)
+          they hold the same values bit for bit, in memory of their own
+
+          hint: draw each by itself: a layer copied with deepcopy is initialised again""")
+    shared = nn.Sequential(layer, layer)  # one layer under two names is no copy
+    assert_init(shared, {"*": init.uniform(-bound, bound)})
+    assert_init(nn.Sequential(nn.LayerNorm(3), nn.LayerNorm(3)), {"*.weight": init.ones()})
+
+
+@pytest.mark.parametrize(
+    ("subject", "expected", "message"),
+    [
+        ({"w": torch.ones(1)}, {}, 'assert_init takes {pattern: distribution}, with one pattern at least: {"*.weight": init.normal(0, 0.02)}'),
+        ({"w": torch.ones(1)}, {"w": 3}, "'w': 3 is no distribution of pytest_paramcheck.init, like init.normal(0, 0.02)"),
+        ({"w": torch.ones(3)}, {"w": init.xavier_normal()}, "xavier_normal(gain=1) needs a fan, and shape (3,) has none: a bias takes zeros() or uniform(a, b)"),
+        ({"w": torch.ones(3)}, {"w": init.orthogonal()}, "orthogonal(gain=1) needs two dimensions or more, not shape (3,)"),
+        ({"w": torch.ones(3, device="meta")}, {"w": init.ones()}, "w: on meta, where tensors have no values; its values cannot be checked"),
+        ({"w": torch.ones(0)}, {"w": init.ones()}, "all parameters selected in dict are empty: there is nothing to check"),
+        ({"w": torch.ones(3, dtype=torch.int64)}, {"w": init.normal()}, "w is int64: normal(0, 1) is for floating dtypes"),
+    ],
+)  # fmt: skip
+def test_wrong_calls(subject: Any, expected: Any, message: str) -> None:
+    assert usage(subject, expected) == message
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: init.normal(0, 0), "normal(0, 0): std must be greater than 0"),
+        (lambda: init.uniform(1, 1), "uniform(1, 1): a must be less than b"),
+        (lambda: init.normal(NAN, 1), "normal(nan, 1): its parameters must be finite"),
+        (lambda: init.kaiming_normal(mode="fan"), "kaiming_normal(a=0, mode='fan', 'leaky_relu'): mode is 'fan_in' or 'fan_out', not 'fan'"),
+        (lambda: init.kaiming_normal(nonlinearity="x"), "kaiming_normal(a=0, mode='fan_in', 'x'): Unsupported nonlinearity x"),
+    ],
+)  # fmt: skip
+def test_distributions_that_are_none(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        make()
+    assert str(caught.value) == message
+
+
+RATE = 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 5, 50, 3000])
+@pytest.mark.parametrize("kind", ["normal", "uniform", "trunc_normal", "bfloat16"])
+def test_calibration(kind: str, size: int) -> None:
+    """Stated against observed rate of false alarms, at a rate that can be observed.
+
+    Over 2000 seeds a true rate of 1e-2 alarms more than 37 times with probability 1e-4.
+    """
+    runs = 2000
+    alarms = 0
+    for seed in range(runs):
+        torch.manual_seed(seed)
+        drawn = {}
+        for name in "abc":
+            t = torch.empty(size, dtype=torch.bfloat16 if kind == "bfloat16" else torch.float32)
+            if kind == "uniform":
+                drawn[name] = t.uniform_(-0.1, 0.1)
+            elif kind == "trunc_normal":
+                drawn[name] = nn.init.trunc_normal_(t, 0, 0.5, -1, 0.7)
+            else:
+                drawn[name] = t.normal_(0, 0.02)
+        declared = {
+            "uniform": init.uniform(-0.1, 0.1),
+            "trunc_normal": init.trunc_normal(0, 0.5, -1, 0.7),
+        }.get(kind, init.normal(0, 0.02))
+        inventory = take_inventory(drawn)
+        alarms += bool(wrong_init(inventory, [(e, declared) for e in inventory.entries], RATE))
+    assert alarms <= 37
+    if kind == "normal":
+        assert alarms >= 2  # and it is no test that never alarms (4e-8 if the rate were 1e-2)
+
+
+@pytest.mark.slow
+def test_each_test_alone_is_calibrated() -> None:
+    """The p-values of the exact tests are uniform; the bound on the shape is conservative."""
+    runs = 4000
+    below = dict.fromkeys(("mean", "std", "shape", "extremes"), 0)
+    for seed in range(runs):
+        torch.manual_seed(seed)
+        for outcome in sample_tests(torch.randn(200), init.normal()):
+            below[outcome.what] += outcome.p < 0.05
+    for what in ("mean", "std", "extremes"):
+        assert 0.035 < below[what] / runs < 0.065, (what, below)  # 4 standard errors
+    assert below["shape"] / runs < 0.065
+    assert tests_for(init.normal()) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "factor", "dtype"),
+    [
+        (64 * 64, 1.1, torch.float32), (64 * 64, 0.9, torch.float32),
+        (768 * 768, 1.1, torch.bfloat16), (768 * 768, 0.9, torch.bfloat16),
+        (64 * 64, 1.1, torch.float16),
+    ],
+)  # fmt: skip
+def test_power_to_catch_a_std_off_by_a_tenth(size: int, factor: float, dtype: torch.dtype) -> None:
+    """At the real rate of 1e-6 and from a 64x64 weight up, each of 200 wrong draws is caught."""
+    inventory = None
+    for seed in range(200):
+        torch.manual_seed(seed)
+        inventory = take_inventory({"w": torch.empty(size, dtype=dtype).normal_(0, 0.02 * factor)})
+        assert wrong_init(inventory, [(inventory.entries[0], init.normal(0, 0.02))])

@@ -1,0 +1,330 @@
+"""``assert_registered``: what hides, where, and what is right to be where it is."""
+
+# ruff: noqa: E501  (whole messages, as they are printed)
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from dataclasses import dataclass
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_registered
+from pytest_paramcheck.parameters import hidden
+from pytest_paramcheck.parameters.hidden import hidden_tensors
+from pytest_paramcheck.parameters.inventory import take_inventory
+
+
+class Model(nn.Module):
+    def __init__(self, **kept: Any) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x)
+
+
+def said(*args: Any, **kwargs: Any) -> str:
+    with pytest.raises(ParamCheckError) as caught:
+        assert_registered(*args, **kwargs)
+    return str(caught.value)
+
+
+def paths(model: nn.Module) -> list[str]:
+    return [item.path for item in hidden_tensors(take_inventory(model)).tensors]
+
+
+def parameter(size: int = 1) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(size))
+
+
+@dataclass(slots=True, frozen=True)
+class Config:
+    weight: object
+
+
+def test_layers_in_a_list() -> None:
+    assert said(Model(layers=[nn.Linear(2, 2) for _ in range(3)])) == dedent("""\
+        not registered: layers[{0..2}].weight, layers[{0..2}].bias (Model)
+
+          layers[{0..2}].weight  Parameter 2x2 float32 cpu: Linear in a list
+          layers[{0..2}].bias    Parameter 2 float32 cpu: Linear in a list
+
+          hint: self.layers = nn.ModuleList(...)""")
+
+
+def test_every_place() -> None:
+    bias = parameter()
+    model = Model(
+        pool=(parameter(),),
+        queue=deque([parameter()]),
+        table={"head": nn.Linear(1, 1), 3: parameter()},
+        config=Config(parameter()),
+        plain=parameter(),
+        call=functools.partial(torch.add, parameter()),
+        closure=lambda x: x + bias,
+    )
+    model.head.register_forward_hook(functools.partial(lambda p, m, i, o: o + p, parameter()))
+    assert said(model) == dedent("""\
+        not registered: pool[0], queue[0], table['head'].weight, table['head'].bias and 6 more (Model)
+
+          pool[0]                               Parameter 1 float32 cpu: in a tuple
+          queue[0]                              Parameter 1 float32 cpu: in a deque
+          table['head'].weight                  Parameter 1x1 float32 cpu: Linear in a dict
+          table['head'].bias                    Parameter 1 float32 cpu: Linear in a dict
+          table[3]                              Parameter 1 float32 cpu: in a dict
+          config.weight                         Parameter 1 float32 cpu: in a Config object
+          plain                                 Parameter 1 float32 cpu: in a plain attribute
+          call.args[0]                          Parameter 1 float32 cpu: held by a functools.partial
+          closure.bias                          Parameter 1 float32 cpu: in a function's closure
+          head.<forward_hook <lambda>>.args[0]  Parameter 1 float32 cpu: held by a hook
+
+          hint: self.pool = nn.ParameterList(...)
+          hint: self.queue = nn.ParameterList(...)
+          hint: self.table = nn.ModuleDict(...)""")
+    assert paths(model) == [
+        "pool[0]",
+        "queue[0]",
+        "table['head'].weight",
+        "table['head'].bias",
+        "table[3]",
+        "config.weight",
+        "plain",
+        "call.args[0]",
+        "closure.bias",
+        "head.<forward_hook <lambda>>.args[0]",
+    ]
+
+
+def test_a_parameter_that_was_converted_after_it_was_wrapped() -> None:
+    lost = Model(scale=nn.Parameter(torch.ones(2, dtype=torch.float64)).to(torch.float32))
+    assert said(lost) == dedent("""\
+        not registered: scale (Model)
+
+          scale  Tensor 2 float32 cpu, computed by ToCopyBackward0: the parameter it was computed from is lost
+
+          hint: convert first, then wrap: nn.Parameter(x.to(...)), not nn.Parameter(x).to(...)""")
+
+
+def test_a_plain_tensor_that_requires_a_gradient() -> None:
+    assert said(Model(scale=torch.ones(2, requires_grad=True))) == dedent("""\
+        not registered: scale (Model)
+
+          scale  Tensor 2 float32 cpu that requires a gradient: in a plain attribute
+
+          hint: self.scale = nn.Parameter(...)""")
+
+
+def test_plain_tensors_where_they_are_asked_for() -> None:
+    model = Model(table=torch.ones(2), cache={"mask": torch.ones(3)})
+    assert_registered(model)
+    assert said(model, tensors=True) == dedent("""\
+        not registered: table, cache['mask'] (Model)
+
+          table          plain tensor, Tensor 2 float32 cpu: in a plain attribute
+          cache['mask']  plain tensor, Tensor 3 float32 cpu: in a dict
+
+          hint: self.register_buffer('table', ...)
+          hint: self.register_buffer('name', ...)""")
+
+
+def test_buffers_of_a_hidden_module() -> None:
+    assert said(Model(norms=[nn.BatchNorm1d(2, affine=False)])).splitlines()[2] == (
+        "  norms[0].running_mean         buffer, Tensor 2 float32 cpu: BatchNorm1d in a list"
+    )
+
+
+def test_a_parameter_on_the_class() -> None:
+    class Shared(nn.Module):
+        scale = nn.Parameter(torch.ones(1))
+
+    assert said(Shared()) == dedent("""\
+        not registered: scale (Shared)
+
+          scale  Parameter 1 float32 cpu: an attribute of the class Shared, shared by all its instances
+
+          hint: create it per instance, in __init__: self.scale = ...""")
+
+
+def test_second_references_are_fine() -> None:
+    model = Model(extra=[nn.ReLU(), nn.Dropout()])
+    model.again = [model.head, model.head.weight]
+    model.optimizer = torch.optim.Adam(model.parameters())
+    model.scheduler = torch.optim.lr_scheduler.StepLR(model.optimizer, 1)
+    model(torch.ones(1, 2)).sum().backward()
+    model.optimizer.step()
+    model.grads = {name: p.grad for name, p in model.named_parameters()}
+    model.cache = {model.head.weight: 1}
+    model.me = (model,)
+    model.activation = model(torch.ones(1, 2))
+    assert_registered(model)
+
+
+def test_what_torch_computes_anew_is_fine() -> None:
+    with pytest.warns(FutureWarning):
+        old = nn.utils.weight_norm(nn.Linear(2, 2))
+    new = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    pruned = prune.l1_unstructured(nn.Linear(2, 2), "weight", 1)
+    with torch.no_grad():
+        for module in (old, new, pruned):
+            module(torch.ones(1, 2))
+    assert_registered(nn.Sequential(old, new, pruned, nn.LSTM(2, 2)), tensors=True)
+
+
+def test_a_class_that_moves_its_own_tensors_is_trusted() -> None:
+    class Metric(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.total = torch.zeros(1)
+
+        def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
+            self.total = fn(self.total)
+            return super()._apply(fn, recurse)
+
+    assert_registered(nn.Sequential(nn.Linear(1, 1), Metric()), tensors=True)
+
+
+def test_no_code_of_the_user_runs() -> None:
+    class Hostile:
+        def __init__(self) -> None:
+            self.__dict__["held"] = parameter()
+
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError
+
+        def __hash__(self) -> int:
+            raise RuntimeError
+
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    hostile = object.__new__(Hostile)
+    dictionary = next(c for c in vars(Hostile).values() if type(c).__name__ == "getset_descriptor")
+    dictionary.__get__(hostile)["held"] = parameter()
+
+    class Listing(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            raise RuntimeError
+
+    assert paths(Model(hostile=hostile, listing=Listing([parameter()]))) == [
+        "hostile.held",
+        "listing[0]",
+    ]
+
+
+def test_cycles_end() -> None:
+    ring: list[Any] = [parameter()]
+    ring.append({"ring": ring})
+    assert paths(Model(ring=ring)) == ["ring[0]"]
+
+
+def test_a_huge_container_of_objects_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hidden, "LARGE", 3)
+    assert_registered(Model(numbers=[1, 2, 3, 4]))
+    assert said(Model(items=[object()] * 4)) == dedent("""\
+        not checked: items (Model)
+
+          items  a container of more than a million items, some of them objects
+
+          hint: keep tensors out of it, or name it in allow=""")
+
+
+class TestGraph:
+    def test_parameters_that_only_the_graph_knows(self) -> None:
+        elsewhere = {"scale": parameter(2)}
+
+        class Uses(Model):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                fresh = nn.Parameter(torch.ones(2))
+                return super().forward(x) * elsewhere["scale"] + fresh
+
+        x = torch.ones(1, 2)
+        assert (
+            said(Uses(), lambda model: model(x).sum())
+            == dedent("""\
+            not registered: <graph leaf 0>, <graph leaf 1> (Uses)
+
+              <graph leaf 0>  Parameter 2 float32 cpu, used by AddBackward0: made anew in each call: what it learns is thrown away
+              <graph leaf 1>  Parameter 2 float32 cpu, used by MulBackward0: it gets gradients, and no parameters() call sees it
+
+              hint: create it once, in __init__: self.weight = nn.Parameter(...)
+              hint: assign it to an attribute of the module that uses it: self.weight = nn.Parameter(...)""")
+        )
+
+    def test_activations_and_inputs_that_require_a_gradient_are_fine(self) -> None:
+        class Checkpoints(Model):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                hidden = self.head(x).detach().requires_grad_()
+                self.kept = hidden
+                return self.head(hidden + torch.ones(2).requires_grad_()) + x
+
+        x = torch.ones(1, 2, requires_grad=True)
+        model = Checkpoints()
+        assert_registered(model, lambda m: m(x).sum())
+        assert not hasattr(model, "kept")
+        assert model.head.weight.grad is None
+
+    def test_a_loss_without_a_graph(self) -> None:
+        assert (
+            said(Model().requires_grad_(False), lambda m: m(torch.ones(1, 2)).sum())
+            == dedent("""\
+            the loss has no graph (Model)
+
+                Tensor scalar float32 cpu: it was computed under no_grad, detached, or from frozen parameters only""")
+        )
+
+    def test_the_error_of_the_loss_comes_through(self) -> None:
+        def loss(model: nn.Module) -> torch.Tensor:
+            raise KeyError("mine")
+
+        with pytest.raises(KeyError, match="mine"):
+            assert_registered(Model(), loss)
+
+
+def test_allowed_paths() -> None:
+    model = Model(teacher=[nn.Linear(2, 2)], layers=[nn.Linear(2, 2)])
+    assert "teacher" not in said(model, allow="teacher")
+    assert_registered(model, allow=["teacher", "layers[0].*"])
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_registered(model, allow=["layer"])
+    assert str(caught.value) == "allow='layer' names nothing that is hidden; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: assert_registered({"a": torch.ones(1)}),  # type: ignore[arg-type]
+            "assert_registered looks into an nn.Module, not dict: "
+            "a mapping has nothing but its entries",
+        ),
+        (
+            lambda: assert_registered(nn.ReLU()),
+            "ReLU has no parameters and no buffers, and hides none: there is nothing to check",
+        ),
+        (
+            lambda: assert_registered(Model(), 3),  # type: ignore[arg-type]
+            "loss_fn is called with the model, and int is no function: pass lambda model: ...",
+        ),
+        (
+            lambda: assert_registered(Model(), lambda m: 3),  # type: ignore[arg-type,return-value]
+            "loss_fn must return the loss, one tensor: nothing can be followed from what it "
+            "returned",
+        ),
+    ],
+)
+def test_wrong_calls(call: Any, message: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        call()
+    assert str(caught.value) == message
