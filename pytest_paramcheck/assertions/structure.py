@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias, overload
 
 import torch
@@ -13,6 +13,7 @@ from ..checks import structure as checks
 from ..checks.shapes import ShapeSpec
 from ..checks.structure import Item
 from ..findings import Finding, ParamCheckUsageError
+from ..parameters.content import no_values
 from ..parameters.describe import shape_text
 from ..parameters.hidden import Hidden, stored_tensors, with_hidden
 from ..parameters.inventory import Entry, Inventory, Subject, take_inventory
@@ -126,13 +127,16 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
                 f"{dtype} for a whole model: .to() casts to floating and complex dtypes only; "
                 f"map patterns to dtypes instead"
             )
-        items = [item for item in _all(inventory, hidden) if checks.casts(item[1])]
-        if not items:
+        held = [*inventory.named.values(), *(item.tensor for item in hidden.values())]
+        if not any(tensor is not None and checks.casts(tensor) for tensor in held):
             raise ParamCheckUsageError(
                 f"{inventory.title} has no floating and no complex entries: there is nothing to "
                 f"check; map patterns to dtypes for the others"
             )
-        raise_if(checks.wrong_dtypes((item, dtype) for item in items), inventory.title)
+        wrong = _all(
+            inventory, hidden, lambda tensor: tensor.dtype != dtype and checks.casts(tensor)
+        )
+        raise_if(checks.wrong_dtypes((item, dtype) for item in wrong), inventory.title)
         return
     dtypes = {
         pattern: checks.expected_dtype(value, pattern_text(pattern))
@@ -180,8 +184,8 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
     hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
     if not isinstance(expected, Mapping):
         device = checks.expected_device(expected)
-        items = _all(inventory, hidden)
-        raise_if(checks.wrong_devices((item, device) for item in items), inventory.title)
+        wrong = _all(inventory, hidden, lambda tensor: not checks.on_device(tensor, device))
+        raise_if(checks.wrong_devices((item, device) for item in wrong), inventory.title)
         return
     devices = {
         pattern: checks.expected_device(value, pattern_text(pattern))
@@ -241,17 +245,27 @@ def assert_materialized(model: Subject) -> None:
     __tracebackhide__ = True
     inventory = take_inventory(model)
     hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
-    raise_if(checks.not_materialized(_all(inventory, hidden)), inventory.title)
+    wrong = _all(inventory, hidden, lambda tensor: bool(no_values(tensor)))
+    raise_if(checks.not_materialized(wrong), inventory.title)
 
 
-def _all(inventory: Inventory, hidden: Mapping[int, Hidden]) -> list[Item]:
-    """The entries and the hidden tensors of a subject."""
-    items: list[Item] = [
-        (tuple(entry.names), entry.tensor, None)
-        for entry in inventory.entries
-        if entry.tensor is not None
+def _all(
+    inventory: Inventory, hidden: Mapping[int, Hidden], which: Callable[[Tensor], bool]
+) -> list[Item]:
+    """Those entries and hidden tensors of a subject for which ``which`` holds.
+
+    Entries are built only where there is one: a model that is right needs none.
+    """
+    items: list[Item] = []
+    if any(tensor is not None and which(tensor) for tensor in inventory.named.values()):
+        items = [
+            (tuple(entry.names), entry.tensor, None)
+            for entry in inventory.entries
+            if entry.tensor is not None and which(entry.tensor)
+        ]
+    return items + [
+        ((item.path,), item.tensor, item) for item in hidden.values() if which(item.tensor)
     ]
-    return items + [((item.path,), item.tensor, item) for item in hidden.values()]
 
 
 def _decided(

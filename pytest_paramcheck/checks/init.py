@@ -20,7 +20,7 @@ from ..parameters.describe import kind_of
 from ..parameters.inventory import Entry, Inventory
 from ..parameters.memory import inner_tensors
 from ..wording import plural
-from .statistics import Outcome, sample_tests, tests_for
+from .statistics import Outcome, number_of_tests, sample_tests
 
 #: Chance that one call on values drawn as expected alarms.
 FALSE_ALARM_RATE = 1e-6
@@ -52,7 +52,7 @@ def wrong_init(
                 f"all parameters selected in {inventory.title} are empty: there is nothing to check"
             )
         tests = sum(
-            tests_for(item.meant)
+            number_of_tests(item.meant)
             for item in drawn
             if isinstance(item.meant, (Normal, TruncNormal, Uniform)) and item.values.numel()
         )

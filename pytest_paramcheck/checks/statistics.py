@@ -41,7 +41,7 @@ class Outcome:
     text: str
 
 
-def tests_for(distribution: Normal | TruncNormal | Uniform) -> int:
+def number_of_tests(distribution: Normal | TruncNormal | Uniform) -> int:
     """How many tests a sample gets: the false-alarm rate is shared among them."""
     return {Normal: 4, TruncNormal: 3, Uniform: 3}[type(distribution)]
 

@@ -306,8 +306,10 @@ def test_allowed_paths() -> None:
     [
         (
             lambda: assert_registered({"a": torch.ones(1)}),  # type: ignore[arg-type]
-            "assert_registered looks into an nn.Module, not dict: "
-            "a mapping has nothing but its entries",
+            (
+                "assert_registered looks into an nn.Module, not dict: "
+                "a mapping has nothing but its entries"
+            ),
         ),
         (
             lambda: assert_registered(nn.ReLU()),
@@ -319,8 +321,10 @@ def test_allowed_paths() -> None:
         ),
         (
             lambda: assert_registered(Model(), lambda m: 3),  # type: ignore[arg-type,return-value]
-            "loss_fn must return the loss, one tensor: nothing can be followed from what it "
-            "returned",
+            (
+                "loss_fn must return the loss, one tensor: nothing can be followed from what it "
+                "returned"
+            ),
         ),
     ],
 )

@@ -101,8 +101,16 @@ def test_tolerances() -> None:
 
 def test_complex_and_integers_and_float8() -> None:
     assert said(
-        {"c": torch.tensor([1 + 2j]), "i": torch.tensor([True]), "f": torch.ones(1).to(torch.float8_e4m3fn)},
-        {"c": torch.tensor([1 - 2j]), "i": torch.tensor([False]), "f": torch.zeros(1).to(torch.float8_e4m3fn)},
+        {
+            "c": torch.tensor([1 + 2j]),
+            "i": torch.tensor([True]),
+            "f": torch.ones(1).to(torch.float8_e4m3fn),
+        },
+        {
+            "c": torch.tensor([1 - 2j]),
+            "i": torch.tensor([False]),
+            "f": torch.zeros(1).to(torch.float8_e4m3fn),
+        },
     ) == dedent("""\
         different values: c, i, f (dict)
 
@@ -135,8 +143,8 @@ def test_patterns_select_on_both_sides() -> None:
         (lambda: assert_same_values(nn.Linear(2, 2), nn.Linear(2, 2, device="meta")),
          "weight of the second: on meta, where tensors have no values; its values cannot be compared"),
         (lambda: assert_same_values(nn.LazyLinear(2), nn.Linear(2, 2)),
-         "weight of the first: uninitialized: a lazy parameter gets its values in the first forward; "
-         "its values cannot be compared"),
+         ("weight of the first: uninitialized: a lazy parameter gets its values in the first forward; "
+         "its values cannot be compared")),
     ],
 )  # fmt: skip
 def test_wrong_calls(call: Any, message: str) -> None:

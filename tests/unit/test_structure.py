@@ -57,7 +57,12 @@ class TestShapes:
     def test_right_ones(self) -> None:
         assert_shapes(
             LM(),
-            {"emb": ("vocab", "d"), "norm": (...,), "norm.num_batches_tracked": (), "head.bias": ("vocab",)},
+            {
+                "emb": ("vocab", "d"),
+                "norm": (...,),
+                "norm.num_batches_tracked": (),
+                "head.bias": ("vocab",),
+            },
         )
         assert_shapes(torch.zeros(2, 3, 4), (2, ...))
         assert_shapes(torch.zeros(2, 3, 4), (2, None, 4))
@@ -72,8 +77,15 @@ class TestShapes:
               c  expected (d, d), found (4, 7): d is 7 here and 4 in a""")
 
     def test_ranks_and_sizes(self) -> None:
-        tensors = {"a": torch.zeros(1), "b": torch.zeros(2, 3), "c": torch.zeros(3), "d": torch.zeros(())}
-        assert said(assert_shapes, tensors, {"a": (), "b": (3, 2), "c": (1, ..., 3), "d": (1,)}) == dedent("""\
+        tensors = {
+            "a": torch.zeros(1),
+            "b": torch.zeros(2, 3),
+            "c": torch.zeros(3),
+            "d": torch.zeros(()),
+        }
+        assert said(
+            assert_shapes, tensors, {"a": (), "b": (3, 2), "c": (1, ..., 3), "d": (1,)}
+        ) == dedent("""\
             wrong shape: a, b, c, d (dict)
 
               a  expected (), found (1,): 1 dimension, not 0
@@ -96,7 +108,9 @@ class TestShapes:
               head.bias    11
 
               hint: declare it, or pass partial=True if the others do not matter here""")
-        assert said(assert_shapes, nn.LazyLinear(2), {"weight": (2, None), "bias": ("d",)}) == dedent("""\
+        assert said(
+            assert_shapes, nn.LazyLinear(2), {"weight": (2, None), "bias": ("d",)}
+        ) == dedent("""\
             shape not known: weight, bias (LazyLinear)
 
               weight  expected (2, None), found UninitializedParameter uninitialized float32 cpu
@@ -111,9 +125,18 @@ class TestShapes:
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
-            ("d", "'weight': a shape is a tuple of sizes, symbols, None and ..., not str 'd'; did you mean ('d',)?"),
-            (3, "'weight': a shape is a tuple of sizes, symbols, None and ..., not int 3; did you mean (3,)?"),
-            ((2.0, 3), "'weight': 2.0 in (2.0, 3) is no dimension: use a size, a symbol like 'd', None for any size, or ..."),
+            (
+                "d",
+                "'weight': a shape is a tuple of sizes, symbols, None and ..., not str 'd'; did you mean ('d',)?",
+            ),
+            (
+                3,
+                "'weight': a shape is a tuple of sizes, symbols, None and ..., not int 3; did you mean (3,)?",
+            ),
+            (
+                (2.0, 3),
+                "'weight': 2.0 in (2.0, 3) is no dimension: use a size, a symbol like 'd', None for any size, or ...",
+            ),
             ((-1, 3), "'weight': size -1 in (-1, 3) is negative; None stands for any size"),
             (("2*d", 3), "'weight': symbol '2*d' in (2*d, 3) is no name: write 'd', no expression"),
             ((..., 1, ...), "'weight': (..., 1, ...) has more than one ..."),
@@ -135,7 +158,9 @@ class TestShapes:
 class TestDtypes:
     def test_integers_are_not_forced(self) -> None:
         assert_dtypes(LM().bfloat16(), torch.bfloat16)
-        assert_dtypes(LM().bfloat16(), {"*": torch.bfloat16, "norm.num_batches_tracked": torch.int64})
+        assert_dtypes(
+            LM().bfloat16(), {"*": torch.bfloat16, "norm.num_batches_tracked": torch.int64}
+        )
 
     def test_what_to_leaves_behind(self) -> None:
         assert said(assert_dtypes, Rope().to(torch.bfloat16), torch.bfloat16) == dedent("""\
@@ -183,7 +208,10 @@ class TestDtypes:
             "dict has no floating and no complex entries: there is nothing to check; "
             "map patterns to dtypes for the others"
         )
-        assert usage(assert_dtypes, LM(), {}) == "an empty mapping expects nothing: there is nothing to check"
+        assert (
+            usage(assert_dtypes, LM(), {})
+            == "an empty mapping expects nothing: there is nothing to check"
+        )
 
 
 class TestDevices:
@@ -272,7 +300,9 @@ class TestCount:
               hint: the frozen parameters make the difference""")
 
     def test_the_largest_modules_are_shown_folded(self) -> None:
-        model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(20)], *[nn.Linear(2, n) for n in range(1, 12)])
+        model = nn.Sequential(
+            *[nn.Linear(4, 4) for _ in range(20)], *[nn.Linear(2, n) for n in range(1, 12)]
+        )
         assert said(assert_param_count, model, trainable=1) == dedent("""\
             598 trainable parameters, not 1 (Sequential)
 
@@ -339,4 +369,7 @@ class TestMaterialized:
 
         with FakeTensorMode():
             model = nn.Linear(2, 2, bias=False)
-        assert said(assert_materialized, model).splitlines()[2] == "  weight  a FakeTensor has no values"
+        assert (
+            said(assert_materialized, model).splitlines()[2]
+            == "  weight  a FakeTensor has no values"
+        )

@@ -1,0 +1,151 @@
+"""``assert_init_complete``: memory that nobody wrote, and what only looks like it."""
+
+# ruff: noqa: E501  (whole messages, as they are printed)
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_init_complete
+
+
+def said(factory: Any) -> str:
+    with pytest.raises(ParamCheckError) as caught:
+        assert_init_complete(factory)
+    return str(caught.value)
+
+
+class Forgets(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3, 3))
+        self.old = nn.Parameter(torch.Tensor(4))
+        self.part = nn.Parameter(torch.empty(4))
+        with torch.no_grad():
+            self.part[:2] = 1
+        self.scaled = nn.Parameter(torch.empty(3) * 2)
+        self.cast = nn.Parameter(torch.empty(3).bfloat16())
+        self.register_buffer("mask", torch.empty(3, dtype=torch.bool))
+        self.register_buffer("codes", torch.zeros(1).new_empty(3, dtype=torch.uint8))
+        self.register_buffer("grown", torch.zeros(2).resize_(5), persistent=False)
+        self.register_buffer("window", torch.empty_strided((2, 2), (1, 2)))
+
+
+def test_everything_that_was_forgotten() -> None:
+    assert said(Forgets) == dedent("""\
+        never initialised: weight, old, part, mask and 3 more; computed from uninitialised memory: scaled, cast (Forgets)
+
+          never initialised:
+            weight  Parameter 3x3 float32 cpu: it holds what the memory held before
+            old     Parameter 4 float32 cpu: it holds what the memory held before
+            part    2 of 4 values, from number 2: it holds what the memory held before
+            mask    Tensor 3 bool cpu: it holds what the memory held before
+            codes   Tensor 3 uint8 cpu: it holds what the memory held before
+            grown   3 of 5 values, from number 2: it holds what the memory held before
+            window  Tensor 2x2 float32 cpu: it holds what the memory held before
+          computed from uninitialised memory:
+            scaled  Parameter 3 float32 cpu: its values follow what the memory held before
+            cast    Parameter 3 bfloat16 cpu: its values follow what the memory held before
+
+          hint: write it where it is made: nn.init.*, reset_parameters(), or torch.zeros
+          hint: torch.empty() is not zeros: write every element before reading one""")
+
+
+class Right(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nan = nn.Parameter(torch.empty(3).fill_(float("nan")))
+        self.drawn = nn.Parameter(torch.empty(30).normal_())
+        self.python = nn.Parameter(torch.tensor([random.random() for _ in range(3)]))
+        self.unseeded = nn.Parameter(torch.rand(8, generator=_fresh_generator()))
+        self.register_buffer("codes", torch.arange(256, dtype=torch.uint8))
+        self.register_buffer("patterns", torch.tensor([0xA5A5, 0x5B5B]))
+        self.register_buffer("nothing", torch.empty(0))
+
+
+def _fresh_generator() -> torch.Generator:
+    generator = torch.Generator("cpu")
+    generator.seed()
+    return generator
+
+
+def _materialised(reset: bool) -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2, device="meta"), nn.BatchNorm1d(2, device="meta"))
+    model.to_empty(device="cpu")
+    if reset:
+        for module in model:
+            module.reset_parameters()  # type: ignore[operator]
+    return model
+
+
+def test_what_is_right() -> None:
+    assert_init_complete(Right)
+    for made in (nn.LSTM, nn.MultiheadAttention, nn.Bilinear):
+        arguments = (4, 2, 2) if made is nn.Bilinear else (4, 2)
+        assert_init_complete(lambda made=made, arguments=arguments: made(*arguments))
+    assert_init_complete(lambda: _materialised(reset=True))
+    assert_init_complete(lambda: {"a": torch.zeros(3)})
+
+
+def test_materialised_and_not_initialised() -> None:
+    assert said(lambda: _materialised(reset=False)) == dedent("""\
+        never initialised: {0,1}.weight, {0,1}.bias, 1.running_mean, 1.running_var and 1 more (Sequential)
+
+          0.weight               Parameter 2x2 float32 cpu: it holds what the memory held before
+          {0,1}.bias             Parameter 2 float32 cpu: it holds what the memory held before
+          1.weight               Parameter 2 float32 cpu: it holds what the memory held before
+          1.running_mean         Tensor 2 float32 cpu: it holds what the memory held before
+          1.running_var          Tensor 2 float32 cpu: it holds what the memory held before
+          1.num_batches_tracked  Tensor scalar int64 cpu: it holds what the memory held before
+
+          hint: write it where it is made: nn.init.*, reset_parameters(), or torch.zeros""")
+
+
+def test_tied_names() -> None:
+    def make() -> nn.Module:
+        model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+        model["b"].weight = model["a"].weight = nn.Parameter(torch.empty(2, 2))
+        return model
+
+    assert said(make).splitlines()[0] == "never initialised: a.weight, b.weight (ModuleDict)"
+
+
+def test_random_states_and_the_error_of_the_factory() -> None:
+    def broken() -> nn.Module:
+        torch.rand(3)
+        random.random()
+        raise KeyError("mine")
+
+    torch.manual_seed(3)
+    before, of_python = torch.get_rng_state(), random.getstate()
+    assert_init_complete(Right)
+    with pytest.raises(KeyError, match="mine"):
+        assert_init_complete(broken)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert random.getstate() == of_python
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+MODEL = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda: MODEL, "factory() returned the same object twice: it has to build a new one at each call, so that it can be built on poisoned memory"),
+        (lambda: nn.Linear(2, 2, device="meta"), "weight: on meta, where tensors have no values; let the factory materialise and initialise it"),
+        (MODEL, "assert_init_complete calls a factory that builds the model, and this is a model already: pass lambda: Linear(...)"),
+        (3, "assert_init_complete calls a factory, and int is no function: pass lambda: Model(...)"),
+    ],
+)  # fmt: skip
+def test_wrong_calls(factory: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_init_complete(factory)
+    assert str(caught.value) == message
