@@ -94,7 +94,7 @@ PUBLIC: dict[str, Public] = {
     ),
     "assert_param_count": Public(
         "assertions.structure",
-        "Assert how many elements the parameters have, all of them or the trainable ones.",
+        "Assert how many elements all parameters, or the trainable ones, have.",
     ),
     "assert_materialized": Public(
         "assertions.structure", "Assert that nothing is lazy, fake or on meta any more."

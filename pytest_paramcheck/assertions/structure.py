@@ -202,7 +202,7 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
 def assert_param_count(
     model: Subject, total: int | None = None, *, trainable: int | None = None
 ) -> None:
-    """Assert how many elements the parameters have, all of them or the trainable ones.
+    """Assert how many elements all parameters, or the trainable ones, have.
 
     A tied parameter counts once; buffers do not count. In a mapping everything counts that it
     holds, and names on exactly the same memory (a tied parameter in a state_dict) once.

@@ -7,7 +7,7 @@ exact (constants, supports, orthogonality, padding rows, copies) costs nothing o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +56,7 @@ def wrong_init(
             for item in drawn
             if isinstance(item.meant, (Normal, TruncNormal, Uniform)) and item.values.numel()
         )
+        modules = dict(inventory.modules)
         for item in drawn:
             if item.values.numel() == 0:
                 continue
@@ -64,7 +65,7 @@ def wrong_init(
             elif isinstance(item.meant, Orthogonal):
                 finding = _orthogonal(item, item.meant)
             else:
-                finding = _random(inventory, item, rate / tests)
+                finding = _random(modules, item, rate / tests)
             if finding is not None:
                 findings.append(finding)
         return findings + _copies(drawn)
@@ -189,7 +190,7 @@ def _orthogonal(item: _Drawn, meant: Orthogonal) -> Finding | None:
     )
 
 
-def _random(inventory: Inventory, item: _Drawn, share: float) -> Finding | None:
+def _random(modules: Mapping[str, nn.Module], item: _Drawn, share: float) -> Finding | None:
     meant = item.meant
     if not isinstance(meant, (Normal, TruncNormal, Uniform)):
         raise ParamCheckUsageError(f"{item.said!r} is no distribution of pytest_paramcheck.init")
@@ -206,7 +207,7 @@ def _random(inventory: Inventory, item: _Drawn, share: float) -> Finding | None:
         expected=expected,
         found=f"{', '.join(outcome.text for outcome in wrong)} over {flat.numel():,} values",
         why=_probability(wrong),
-        hint=_default_hint(inventory, item, flat),
+        hint=_default_hint(modules, item, flat),
     )
 
 
@@ -217,10 +218,10 @@ def _probability(wrong: Sequence[Outcome]) -> str:
     return "probability below 1e-12" if p < 1e-12 else f"probability {p:.1g}"
 
 
-def _default_hint(inventory: Inventory, item: _Drawn, flat: Tensor) -> str:
+def _default_hint(modules: Mapping[str, nn.Module], item: _Drawn, flat: Tensor) -> str:
     """Say so where the values look like what torch's own constructor draws."""
     owner = item.names[0].rpartition(".")[0]
-    module = dict(inventory.modules).get(owner)
+    module = modules.get(owner)
     weight = getattr(module, "weight", None)
     usual: Normal | Uniform
     if isinstance(module, nn.Embedding):

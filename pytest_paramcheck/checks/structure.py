@@ -122,7 +122,8 @@ def param_counts(inventory: Inventory, total: int | None, trainable: int | None)
         findings.append(
             Finding(
                 (),
-                f"{found:,} {'' if what == 'total' else 'trainable '}parameters, not {expected:,}",
+                f"{plural(found, 'parameter' if what == 'total' else 'trainable parameter')}, "
+                f"not {expected:,}",
                 why=f"{abs(found - expected):,} {more} than expected",
                 hint=_difference(inventory, entries, found - expected, what),
                 rows=tuple(largest(entries)),
