@@ -199,6 +199,8 @@ class _Walk:
         for name, value in list(state.items()):
             if type(value) in _ATOMIC or name in _STANDARD:
                 continue
+            if name == "_flat_weights" and isinstance(module, nn.RNNBase):
+                continue  # torch's list of what it registers, renewed at each forward
             if issubclass(type(value), Tensor):
                 derived = derived_names(module) if derived is None else derived
                 if name in derived:

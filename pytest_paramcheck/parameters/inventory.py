@@ -263,7 +263,8 @@ def walk_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
         if cls not in child_of:
             child_of[cls] = wrapped_child(module)
         inner = child_of[cls]
-        for key in reversed(children):
+        # A scripted module's children are no dict, and cannot be walked backwards.
+        for key in reversed(children if type(children) is dict else list(children.keys())):
             child = children[key]
             if child is None or (id(child) in seen and _is_above(child, path)):
                 continue

@@ -263,7 +263,7 @@ def test_each_test_alone_is_calibrated() -> None:
     ("size", "factor", "dtype"),
     [
         (64 * 64, 1.1, torch.float32), (64 * 64, 0.9, torch.float32),
-        (768 * 768, 1.1, torch.bfloat16), (768 * 768, 0.9, torch.bfloat16),
+        (256 * 256, 1.1, torch.bfloat16), (256 * 256, 0.9, torch.bfloat16),
         (64 * 64, 1.1, torch.float16),
     ],
 )  # fmt: skip

@@ -173,10 +173,22 @@ def test_what_torch_computes_anew_is_fine() -> None:
         old = nn.utils.weight_norm(nn.Linear(2, 2))
     new = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
     pruned = prune.l1_unstructured(nn.Linear(2, 2), "weight", 1)
+    lstm = nn.utils.parametrizations.weight_norm(nn.LSTM(2, 2), "weight_hh_l0")
     with torch.no_grad():
-        for module in (old, new, pruned):
+        for module in (old, new, pruned, lstm):
             module(torch.ones(1, 2))
-    assert_registered(nn.Sequential(old, new, pruned, nn.LSTM(2, 2)), tensors=True)
+    assert_registered(nn.Sequential(old, new, pruned, lstm, nn.LSTM(2, 2)), tensors=True)
+
+
+def test_wrapped_and_traced_models_are_fine() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    for wrapped in (
+        torch.optim.swa_utils.AveragedModel(model),
+        torch.fx.symbolic_trace(model),
+        nn.DataParallel(model),
+        nn.Transformer(8, 2, 1, 1, 8, batch_first=True),
+    ):
+        assert_registered(wrapped, tensors=True)
 
 
 def test_a_class_that_moves_its_own_tensors_is_trusted() -> None:
