@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..checks import apart as apart_checks
 from ..checks import survival
 from ..checks import ties as checks
+from ..checks.same_ties import same_sharing
 from ..checks.ties import Ties
 from ..findings import ParamCheckUsageError
 from ..parameters.inventory import Inventory, Subject, take_inventory
@@ -158,7 +159,7 @@ def assert_same_ties(before: Subject, after: Subject) -> None:
     """
     __tracebackhide__ = True
     old, new = Ties(take_inventory(before)), Ties(take_inventory(after))
-    raise_if(checks.same_sharing(old, new), new.inventory.title)
+    raise_if(same_sharing(old, new), new.inventory.title)
 
 
 def assert_ties_survive(

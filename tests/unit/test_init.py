@@ -127,7 +127,7 @@ def test_a_layer_that_was_forgotten() -> None:
         (lambda: torch.zeros(100), init.normal(), "std 0"),
         (lambda: torch.zeros(1000, dtype=torch.bfloat16), init.normal(0, 0.02), "std 0"),
     ],
-    ids=str,
+    ids=lambda value: "made" if callable(value) else str(value),
 )  # fmt: skip
 def test_what_is_wrong_is_named(made: Callable[[], Tensor], declared: Any, text: str) -> None:
     assert text in said({"w": made()}, {"w": declared})
