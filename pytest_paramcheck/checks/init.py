@@ -19,7 +19,7 @@ from ..parameters.content import bits, no_values
 from ..parameters.describe import kind_of
 from ..parameters.inventory import Entry, Inventory
 from ..parameters.memory import inner_tensors
-from ..wording import plural
+from ..wording import fold_rows, plural
 from .statistics import Outcome, number_of_tests, sample_tests
 
 #: Chance that one call on values drawn as expected alarms.
@@ -261,7 +261,7 @@ def _copies(drawn: Sequence[_Drawn]) -> list[Finding]:
                     Finding(
                         names,
                         "identical initial values",
-                        rows=tuple((name, first.said.describe()) for name in names),
+                        rows=fold_rows((name, first.said.describe()) for name in names),
                         why="they hold the same values bit for bit, in memory of their own",
                         hint=(
                             "draw each by itself: a layer copied with deepcopy is initialised again"

@@ -11,6 +11,7 @@ from torch import nn
 from ..findings import Finding, ParamCheckUsageError
 from ..parameters.inventory import take_inventory
 from ..parameters.operations import Operation
+from ..parameters.preserve import keep_random_states
 from .ties import Ties, not_tied
 
 #: Why an operation parts a tie, and what keeps it: measured, see tests/unit/test_survival.py.
@@ -40,27 +41,42 @@ def broken_ties(model: nn.Module, operations: Sequence[tuple[str, Operation]]) -
         )
     findings: list[Finding] = []
     for name, operation in operations:
+        restore = keep_random_states()
         try:
-            subject = copy.deepcopy(model)
-        except RuntimeError as error:
-            raise ParamCheckUsageError(
-                f"{ties.inventory.title} cannot be copied, so nothing can be done to a copy: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
-        by = name
-        broken = _broken(Ties(take_inventory(subject)), intact, "deepcopy")
-        if not broken:
-            result = operation(subject)
-            after = subject if result is None else result
-            if not isinstance(after, nn.Module):
-                raise ParamCheckUsageError(
-                    f"operation {name!r} returned {type(after).__name__}: an operation returns a "
-                    f"module, or None where it works in place"
-                )
-            broken = _broken(Ties(take_inventory(after, allow_empty=True)), intact, by)
+            broken = _done(model, ties, intact, name, operation)
+        finally:
+            restore()
         findings += [finding for _, finding in broken]
         intact = [group for group in intact if group not in {lost for lost, _ in broken}]
     return findings
+
+
+def _done(
+    model: nn.Module,
+    ties: Ties,
+    intact: Sequence[tuple[str, ...]],
+    name: str,
+    operation: Operation,
+) -> list[tuple[tuple[str, ...], Finding]]:
+    """Do one operation to a fresh copy; return the groups it broke."""
+    try:
+        subject = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ParamCheckUsageError(
+            f"{ties.inventory.title} cannot be copied, so nothing can be done to a copy: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    broken = _broken(Ties(take_inventory(subject)), intact, "deepcopy")
+    if broken:
+        return broken
+    result = operation(subject)
+    after = subject if result is None else result
+    if not isinstance(after, nn.Module):
+        raise ParamCheckUsageError(
+            f"operation {name!r} returned {type(after).__name__}: an operation returns a "
+            f"module, or None where it works in place"
+        )
+    return _broken(Ties(take_inventory(after, allow_empty=True)), intact, name)
 
 
 def _broken(

@@ -293,7 +293,7 @@ class TestGraph:
             == dedent("""\
             the loss has no graph (Model)
 
-                Tensor scalar float32 cpu: it was computed under no_grad, detached, or from frozen parameters only""")
+              Tensor scalar float32 cpu: it was computed under no_grad, detached, or from frozen parameters only""")
         )
 
     def test_the_error_of_the_loss_comes_through(self) -> None:
