@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .wording import did_you_mean, join_words, plural
 
@@ -26,8 +25,7 @@ _SHORT_DTYPES = {"float": "float32", "double": "float64", "half": "float16"}
 _GRAMMAR = re.compile(r"[a-z][a-z0-9_]*(?::(?:0|[1-9][0-9]*))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """The device (and dtype) one marked test runs on, as they were asked for.
 
     ``skip`` is the reason why it cannot run although its id is kept; whether the device is

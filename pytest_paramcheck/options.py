@@ -7,8 +7,7 @@ came from and what would be valid.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -26,8 +25,7 @@ MARKER_LINE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What the user chose. Empty ``devices`` or ``dtypes``: nothing was chosen.
 
     ``asked`` are the devices that came from the command line: they have to be there.
@@ -39,8 +37,7 @@ class Settings:
     asked: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Support:
+class Support(NamedTuple):
     """What a params marker says a test supports; None: everything."""
 
     devices: tuple[str, ...] | None = None

@@ -27,6 +27,7 @@ MACHINE = pytest.StashKey[Machine]()
 SETTINGS = pytest.StashKey[options.Settings]()
 RUNNING: pytest.StashKey[Running] = pytest.StashKey()
 BINDINGS = pytest.StashKey[Bindings]()
+VARIANTS = pytest.StashKey[dict[Variant, Variant]]()
 NODEID = pytest.StashKey[str]()
 
 #: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
@@ -60,6 +61,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     machine = Machine(int(number) if number.isdigit() else None)
     config.stash[MACHINE] = machine
     config.stash[SETTINGS] = options.read_settings(config, machine)
+    config.stash[VARIANTS] = {}
     config.stash[BINDINGS] = Bindings(OURS)
     if config.stash[SETTINGS].asked and not hasattr(config, "workerinput"):
         config.pluginmanager.register(RunReport(config), "paramcheck-run")
@@ -112,8 +114,10 @@ def _support_or_fail(node: pytest.Item) -> options.Support | None:
 
 
 def _variants(config: pytest.Config, support: options.Support) -> tuple[Variant, ...]:
-    settings = config.stash[SETTINGS]
-    return variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
+    settings, known = config.stash[SETTINGS], config.stash[VARIANTS]
+    found = variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
+    # pytest 8.0 builds a wider fixture again unless its parameter is the very same object.
+    return tuple(known.setdefault(variant, variant) for variant in found)
 
 
 def _first(config: pytest.Config) -> Variant:
