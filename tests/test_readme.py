@@ -1,0 +1,121 @@
+"""Every code block of README.md is executed, and what it shows is what pytest prints."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+# Before pytester takes its snapshot of sys.modules: torch cannot be imported twice.
+import torch  # noqa: F401
+
+from pytest_paramcheck.catalogue import ASSERTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+class Block(NamedTuple):
+    """A fenced block, and the output shown directly below it."""
+
+    language: str
+    text: str
+    output: str
+    line: int
+
+
+def blocks() -> list[Block]:
+    """Return the fenced blocks; a ``text`` block belongs to the one above it."""
+    found: list[Block] = []
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        language, text = match.groups()
+        line = README.count("\n", 0, match.start()) + 1
+        if language == "text":
+            assert found, f"line {line}: output of nothing"
+            found[-1] = found[-1]._replace(output=text)
+        else:
+            found.append(Block(language, text, "", line))
+    return found
+
+
+def of(language: str) -> list[object]:
+    """The blocks of a language, with the line as the test's id."""
+    return [
+        pytest.param(b, id=f"line{b.line}") for b in blocks() if b.language.startswith(language)
+    ]
+
+
+def comparable(output: str) -> list[str]:
+    """Lines without what differs from run to run: widths of rules, addresses, timing, paths."""
+    lines = []
+    for line in output.strip().splitlines():
+        line = re.sub(r"([=_])\1{3,}", r"\1\1\1", line)
+        line = re.sub(r" at 0x[0-9a-f]+", "", line)
+        line = re.sub(r" in [0-9.]+s\b", "", line)
+        line = re.sub(r" +\[100%\]", " [100%]", line)
+        lines.append(line.rstrip())
+    return lines
+
+
+def test_no_block_has_a_language_that_nothing_runs() -> None:
+    assert {b.language for b in blocks()} <= {"python", "console", "ini", "toml"}
+
+
+@pytest.mark.parametrize("block", of("python"))
+def test_python(block: Block, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_readme=block.text)
+    result = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider")
+    if block.output:
+        assert comparable("\n".join(result.outlines)) == comparable(block.output)
+    else:
+        assert result.ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("block", of("console"))
+def test_console(block: Block, run_line) -> None:
+    for line in block.text.strip().splitlines():
+        run_line(line.removeprefix("$ "))
+
+
+@pytest.fixture
+def run_line(pytester: pytest.Pytester):
+    """Run a pytest command on a marked test; hold set-up commands against tox.ini and .ci/run."""
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+
+    def run_line(line: str) -> None:
+        words = shlex.split(line)
+        if "tox" in words:
+            assert "run" in words, line
+            if "-e" in words:
+                assert f"testenv:{words[words.index('-e') + 1]}" in tox.sections()
+            else:
+                script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+                assert line in script.splitlines()
+            return
+        assert words[0] == "pytest", f"nothing runs {line!r}"
+        pytester.makepyfile("import pytest\n@pytest.mark.params\ndef test_a(): pass")
+        result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *words[1:])
+        if result.ret == pytest.ExitCode.USAGE_ERROR:
+            # A device this machine lacks, and nothing else, may be wrong with the command.
+            result.stderr.fnmatch_lines("ERROR: --param-device (command line): * is not there: *")
+        else:
+            assert result.ret == pytest.ExitCode.OK
+
+    return run_line
+
+
+def test_the_setup_commands_stand_first() -> None:
+    first, second = blocks()[:2]
+    assert first.text.rstrip().endswith("tox run -e book")
+    assert second.text.rstrip().endswith("tox run")
+
+
+def test_the_fixtures_table_lists_every_assertion() -> None:
+    table = README.partition("## Fixtures")[2].partition("##")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(listed) == sorted([*ASSERTIONS, "param_device", "param_dtype"])
