@@ -16,7 +16,6 @@ from . import options
 from .bindings import Bindings
 from .catalogue import ASSERTIONS, PUBLIC
 from .devices import Machine, Variant, variants
-from .tally import Tally
 
 if TYPE_CHECKING:
     import torch
@@ -242,6 +241,8 @@ class RunReport:
     """Registered where devices were asked for on the command line: fails a run that tested none."""
 
     def __init__(self, config: pytest.Config) -> None:
+        from .tally import Tally
+
         self._asked = config.stash[SETTINGS].asked
         self._tally = Tally()
         self._silent: list[str] = []
