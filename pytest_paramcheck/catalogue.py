@@ -47,6 +47,21 @@ PUBLIC: dict[str, Public] = {
     "assert_grads_none": Public(
         "assertions.gradients", "Assert that no parameter has a gradient yet."
     ),
+    "assert_grads_present": Public(
+        "assertions.gradients", "Assert that each trainable parameter has a gradient with a signal."
+    ),
+    "assert_grads_finite": Public(
+        "assertions.gradients", "Assert that no gradient holds a NaN or an infinity."
+    ),
+    "assert_grad_norm": Public(
+        "assertions.gradients", "Assert that the total norm of the gradients is within bounds."
+    ),
+    "assert_grads_reach": Public(
+        "assertions.reach", "Assert that a loss's gradient reaches each trainable parameter."
+    ),
+    "assert_tied_grads_sum": Public(
+        "assertions.reach", "Assert that a tied parameter's gradient is the sum of its uses'."
+    ),
     # training
     "assert_frozen": Public(
         "assertions.training",

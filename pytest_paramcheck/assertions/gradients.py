@@ -1,9 +1,11 @@
-"""Assertions about gradients."""
+"""Assertions about the gradients of a backward pass that has run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..checks import gradients as checks
-from ..parameters.inventory import Subject, take_inventory
+from ..parameters.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.select import Pattern, parameters_only, select
 from .raising import raise_if
 
@@ -29,3 +31,118 @@ def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = Fal
     inventory = take_inventory(model)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     raise_if(checks.grads_none(entries, allow_zero=allow_zero), inventory.title)
+
+
+def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:
+    """Assert that each trainable parameter has a gradient with a signal.
+
+    For after a backward pass of your own. Passes where the gradient of every selected parameter
+    (the trainable ones by default) is there and not all zero; with ``allow_zero`` it only has
+    to be there. In a mapping ``{name: gradient}`` the values themselves are looked at. Zero
+    means zero: a gradient of 1e-12 is a signal.
+
+    Fails, all at once, for each whose gradient is None (not reached, or frozen) or all zero
+    (reached, no signal). :func:`assert_grads_reach` says why.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
+    parameter, a subject without parameters, and gradients without values (meta) unless
+    ``allow_zero``.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> model(torch.ones(1, 3)).sum().backward()
+    >>> assert_grads_present(model)
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    entries = _trainable_or_named(inventory, patterns)
+    raise_if(checks.grads_present(entries, allow_zero=allow_zero), inventory.title)
+
+
+def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
+    """Assert that no gradient holds a NaN or an infinity.
+
+    For after a backward pass of your own. Looks at the gradients that are there, of all
+    parameters by default; in a mapping ``{name: gradient}`` at the values themselves.
+
+    Fails, naming each parameter with how many values are not finite, of which kind and where
+    the first one is; and where there is no gradient at all, or none under one of the patterns:
+    then nothing was checked.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
+    parameter, a subject without parameters, and gradients without values (meta).
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> model(torch.ones(1, 3)).sum().backward()
+    >>> assert_grads_finite(model)
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
+    findings = checks.grads_finite(entries)
+    groups = _by_pattern(inventory, patterns, entries)
+    raise_if([*findings, *checks.nothing_there(entries, groups, "to check")], inventory.title)
+
+
+def assert_grad_norm(
+    model: Subject,
+    *patterns: Pattern,
+    at_most: float | None = None,
+    at_least: float | None = None,
+) -> None:
+    """Assert that the total norm of the gradients is within bounds.
+
+    For after a backward pass of your own: the 2-norm over the gradients of all selected
+    parameters (all of them by default) taken together, as ``clip_grad_norm_`` computes it; a
+    tied parameter counts once. Bounds are included. Summed in double precision.
+
+    Fails where the norm is out of bounds or NaN, showing what each parameter has of it, the
+    largest first; and where there is no gradient at all, or none under one of the patterns.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for bounds that are none, a
+    pattern that matches no parameter, and gradients without values (meta).
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2, bias=False)
+    >>> model(torch.ones(1, 3)).sum().backward()
+    >>> assert_grad_norm(model, at_most=2.5, at_least=2.4)
+    """
+    __tracebackhide__ = True
+    checks.check_bounds(at_most, at_least)
+    inventory = take_inventory(model)
+    entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
+    groups = _by_pattern(inventory, patterns, entries)
+    findings = checks.nothing_there(entries, groups, "to measure")
+    if not findings:
+        findings = checks.grad_norm(entries, at_most=at_most, at_least=at_least)
+    raise_if(findings, inventory.title)
+
+
+def _trainable_or_named(inventory: Inventory, patterns: Sequence[Pattern]) -> list[Entry]:
+    __tracebackhide__ = True
+    return select(
+        inventory,
+        patterns,
+        default=lambda entry: entry.trainable or entry.kind == "tensor",
+        eligible=parameters_only,
+        what="parameter",
+    )
+
+
+def _by_pattern(
+    inventory: Inventory, patterns: Sequence[Pattern], entries: Sequence[Entry]
+) -> list[list[Entry]]:
+    """What each pattern that selects has in the selection; nothing where all is selected."""
+    chosen = set(entries)
+    groups = []
+    for pattern in patterns:
+        word = pattern[1] if isinstance(pattern, tuple) else pattern
+        if isinstance(word, str) and word.startswith("!"):
+            continue
+        matched = select(inventory, [pattern], eligible=parameters_only, what="parameter")
+        groups.append([entry for entry in matched if entry in chosen])
+    return [group for group in groups if group]

@@ -1,0 +1,228 @@
+"""Which parameters a loss reaches, and for each that it does not, why: reasons -> findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..findings import Finding, ParamCheckUsageError
+from ..parameters.autograd import LossFn, Reached
+from ..parameters.gradstate import GradState
+from ..parameters.inventory import Entry
+from ..parameters.trace import RANK, Place, Reason
+
+_ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}
+
+
+def check_losses(loss_fn: LossFn | Sequence[LossFn]) -> list[LossFn]:
+    """Return the loss functions as a list, or raise for what is none."""
+    losses: list[Any] = list(loss_fn) if isinstance(loss_fn, (list, tuple)) else [loss_fn]
+    if not losses:
+        raise ParamCheckUsageError("loss_fn is an empty list: there is no loss to run")
+    for number, loss in enumerate(losses):
+        if not callable(loss):
+            raise ParamCheckUsageError(
+                f"{_label(number, len(losses))} must be a function that takes the model and "
+                f"returns a loss, not {type(loss).__name__}"
+            )
+    return losses
+
+
+def check_shares(at_least: object) -> Mapping[Any, float]:
+    """Return the shares asked for, or raise for what is no mapping of patterns to shares."""
+    if at_least is None:
+        return {}
+    if not isinstance(at_least, Mapping):
+        raise ParamCheckUsageError(
+            f'at_least maps patterns to shares, {{"experts": 0.5}}, '
+            f"not {type(at_least).__name__} {at_least!r}"
+        )
+    for pattern, share in at_least.items():
+        number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        if not (number and 0 < share <= 1):
+            raise ParamCheckUsageError(
+                f"at_least: {share!r} for {pattern!r} is no share: give a number above 0, at most 1"
+            )
+    return at_least
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A parameter that no loss reached, its best state, and why (None: it is frozen)."""
+
+    entry: Entry
+    state: GradState
+    reason: Reason | None = None
+
+
+def missing(
+    entries: Sequence[Entry], outcomes: Sequence[Reached], *, allow_zero: bool
+) -> list[Missing]:
+    """Return the entries that none of the losses reached."""
+    found = []
+    for number, entry in enumerate(entries):
+        state = max((o.states[number] for o in outcomes), key=_ORDER.__getitem__)
+        if state is GradState.NONE or (state is GradState.ZERO and not allow_zero):
+            found.append(Missing(entry, state))
+    return found
+
+
+def likeliest(reasons: Sequence[Reason]) -> Reason:
+    """Of the reasons that several losses gave, the one nearest to reaching the parameter."""
+    return max(reasons, key=lambda reason: RANK[reason.kind], default=Reason("unknown"))
+
+
+def loss_findings(outcomes: Sequence[Reached]) -> list[Finding]:
+    """Find the losses that no backward pass can start from."""
+    return [
+        Finding(
+            (_label(number, len(outcomes)),),
+            "no backward pass",
+            found=outcome.problem,
+            hint=_loss_hint(outcome),
+        )
+        for number, outcome in enumerate(outcomes)
+        if outcome.problem
+    ]
+
+
+def not_reached(found: Sequence[Missing]) -> list[Finding]:
+    """One finding for each parameter that was not reached, with the reason."""
+    findings = []
+    for one in found:
+        why, hint = reason_text(one)
+        problem = "zero gradient" if one.state is GradState.ZERO else "no gradient"
+        findings.append(Finding(tuple(one.entry.names), problem, why=why, hint=hint))
+    return findings
+
+
+def too_few(
+    pattern: str, share: float, members: Sequence[Entry], found: Sequence[Missing]
+) -> list[Finding]:
+    """Find whether too few of the parameters a pattern matches were reached."""
+    silent = {one.entry: one for one in found}
+    lacking = [silent[entry] for entry in members if entry in silent]
+    reached = len(members) - len(lacking)
+    if reached >= share * len(members):
+        return []
+    return [
+        Finding(
+            tuple(name for one in lacking for name in one.entry.names),
+            "too few with a gradient",
+            expected=f"at least {share:.0%} of the {len(members)} parameters of {pattern}",
+            found=f"{reached} ({reached / len(members):.0%})",
+            rows=tuple((", ".join(one.entry.names), reason_text(one)[0]) for one in lacking),
+        )
+    ]
+
+
+def reason_text(one: Missing) -> tuple[str, str]:
+    """Return why a parameter was not reached, and what to do about it."""
+    reason = one.reason
+    if reason is None:
+        return _frozen(one.entry)
+    place = reason.place or Place("")
+    if place.inside == "CheckpointFunction" and reason.kind in ("no_grad", "inference"):
+        return (
+            "used only inside a reentrant checkpoint none of whose inputs requires grad",
+            "checkpoint(..., use_reentrant=False) does not depend on its inputs",
+        )
+    if place.inside and reason.kind in ("no_grad", "inference"):
+        return (
+            f"used only inside {place.inside}.forward, whose operations autograd does not record",
+            f"pass the parameter to {place.inside}.apply and return its gradient from backward",
+        )
+    at = place.operation + place_text(place, one.entry.name)
+    match reason.kind:
+        case "unused":
+            return (
+                "never used in the forward pass",
+                "leave out what is meant to be unused with a pattern: '!name'",
+            )
+        case "no_grad":
+            return f"used only under no_grad: {at}", "run it where gradients are recorded"
+        case "inference":
+            return f"used only in inference mode: {at}", "run it where gradients are recorded"
+        case "left":
+            return f"its value left torch: {at}", "keep it a tensor up to the loss"
+        case "dropped":
+            return f"used, but the loss does not depend on the result: last {at}", ""
+        case "detached" if place.operation in ("detach", "detach_", "data"):
+            return f"detached: .{at}", ""
+        case "detached":
+            return f"cut off: no gradient flows through {at}", ""
+        case "swallowed":
+            return f"{at} returned no gradient for it", ""
+        case "hooked":
+            return "a hook took its gradient away", ""
+        case "cancelled":
+            return "its contributions add up to zero", _ALLOW_ZERO
+        case "zero" if place.zeros:
+            return f"multiplied by {' and '.join(place.zeros)}, all zero: {at}", _FIRST_STEP
+        case "zero" if place.operand:
+            what = "all zero" if place.operand == "zeros" else "empty"
+            return f"reached, but the other operand is {what}: {at}", _ALLOW_ZERO
+        case "zero" if place.operation:
+            return f"reached, but the signal ends at {at}", _ALLOW_ZERO
+        case "zero":
+            return "reached, no signal", _ALLOW_ZERO
+    if reason.note:
+        return f"loss_fn could not be run again to see why ({reason.note})", ""
+    return "not seen why: what happens to it is hidden from torch's Python side", ""
+
+
+_ALLOW_ZERO = "allow_zero=True asks only who is reached"
+_FIRST_STEP = (
+    "right at the first step of LoRA and of zero-initialised branches: "
+    "ask for the union of two steps, or pass allow_zero=True"
+)
+
+
+def _frozen(entry: Entry) -> tuple[str, str]:
+    tensor = entry.tensor
+    if tensor is not None and not (tensor.is_floating_point() or tensor.is_complex()):
+        return f"{str(tensor.dtype).removeprefix('torch.')} cannot have a gradient", ""
+    return (
+        "frozen: requires_grad is False",
+        "thaw it with requires_grad_(True), or take it out of the patterns",
+    )
+
+
+def place_text(place: Place, name: str) -> str:
+    """Return `` in head (Linear)``: the module of a place, so that repeated layers read alike.
+
+    ``name`` is the parameter's: a module it lies in is told by its last component.
+    """
+    if not place.cls:
+        return " in a checkpoint" if place.inside == "recomputed" else " in loss_fn"
+    if not place.module:
+        return f" in {place.cls}"
+    parts, own = place.module.split("."), name.split(".")
+    if own[: len(parts)] == parts and len(parts) > 1:
+        return (
+            f" in its own {place.cls}" if parts[-1].isdigit() else _named(" in its", parts, place)
+        )
+    common = 0
+    while common < min(len(parts), len(own)) and parts[common] == own[common]:
+        common += 1
+    if any(part.isdigit() for part in parts[:common]):
+        return _named(" in", parts[common:], place) + " beside it"
+    return _named(" in", [place.module], place)
+
+
+def _named(lead: str, parts: Sequence[str], place: Place) -> str:
+    tail = parts if lead == " in" else parts[-1:]
+    return f"{lead} {'.'.join(tail)} ({place.cls})"
+
+
+def _loss_hint(outcome: Reached) -> str:
+    if outcome.cut:
+        return ""
+    if "None" in outcome.problem:
+        return "return the loss from loss_fn"
+    return "reduce the loss to one real number: .mean() or .sum()"
+
+
+def _label(number: int, count: int) -> str:
+    return "loss_fn" if count == 1 else f"loss_fn[{number}]"

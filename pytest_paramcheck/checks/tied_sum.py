@@ -1,0 +1,125 @@
+"""The gradient of a tied parameter against the sum of what each use contributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..findings import Finding
+from ..parameters.trace import Reason
+from .gradients import norms_of
+from .reach import Missing, reason_text
+
+#: Relative tolerance of one addition, as torch.testing compares results of each type.
+RTOL = {
+    torch.float64: 1e-7,
+    torch.complex128: 1e-7,
+    torch.float32: 1.3e-6,
+    torch.complex64: 1.3e-6,
+    torch.float16: 1e-3,
+    torch.bfloat16: 1.6e-2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TiedGradient:
+    """A tie group, the gradient of the one parameter, and that of each name in the untied copy.
+
+    ``lost`` are the names whose use gives no gradient though there is one, with the reason.
+    """
+
+    names: tuple[str, ...]
+    total: Tensor | None
+    uses: tuple[Tensor | None, ...]
+    lost: tuple[tuple[str, Missing], ...] = ()
+
+
+def tied_sums(groups: Sequence[TiedGradient]) -> list[Finding]:
+    """Find the ties whose gradient is not the sum of its uses, and uses that give nothing."""
+    findings = []
+    for group in groups:
+        for name, missing in group.lost:
+            why, hint = reason_text(missing)
+            findings.append(
+                Finding(
+                    (name,),
+                    "a use contributes nothing",
+                    found=f"tied to {', '.join(n for n in group.names if n != name)}",
+                    why=why,
+                    hint=hint,
+                )
+            )
+        if finding := _differs(group):
+            findings.append(finding)
+    return findings
+
+
+#: The uses of a name that never get near the parameter under that name are no defect: forward
+#: goes through another of its names.
+def is_lost(reason: Reason) -> bool:
+    """Whether a name without a gradient in the untied copy is used all the same."""
+    return reason.kind in ("no_grad", "inference", "left", "detached", "swallowed", "hooked")
+
+
+def _differs(group: TiedGradient) -> Finding | None:
+    with torch.no_grad():
+        there = [use for use in group.uses if use is not None]
+        total = group.total
+        if total is None and not there:
+            return None
+        like: Tensor = total if total is not None else there[0]
+        wide = _wide(like.dtype, like.device)
+        sums = torch.zeros(like.shape, dtype=wide, device=like.device)
+        scale = torch.zeros((), dtype=torch.float32, device=like.device)
+        for use in there:
+            dense = _dense(use).to(wide)
+            sums += dense
+            scale += dense.abs().max().to(torch.float32) if dense.numel() else 0
+        arrived = _dense(total).to(wide) if total is not None else torch.zeros_like(sums)
+        gap = (arrived - sums).abs()
+        worst = float(gap.max()) if gap.numel() else 0.0
+        # One rounding for each addition, relative to the sum of the largest contributions.
+        allowed = RTOL.get(like.dtype, 1.6e-2) * max(len(there) - 1, 1) * float(scale)
+        if worst <= allowed:
+            return None
+        at = _position(gap)
+        norms = norms_of([*there, sums, arrived])
+    rows = []
+    remaining = iter(norms)
+    for name, given in zip(group.names, group.uses, strict=True):
+        text = "no gradient under this name" if given is None else f"norm {next(remaining):.4g}"
+        rows.append((name, text))
+    rows.append(("sum of the uses", f"norm {next(remaining):.4g}"))
+    rows.append(("gradient of the tied one", f"norm {next(remaining):.4g}"))
+    return Finding(
+        group.names,
+        "gradient is not the sum of its uses",
+        expected=f"a difference of at most {allowed:.2g}",
+        found=f"{worst:.4g}{at}",
+        why="a hook or a custom function changes the gradient of the shared parameter",
+        rows=tuple(rows),
+    )
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
+
+
+def _wide(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    if dtype.is_complex:
+        return torch.complex128
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _position(gap: Tensor) -> str:
+    if gap.dim() == 0:
+        return ""
+    flat = int(gap.nan_to_num(nan=float("inf")).argmax())
+    index = []
+    for size in reversed(gap.shape):
+        flat, remainder = divmod(flat, size)
+        index.append(remainder)
+    return f" at {index[::-1]}"

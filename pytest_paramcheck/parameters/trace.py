@@ -1,0 +1,451 @@
+"""Why a parameter was not reached: a second run that follows it through forward and backward.
+
+The run replays the first one (same random states, everything put back) under two observers.
+A function mode sees each torch operation: which values descend from which parameter, and the
+operation at which the connection to it ends. Hooks on the nodes of the graph see which of them
+received a signal in backward and handed on none. The graph has the first word: where a
+parameter is in the part of it that ran, the node at which the signal ends is the reason.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .autograd import (
+    LossFn,
+    foreign_gradients_kept,
+    gradients_on,
+    leaf_of,
+    loss_problem,
+    uncompiled,
+)
+from .gradstate import GradState, grad_state
+from .inventory import Inventory, walk_modules
+from .preserve import preserved
+
+#: From the least to the most a parameter has to do with the loss.
+Kind: TypeAlias = Literal[
+    "unknown",  # the second run could not be made, or did not show it
+    "unused",  # no operation took it
+    "no_grad",  # used only where gradients are off
+    "inference",
+    "left",  # its value left torch: item(), numpy()
+    "dropped",  # used, but the loss does not depend on the result
+    "detached",  # the loss depends on it, through an operation without a gradient
+    "swallowed",  # in the graph; a node gave no gradient for it
+    "hooked",  # in the graph; a hook took the signal away
+    "cancelled",  # in the graph; the contributions add up to zero
+    "zero",  # in the graph; from a node on, the gradient is zero
+]
+RANK: dict[Kind, int] = {kind: rank for rank, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An operation and the module that ran it (``""``, ``""``: none of the model's).
+
+    ``inside`` is the custom function in whose forward it ran (``CheckpointFunction``: before,
+    ``recomputed``: while a reentrant checkpoint recomputes). ``zeros`` are the all-zero
+    parameters it multiplied by, ``operand`` says "zeros" or "nothing" where it multiplied a
+    value that is all zero or empty.
+    """
+
+    operation: str
+    module: str = ""
+    cls: str = ""
+    inside: str = ""
+    zeros: tuple[str, ...] = ()
+    operand: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a parameter was not reached; ``note`` is an error of the second run."""
+
+    kind: Kind
+    place: Place | None = None
+    note: str = ""
+
+
+def explain(
+    inventory: Inventory, loss_fn: LossFn, wanted: Sequence[Tensor], *, silent: bool = False
+) -> list[Reason]:
+    """Run ``loss_fn(model)`` again and return for each parameter why it was not reached.
+
+    ``silent`` says that one of them was reached without a signal, so that values matter.
+    Compiled modules run uncompiled, so that their operations can be seen.
+    """
+    model = inventory.root
+    if model is None:
+        return [Reason("unknown") for _ in wanted]
+    zeros = {id(e.tensor): e.name for e in inventory.parameters if silent and _is_zero(e.tensor)}
+    tracked = {id(p): p for p in wanted}
+    tracked |= {id(p): p for p in model.parameters() if id(p) in zeros}
+    tracer = _Tracer(model, list(tracked.values()), zeros, silent)
+    try:
+        # Its warnings were given in the first run.
+        with preserved(model), gradients_on(), uncompiled(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with tracer:
+                loss = loss_fn(model)
+                if not loss_problem(loss)[0]:
+                    tracer.follow(loss)
+                    with foreign_gradients_kept(loss, model):
+                        _run_backward(loss)
+            return [tracer.reason(p, loss) for p in wanted]
+    except Exception as error:
+        # The caller's function ran once and cannot run twice (an iterator used up).
+        note = f"{type(error).__name__}: {error}".splitlines()[0][:80].rstrip(": ")
+        return [Reason("unknown", note=note) for _ in wanted]
+    finally:
+        tracer.clear()
+
+
+def _is_zero(parameter: Tensor | None) -> bool:
+    return (
+        parameter is not None
+        and parameter.is_floating_point()
+        and parameter.numel() > 0
+        and parameter.device.type != "meta"
+        and grad_state(parameter) is GradState.ZERO
+    )
+
+
+def _run_backward(loss: Tensor) -> None:
+    """Run backward with function modes left on, so that what a checkpoint recomputes is seen.
+
+    ``torch.autograd.backward`` is itself a torch function, in which modes are off.
+    """
+    engine = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    if engine is None:
+        torch.autograd.backward(loss)
+    else:
+        engine(
+            (loss,),
+            (torch.ones_like(loss),),
+            False,
+            False,
+            (),
+            allow_unreachable=True,
+            accumulate_grad=True,
+        )
+
+
+@dataclass(slots=True)
+class _Descent:
+    """Which parameters a tensor descends from: bit sets over the tracked ones.
+
+    ``connected``: gradients flow. ``broken``: per event the parameters it cut off.
+    ``had_node``: whether the tensor had a ``grad_fn`` when this was written.
+    """
+
+    connected: int
+    broken: dict[int, int]
+    had_node: bool = True
+
+
+#: torch's frame around the backward of a custom function.
+_BACKWARD_APPLY = torch.autograd.function.BackwardCFunction.apply.__code__
+
+
+class _Tracer(TorchFunctionMode):
+    def __init__(
+        self, model: nn.Module, tracked: list[Tensor], zeros: dict[int, str], silent: bool
+    ) -> None:
+        super().__init__()
+        self.tracked = tracked  # keeps the ids from being recycled
+        self.bit = {id(p): 1 << number for number, p in enumerate(tracked)}
+        self.zeros = {self.bit[key]: name for key, name in zeros.items()}
+        self.silent = silent  # whether a gradient that is zero is asked about
+        self.module_names: dict[int, tuple[str, str]] = {}
+        for prefix, _, module in walk_modules(model):
+            self.module_names.setdefault(id(module), (prefix[:-1], type(module).__name__))
+        self.descents = WeakTensorKeyDictionary()
+        self.events: list[tuple[Kind, Place]] = []
+        self.cut: dict[int, int] = {}  # event -> parameters it cut off somewhere
+        self.used = 0
+        self.left: list[tuple[int, int]] = []
+        self.last_uses: list[tuple[int, Place]] = []
+        self.nodes: dict[Any, Place] = {}
+        self.handles: list[Any] = []
+        self.received: dict[Any, bool] = {}
+        self.sent: dict[Any, list[GradState]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        __tracebackhide__ = True
+        kwargs = kwargs or {}
+        grad_on = torch.is_grad_enabled()
+        out = func(*args, **kwargs)
+        self._note(func, args, kwargs, out, grad_on)
+        return out
+
+    def clear(self) -> None:
+        """Take the hooks off, break the cycles."""
+        for handle in self.handles:
+            handle.remove()
+        for held in (self.handles, self.nodes, self.received, self.sent, self.descents):
+            held.clear()
+
+    # -- forward ---------------------------------------------------------------------------
+
+    def _note(self, func: Any, args: Any, kwargs: Any, out: Any, grad_on: bool) -> None:
+        operation = _operation(func)
+        if operation is None:
+            return
+        inputs = list(_tensors((args, kwargs)))
+        given = self._merge(inputs)
+        everything = _everything(given)
+        if not everything:
+            return
+        outs = list(_tensors(out))
+        if args and isinstance(args[0], Tensor) and _in_place(operation):
+            outs.append(args[0])
+        outs.extend(_tensors(kwargs.get("out")))
+        place = self._place(operation, inputs)
+        if not outs:
+            if operation in _LEAVING:
+                self.used |= everything
+                self.left.append((everything, self._event("left", place)))
+            return
+        self.used |= everything
+        event: int | None = None
+        for tensor in {id(t): t for t in outs}.values():
+            connected, broken = given.connected, dict(given.broken)
+            if connected and not (grad_on and tensor.requires_grad):
+                if event is None:
+                    event = self._event(_cut_kind(grad_on), place)
+                broken[event] = broken.get(event, 0) | connected
+                self.cut[event] = self.cut.get(event, 0) | connected
+                connected = 0
+            if id(tensor) in self.bit:
+                continue  # a parameter written in place stays itself
+            if connected:
+                self.last_uses.append((connected, place))
+            self.descents[tensor] = _Descent(connected, broken, tensor.grad_fn is not None)
+            if tensor.grad_fn is not None:
+                self._follow(tensor.grad_fn, place)
+
+    def _descent(self, tensor: Tensor) -> _Descent:
+        bit = self.bit.get(id(tensor))
+        if bit is not None:
+            return _Descent(bit, {})
+        known: _Descent | None = self.descents.get(tensor)  # type: ignore[no-untyped-call]
+        if known is None:
+            return _Descent(0, {})
+        if not known.had_node and tensor.grad_fn is not None and known.broken:
+            # Given a node after it was computed: what a custom function returned.
+            return _Descent(_everything(known), {})
+        return known
+
+    def _merge(self, tensors: Iterable[Tensor]) -> _Descent:
+        merged = _Descent(0, {})
+        for tensor in tensors:
+            descent = self._descent(tensor)
+            merged.connected |= descent.connected
+            for event, mask in descent.broken.items():
+                merged.broken[event] = merged.broken.get(event, 0) | mask
+        for event, mask in list(merged.broken.items()):
+            if left := mask & ~merged.connected:
+                merged.broken[event] = left
+            else:
+                del merged.broken[event]
+        return merged
+
+    def _event(self, kind: Kind, place: Place) -> int:
+        self.events.append((kind, place))
+        return len(self.events) - 1
+
+    def _place(self, operation: str, inputs: list[Tensor]) -> Place:
+        """The innermost module of the model, and the custom function, on the call stack."""
+        module, cls, inside = "", "", ""
+        frame: FrameType | None = sys._getframe(3)
+        while frame is not None and frame.f_code is not explain.__code__:
+            code = frame.f_code
+            if code.co_argcount:
+                if code.co_name == "apply":
+                    if code is _BACKWARD_APPLY:
+                        inside = inside or "recomputed"
+                    elif frame.f_globals.get("__name__") == "torch.autograd.function":
+                        inside = inside or getattr(frame.f_locals.get("cls"), "__name__", "")
+                elif not cls:
+                    owner = frame.f_locals.get(code.co_varnames[0])
+                    module, cls = self.module_names.get(id(owner), ("", ""))
+            frame = frame.f_back
+        return Place(operation, module, cls, inside, *self._partners(operation, inputs))
+
+    def _partners(self, operation: str, inputs: list[Tensor]) -> tuple[tuple[str, ...], str]:
+        """The all-zero parameters that an operation multiplies by, and what other operand it has
+        that leaves no signal."""
+        if operation not in _MULTIPLYING or not self.silent:
+            return (), ""
+        if operation in _WEIGHT_SECOND:
+            inputs = inputs[:2]  # a bias is added
+        elif operation in _ADDEND_FIRST:
+            inputs = inputs[1:]
+        sources = [_everything(self._descent(tensor)) for tensor in inputs]
+        zeros = tuple(dict.fromkeys(self.zeros[s] for s in sources if s in self.zeros))
+        if any(tensor.numel() == 0 for tensor in inputs):
+            return zeros, "nothing"
+        return zeros, "zeros" if any(grad_state(t) is GradState.ZERO for t in inputs) else ""
+
+    # -- backward --------------------------------------------------------------------------
+
+    def follow(self, loss: Tensor) -> None:
+        """Watch the nodes of the loss's graph that no operation was seen to make."""
+        self._follow(loss.grad_fn, Place(""))
+
+    def _follow(self, node: Any, place: Place) -> None:
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            if node is None or node in self.nodes:
+                continue
+            self.nodes[node] = place
+            if leaf_of(node) is None:
+                self.handles.append(node.register_hook(self._watcher(node)))
+                stack.extend(nxt for nxt, _ in node.next_functions)
+
+    def _watcher(self, node: Any) -> Any:
+        def watch(sent: Any, received: Any) -> None:
+            self.received[node] = any(grad_state(g) is GradState.SIGNAL for g in received)
+            self.sent[node] = [grad_state(g) for g in sent]
+
+        return watch
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def reason(self, parameter: Tensor, loss: object) -> Reason:
+        """Return why a parameter was not reached, asked after the run."""
+        if found := self._in_graph(parameter):
+            return found
+        bit = self.bit[id(parameter)]
+        if not self.used & bit:
+            return Reason("unused")
+        cuts = [self.events[event] for event, mask in self.cut.items() if mask & bit]
+        # What was cut where gradients were on says more than a pass under no_grad.
+        cuts.sort(key=lambda cut: cut[0] != "detached")
+        left = [self.events[event] for mask, event in self.left if mask & bit]
+        if isinstance(loss, Tensor):
+            descent = self._descent(loss)
+            for event, mask in descent.broken.items():
+                if mask & bit:
+                    return Reason(*self.events[event])
+            if descent.connected & bit:  # through a node whose inside is not in the graph
+                for kind, place in cuts:
+                    if kind == "detached" or place.inside not in ("", "CheckpointFunction"):
+                        return Reason(kind, place)
+                return Reason("unknown")
+        if left:
+            return Reason(*left[0])
+        for mask, place in reversed(self.last_uses):
+            if mask & bit:
+                return Reason("dropped", place)
+        return Reason(*cuts[0]) if cuts else Reason("unknown")
+
+    def _in_graph(self, parameter: Tensor) -> Reason | None:
+        """The node at which the signal ends, if the parameter is in the graph that ran."""
+        givers: dict[Any, list[tuple[Any, int]]] = {}
+        start = None
+        for node in self.received:
+            for index, (nxt, _) in enumerate(node.next_functions):
+                if nxt is not None:
+                    givers.setdefault(nxt, []).append((node, index))
+                    if leaf_of(nxt) is parameter:
+                        start = nxt
+        if start is None:
+            return None
+        hooked = cancelled = False
+        seen = {start}
+        queue = [start]
+        for node in queue:
+            for giver, index in givers.get(node, ()):
+                sent = self.sent[giver][index]
+                if sent is GradState.SIGNAL:
+                    several = len(givers[node]) > 1
+                    cancelled, hooked = cancelled or several, hooked or not several
+                elif self.received[giver]:
+                    kind: Kind = "swallowed" if sent is GradState.NONE else "zero"
+                    return Reason(kind, self._node_place(giver))
+                elif giver not in seen:
+                    seen.add(giver)
+                    queue.append(giver)
+        return Reason("cancelled" if cancelled else "hooked" if hooked else "zero")
+
+    def _node_place(self, node: Any) -> Place:
+        place = self.nodes[node]
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return Place(type(node).__name__, place.module, place.cls)
+        return place if place.operation else Place(node.name())
+
+
+def _cut_kind(grad_on: bool) -> Kind:
+    if grad_on:
+        return "detached"
+    return "inference" if torch.is_inference_mode_enabled() else "no_grad"
+
+
+def _operation(func: Any) -> str | None:
+    """The name a user knows an operation by; None for what is no use of a value."""
+    name = getattr(func, "__name__", str(func))
+    if name == "__get__":
+        name = getattr(getattr(func, "__self__", None), "__name__", "")
+        return name if name in _VALUE_PROPERTIES else None
+    if name == "__set__" or name in _NO_USE or name.endswith("_like"):
+        return None
+    return str(name)
+
+
+def _in_place(operation: str) -> bool:
+    if operation.startswith("__"):
+        return operation == "__setitem__" or (operation[2] == "i" and operation in _IN_PLACE)
+    return operation.endswith("_")
+
+
+def _everything(descent: _Descent) -> int:
+    together = descent.connected
+    for mask in descent.broken.values():
+        together |= mask
+    return together
+
+
+def _tensors(value: Any, depth: int = 4) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item, depth - 1)
+    elif depth and isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item, depth - 1)
+
+
+_VALUE_PROPERTIES = frozenset({"data", "T", "mT", "H", "mH", "real", "imag"})
+_NO_USE = frozenset(
+    {"requires_grad_", "register_hook", "retain_grad", "backward", "__repr__"}
+    | {f"new_{name}" for name in ("empty", "zeros", "ones", "full")}
+)
+_IN_PLACE = frozenset(
+    f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow")
+)
+_LEAVING = frozenset(
+    {"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__complex__", "__dlpack__"}
+)
+_WEIGHT_SECOND = frozenset({"linear", "conv1d", "conv2d", "conv3d", "bilinear"})
+_ADDEND_FIRST = frozenset({"addmm", "baddbmm", "addcmul"})
+_MULTIPLYING = _WEIGHT_SECOND.union(
+    _ADDEND_FIRST,
+    ("mul", "multiply", "__mul__", "__rmul__", "mul_", "__imul__", "einsum"),
+    ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv"),
+)
