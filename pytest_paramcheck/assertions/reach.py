@@ -125,8 +125,13 @@ def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
         )
     per_name = iter(uses)
     groups = [
-        tied_sum.TiedGradient(tuple(e.names), total, tuple(next(per_name) for _ in e.names))
-        for e, total in zip(tied, totals, strict=True)
+        tied_sum.TiedGradient(
+            tuple(entry.names),
+            total,
+            tuple(next(per_name) for _ in entry.names),
+            hooked=bool(tensor._backward_hooks),
+        )
+        for entry, tensor, total in zip(tied, tensors, totals, strict=True)
     ]
     raise_if(tied_sum.tied_sums(_with_lost(groups, apart, loss)), inventory.title)
 

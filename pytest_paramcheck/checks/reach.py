@@ -199,10 +199,10 @@ def place_text(place: Place, name: str) -> str:
     if not place.module:
         return f" in {place.cls}"
     parts, own = place.module.split("."), name.split(".")
-    if own[: len(parts)] == parts and len(parts) > 1:
-        return (
-            f" in its own {place.cls}" if parts[-1].isdigit() else _named(" in its", parts, place)
-        )
+    if own[: len(parts)] == parts:
+        if parts[-1].isdigit():
+            return f" in its own {place.cls}"
+        return _named(" in its" if len(parts) > 1 else " in", parts, place)
     common = 0
     while common < min(len(parts), len(own)) and parts[common] == own[common]:
         common += 1

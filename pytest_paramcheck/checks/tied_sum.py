@@ -28,12 +28,14 @@ RTOL = {
 class TiedGradient:
     """A tie group, the gradient of the one parameter, and that of each name in the untied copy.
 
-    ``lost`` are the names whose use gives no gradient though there is one, with the reason.
+    ``hooked`` says whether the parameter itself has hooks, ``lost`` are the names whose use
+    gives no gradient though there is one, with the reason.
     """
 
     names: tuple[str, ...]
     total: Tensor | None
     uses: tuple[Tensor | None, ...]
+    hooked: bool = False
     lost: tuple[tuple[str, Missing], ...] = ()
 
 
@@ -52,7 +54,16 @@ def tied_sums(groups: Sequence[TiedGradient]) -> list[Finding]:
                     hint=hint,
                 )
             )
-        if finding := _differs(group):
+        if group.total is None and not group.lost and all(use is None for use in group.uses):
+            findings.append(
+                Finding(
+                    group.names,
+                    "no gradient",
+                    why="no use of it reaches the loss, so there is no sum to check",
+                    hint="assert_grads_reach(model, loss_fn) says why",
+                )
+            )
+        elif finding := _differs(group):
             findings.append(finding)
     return findings
 
@@ -99,7 +110,17 @@ def _differs(group: TiedGradient) -> Finding | None:
         "gradient is not the sum of its uses",
         expected=f"a difference of at most {allowed:.2g}",
         found=f"{worst:.4g}{at}",
-        why="a hook or a custom function changes the gradient of the shared parameter",
+        why=(
+            "a hook on the shared parameter changes its gradient"
+            if group.hooked
+            else "something treats the shared parameter otherwise than two of their own"
+        ),
+        hint=(
+            ""
+            if group.hooked
+            else "look for a custom function that writes gradients itself, or code that asks "
+            "whether the parameter is shared"
+        ),
         rows=tuple(rows),
     )
 
