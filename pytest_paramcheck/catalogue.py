@@ -133,6 +133,11 @@ PUBLIC: dict[str, Public] = {
         "assertions.init", "Assert that a factory initialises every parameter and buffer."
     ),
     "init": Public("init", "Distributions that parameters start from, for ``assert_init``."),
+    # checkpoints
+    "assert_manifest": Public(
+        "assertions.manifests",
+        "Assert that a model's parameters are those of the committed manifest.",
+    ),
 }
 
 #: The assertions: each is also a fixture of the same name.

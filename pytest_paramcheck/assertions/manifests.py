@@ -1,0 +1,116 @@
+"""The assertion about a model's committed manifest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ..checks.manifest import manifest_differences
+from ..findings import Finding, ParamCheckUsageError
+from ..manifest import named_path
+from ..manifest_file import is_ours, manifest_text, parse_manifest, write_manifest
+from ..parameters.inventory import Subject, take_inventory
+from ..parameters.manifest_lines import manifest_lines
+from .raising import raise_if
+
+
+def assert_manifest(
+    model: Subject,
+    name: str | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    update: bool = False,
+) -> None:
+    """Assert that a model's parameters are those of the committed manifest.
+
+    The manifest is a text file with one line per parameter and buffer in registration order:
+    name, shape, dtype, trainable, persistent, tied to. Not device, not values: it needs no
+    memory for a model on meta. The fixture finds the file beside the test, below
+    ``__params__/``, and writes it under ``--param-update``; the function takes ``path`` and
+    ``update``. ``name`` tells several manifests of one test apart and becomes part of the
+    file's name.
+
+    Passes where the model has exactly the lines of the file, and with ``update``, which writes
+    the file where it is missing or differs.
+
+    Fails where the file is missing, saying how to create it, and for every difference: what
+    was added, removed, probably renamed, reshaped, retied, moved, or has another dtype or role.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a file that cannot be
+    read (a damaged line is shown) or that a newer version wrote, for a name that cannot be part
+    of a file's, and without ``path``.
+
+    >>> import tempfile
+    >>> from torch import nn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     assert_manifest(nn.Linear(3, 2), path=folder + "/linear.txt", update=True)
+    ...     assert_manifest(nn.Linear(3, 2), path=folder + "/linear.txt")
+    """
+    __tracebackhide__ = True
+    if path is None:
+        raise ParamCheckUsageError(
+            "assert_manifest needs path= here; in a test, request the fixture assert_manifest: "
+            "it finds the file beside the test"
+        )
+    target = named_path(Path(path), name)
+    manifest_at(target, model, update=update, remedy="assert_manifest(..., update=True)")
+
+
+def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> bool:
+    """Compare a model with a manifest file, or with ``update`` write it; whether it was written.
+
+    ``remedy`` is what the reader of a failure has to run in order to write it. A file that is
+    no manifest of this format is never written over; one that matches is not touched.
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    lines = manifest_lines(inventory)
+    shown = _shown(target)
+    data = _read(target, shown)
+    if update:
+        if data is not None and not is_ours(data):
+            parse_manifest(data, shown)  # raises: a newer format, or no manifest at all
+        if data is not None and data.replace(b"\r\n", b"\n") == manifest_text(lines).encode():
+            return False
+        write_manifest(target, lines)
+        return True
+    if data is None:
+        raise_if(
+            [
+                Finding(
+                    (shown,),
+                    "no manifest",
+                    found="the file does not exist yet",
+                    hint=f"create it: {remedy}, then review and commit it",
+                )
+            ],
+            inventory.title,
+        )
+        return False
+    committed = parse_manifest(data, shown)
+    findings = manifest_differences(committed, lines)
+    if findings:
+        meant = f"if the change is meant: {remedy} writes {shown} anew; commit it"
+        findings[0] = replace(findings[0], hint=meant)
+    raise_if(findings, inventory.title)
+    return False
+
+
+def _read(target: Path, shown: str) -> bytes | None:
+    __tracebackhide__ = True
+    try:
+        return target.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ParamCheckUsageError(f"{shown} cannot be read: {error.strerror}") from None
+
+
+def _shown(path: Path) -> str:
+    """Return a path as a reader would type it: below the working directory, or absolute."""
+    absolute = path.absolute()
+    try:
+        return absolute.relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return absolute.as_posix()

@@ -1,0 +1,242 @@
+"""Where manifests lie, which of them a run asked for, and the fixture. No torch, no pytest.
+
+How the plugin wires it (thinly: everything below decides for itself):
+
+* One :class:`ManifestSession` per pytest session, kept in ``config.stash``.
+* The fixture ``assert_manifest`` returns ``session.bind(manifest_request(...))``: the function
+  ``assert_manifest`` with path and update filled in. ``update`` is ``--param-update``; the
+  callspec id is the item's, **without the device** (a manifest holds no device, and the same
+  file serves ``--param-device=cuda``) and None where nothing else is left. A dtype stays in
+  it: under another default dtype the model is another.
+* At the end of a full run (nothing deselected, no ``-k``, ``--lf``, path argument below a file
+  or ``-x`` that stopped it) the controller lists ``stale_files(test_files, visited)``. Only
+  files whose tests all ran to their end count as ``test_files``: a test that was skipped or
+  failed early did not ask for its manifest, which is not stale for it.
+* xdist: a worker sends ``session.visited`` and ``session.written`` home in ``workeroutput``
+  (both are plain lists of str); the controller calls ``session.merge(visited, written)`` in
+  ``pytest_testnodedown``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .findings import ParamCheckUsageError
+from .manifest_file import is_ours
+
+FOLDER = "__params__"
+SUFFIX = ".txt"
+_SAFE = re.compile(r"[A-Za-z0-9_.\-]+")
+_NAME = re.compile(r"[A-Za-z0-9_\-]+")
+#: Names that Windows keeps for devices, whatever follows their first dot.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|-|$)", re.IGNORECASE)
+#: Four parts of this length, their separators and the suffix stay below 255 bytes.
+_LONGEST = 56
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRequest:
+    """Where the manifests of one test lie: ``directory/stem[.name].txt``; whether to write them.
+
+    ``remedy`` is what a reader of a failure has to run in order to write them.
+    """
+
+    directory: Path
+    stem: str
+    update: bool = False
+    remedy: str = "pytest --param-update"
+
+    def path(self, name: str | None = None) -> Path:
+        """Return the file of one call; ``name`` tells the calls of one test apart.
+
+        >>> ManifestRequest(Path("__params__", "test_lm"), "test_tied").path("small").as_posix()
+        '__params__/test_lm/test_tied.small.txt'
+        """
+        return self.directory / (self.stem + name_suffix(name) + SUFFIX)
+
+
+def manifest_request(
+    test_file: Path,
+    class_name: str | None,
+    function: str,
+    callspec_id: str | None = None,
+    *,
+    update: bool = False,
+) -> ManifestRequest:
+    """Return where the manifests of one test lie: beside its file, below ``__params__``.
+
+    Parts that some file system cannot hold, or that are too long, are replaced and told apart
+    by eight characters of their digest.
+
+    >>> manifest_request(Path("tests/test_lm.py"), "TestLM", "test_tied", "big").stem
+    'TestLM.test_tied-big'
+    """
+    stem = ".".join(_safe(part) for part in (class_name, function) if part)
+    if callspec_id:
+        stem += "-" + _safe(callspec_id)
+    if _RESERVED.match(stem):
+        stem = f"{_digest(stem)}.{stem}"
+    return ManifestRequest(_folder(test_file), stem, update)
+
+
+def manifest_path(
+    test_file: Path,
+    class_name: str | None,
+    function: str,
+    callspec_id: str | None = None,
+    name: str | None = None,
+) -> Path:
+    """Return the file of one call of ``assert_manifest`` in a test.
+
+    >>> manifest_path(Path("tests/test_lm.py"), None, "test_tied", None, "small").as_posix()
+    'tests/__params__/test_lm/test_tied.small.txt'
+    """
+    return manifest_request(test_file, class_name, function, callspec_id).path(name)
+
+
+def name_suffix(name: str | None) -> str:
+    """Return ``.name`` for a manifest's name, or raise where it cannot be part of a file's."""
+    if name is None:
+        return ""
+    if not _NAME.fullmatch(str(name)) or len(str(name)) > _LONGEST:
+        raise ParamCheckUsageError(
+            f"a manifest's name becomes part of a file name: {name!r} must be at most {_LONGEST} "
+            f"letters, digits, '_' and '-'"
+        )
+    return f".{name}"
+
+
+class ManifestSession:
+    """Which manifests a run asked for and wrote; refuses two calls that mean one file."""
+
+    def __init__(self) -> None:
+        self._visited: dict[str, None] = {}
+        self._written: dict[str, None] = {}
+        self._owners: dict[str, str] = {}
+
+    @property
+    def visited(self) -> list[str]:
+        """The files that were asked for, as absolute paths: plain strings for xdist."""
+        return list(self._visited)
+
+    @property
+    def written(self) -> list[str]:
+        """Those of them that were written."""
+        return list(self._written)
+
+    def merge(self, visited: Iterable[str], written: Iterable[str]) -> None:
+        """Take in what a worker sent home."""
+        self._visited.update(dict.fromkeys(visited))
+        self._written.update(dict.fromkeys(written))
+
+    def bind(self, request: ManifestRequest) -> Callable[..., None]:
+        """Return ``assert_manifest`` for one test: path and update filled in.
+
+        A test calls it once without a name, or several times with a name each.
+        """
+        calls: set[str] = set()
+
+        def assert_manifest(
+            model: Any,
+            name: str | None = None,
+            *,
+            path: str | Path | None = None,
+            update: bool | None = None,
+        ) -> None:
+            __tracebackhide__ = True
+            from .assertions.manifests import manifest_at
+
+            update = request.update if update is None else update
+            if path is None:
+                target = request.path(name)
+                self._claim(target, request, name, calls)
+                remedy = request.remedy
+            else:
+                target = named_path(Path(path), name)
+                self._visited[str(target.absolute())] = None
+                remedy = "assert_manifest(..., update=True)"
+            if manifest_at(target, model, update=update, remedy=remedy):
+                self._written[str(target.absolute())] = None
+
+        return assert_manifest
+
+    def _claim(
+        self, target: Path, request: ManifestRequest, name: str | None, calls: set[str]
+    ) -> None:
+        __tracebackhide__ = True
+        key = str(target.absolute())
+        if key in calls:
+            said = f"a second manifest named {name!r}" if name else "a second manifest without name"
+            raise ParamCheckUsageError(
+                f"{said} in one test: give each its own, assert_manifest(model, 'encoder')"
+            )
+        calls.add(key)
+        self._visited[key] = None
+        # On a file system that ignores case, or where an id holds a dot, two tests could mean
+        # one file: each would fail on what the other wrote.
+        owner = f"{request.directory / request.stem} {name}"
+        if self._owners.setdefault(key.casefold(), owner) != owner:
+            raise ParamCheckUsageError(
+                f"{target.name}: another test's manifest has this file name, on file systems "
+                f"that ignore case at least: rename one of the tests, or give a name"
+            )
+
+
+def named_path(path: Path, name: str | None) -> Path:
+    """Return ``folder/file[.name].txt`` for a path that was given.
+
+    >>> named_path(Path("lm.txt"), "small").as_posix()
+    'lm.small.txt'
+    """
+    return path.with_name(path.stem + name_suffix(name) + path.suffix) if name else path
+
+
+def stale_files(test_files: Iterable[Path], visited: Iterable[str | Path]) -> list[Path]:
+    """Return the manifests that no test of a full run asked for, in order.
+
+    ``test_files`` are the files whose tests all ran to their end. Theirs that were not visited
+    are stale, and so are those of a test file that is not there any more. Manifests of a test
+    file that exists and was not collected are left alone, and so is whatever we did not write.
+    """
+    asked = {Path(path).absolute() for path in visited}
+    ran = {Path(path).absolute() for path in test_files}
+    stale: set[Path] = set()
+    for root in {path.parent / FOLDER for path in ran}:
+        if not root.is_dir():
+            continue
+        present = {_folder(path) for path in root.parent.glob("*.py")}
+        finished = {_folder(path) for path in ran if path.parent == root.parent}
+        for folder in root.iterdir():
+            if folder.is_dir() and (folder in finished or folder not in present):
+                stale.update(f for f in folder.glob("*" + SUFFIX) if f not in asked and _ours(f))
+    return sorted(stale)
+
+
+def _ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_ours(file.readline(200))
+
+
+def _folder(test_file: Path) -> Path:
+    folder = _safe(test_file.stem)
+    if _RESERVED.match(folder):
+        folder = f"{_digest(folder)}.{folder}"
+    return test_file.parent / FOLDER / folder
+
+
+def _safe(part: str) -> str:
+    """Return a part of a file name that every file system takes, distinct for distinct parts."""
+    if _SAFE.fullmatch(part) and len(part) <= _LONGEST and part[:1] != "." and part[-1:] != ".":
+        return part
+    kept = re.sub(r"[^A-Za-z0-9_\-]+", "_", part)[: _LONGEST - 9].strip("_")
+    return f"{kept}-{_digest(part)}" if kept else _digest(part)
+
+
+def _digest(text: str) -> str:
+    raw = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(raw, digest_size=4).hexdigest()

@@ -1,0 +1,219 @@
+"""The manifest's text: lines -> file -> lines. No torch, no pytest.
+
+::
+
+    # pytest-paramcheck manifest, format 1
+    # Registration order: optimizer checkpoints map by position. Written by --param-update.
+    emb.weight 11x6 float32 trainable
+    blocks.0.mask 6x6 bool buffer not-persistent
+    head.weight 11x6 float32 trainable tied-to emb.weight
+
+One line per name, its fields separated by single spaces: a column that had to stay aligned
+would change every line of the file with one long name. A name that holds a space or another
+character that would be misread is written as a JSON string.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .findings import ParamCheckUsageError
+
+FORMAT = 1
+_TITLE = "# pytest-paramcheck manifest, format "
+HEADER = (
+    f"{_TITLE}{FORMAT}",
+    "# Registration order: optimizer checkpoints map by position. Written by --param-update.",
+)
+TIED = "tied-to"
+#: What a line may say about an entry, and whether it is (a parameter, trainable, persistent).
+ROLES = {
+    ("trainable",): (True, True, True),
+    ("frozen",): (True, False, True),
+    ("buffer",): (False, False, True),
+    ("buffer", "not-persistent"): (False, False, False),
+    ("trainable", "buffer"): (False, True, True),
+    ("trainable", "buffer", "not-persistent"): (False, True, False),
+}
+_ROLE_OF = {facts: words for words, facts in ROLES.items()}
+_SHAPE = re.compile(r"scalar|uninitialized|\d+(x\d+)*")
+_DTYPE = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
+_CONFLICT = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestLine:
+    """What the manifest says about one name: everything but device and values.
+
+    ``tied_to`` is the first name of the same parameter, where this is a later one.
+    """
+
+    name: str
+    shape: str
+    dtype: str
+    parameter: bool = True
+    trainable: bool = True
+    persistent: bool = True
+    tied_to: str = ""
+
+    @property
+    def role(self) -> str:
+        """``trainable``, ``frozen``, ``buffer`` or ``buffer not-persistent``."""
+        return " ".join(_ROLE_OF[self.parameter, self.trainable, self.persistent])
+
+    def text(self) -> str:
+        """Return the line of the file."""
+        tied = f" {TIED} {quoted(self.tied_to)}" if self.tied_to else ""
+        return f"{quoted(self.name)} {self.shape} {self.dtype} {self.role}{tied}"
+
+
+def quoted(name: str) -> str:
+    """Return a name as it stands in the file: as it is, or as a JSON string."""
+    plain = name.isprintable() and " " not in name and name[:1] not in ("", "#", '"')
+    return name if plain and not name.startswith(_CONFLICT) else json.dumps(name)
+
+
+def manifest_text(lines: Iterable[ManifestLine]) -> str:
+    """Return the whole file."""
+    return "\n".join([*HEADER, *(line.text() for line in lines)]) + "\n"
+
+
+def parse_manifest(data: bytes, shown: str) -> list[ManifestLine]:
+    """Return the lines of a manifest file, in order; ``shown`` names the file in errors.
+
+    Raises :class:`ParamCheckUsageError` with the number and the text of the first line that is
+    none. Line ends may be those of any system: git converts them.
+    """
+    lines: list[ManifestLine] = []
+    seen: dict[str, int] = {}
+    for number, raw in enumerate(_rows(data, shown), start=1):
+        row = raw.removesuffix("\r")
+        if number == 1:
+            _check_title(row, shown)
+        elif row and not row.startswith("#"):
+            reason = ""
+            try:
+                line = _parse_line(row)
+                if line.name in seen:
+                    reason = f"{line.name!r} already stands in line {seen[line.name]}"
+                elif line.tied_to and line.tied_to not in seen:
+                    reason = f"{line.tied_to!r} stands in no line above it"
+            except ValueError as error:
+                reason = str(error)
+            if reason:
+                raise _damaged(shown, number, row, reason)
+            seen[line.name] = number
+            lines.append(line)
+    return lines
+
+
+def is_ours(data: bytes) -> bool:
+    """Whether a file begins as a manifest of this format does: only such a file is rewritten."""
+    first = data.split(b"\n", 1)[0].removeprefix(b"\xef\xbb\xbf").rstrip(b"\r")
+    return first == HEADER[0].encode()
+
+
+def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
+    """Write the file whole or not at all, its folders created.
+
+    A temporary file beside it is renamed onto it, so that an interrupted run or two workers
+    that write at once never leave half a manifest behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(manifest_text(lines).encode())
+        # mkstemp makes a file that only its owner may read; a committed file is an ordinary one.
+        Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _rows(data: bytes, shown: str) -> Sequence[str]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        row = data.split(b"\n")[number - 1].decode(errors="backslashreplace")
+        raise _damaged(shown, number, row, "it is not UTF-8") from None
+    return text.split("\n")  # not splitlines(): names may hold other line separators
+
+
+def _check_title(row: str, shown: str) -> None:
+    if row == HEADER[0]:
+        return
+    version = row.removeprefix(_TITLE)
+    if version != row and version.isascii() and version.isdigit():
+        raise ParamCheckUsageError(
+            f"{shown}, line 1: {_cut(row)}\n"
+            f"this version of pytest-paramcheck reads format {FORMAT}: upgrade it "
+            f"(pip install -U pytest-paramcheck)"
+        )
+    raise ParamCheckUsageError(
+        f"{shown}, line 1: {_cut(row)}\n"
+        f"this is no manifest: its first line would be {HEADER[0]!r}. "
+        f"Restore the file, or delete it and run with --param-update"
+    )
+
+
+def _parse_line(row: str) -> ManifestLine:
+    if row.startswith(_CONFLICT):
+        raise ValueError("a merge conflict was left in")
+    name, rest = _take_name(row)
+    words = rest.split(" ") if rest else []
+    if len(words) < 3:
+        raise ValueError("a line is: name shape dtype role [tied-to name]")
+    shape, dtype, *role = words
+    if not _SHAPE.fullmatch(shape):
+        raise ValueError(f"{shape!r} is no shape: write 11x6, scalar or uninitialized")
+    if not _DTYPE.fullmatch(dtype):
+        raise ValueError(f"{dtype!r} is no dtype: write float32")
+    tied = ""
+    if TIED in role:
+        at = role.index(TIED)
+        tied, left = _take_name(" ".join(role[at + 1 :]))
+        if left or not tied:
+            raise ValueError(f"{TIED} takes one name")
+        role = role[:at]
+    facts = ROLES.get(tuple(role))
+    if facts is None:
+        raise ValueError(
+            f"{' '.join(role)!r} is no role: write trainable, frozen, buffer "
+            f"or buffer not-persistent"
+        )
+    return ManifestLine(name, shape, dtype, *facts, tied_to=tied)
+
+
+def _take_name(text: str) -> tuple[str, str]:
+    """Return the name a text begins with, and what follows the space behind it."""
+    if not text.startswith('"'):
+        name, _, rest = text.partition(" ")
+        return name, rest
+    try:
+        name, end = json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError:
+        raise ValueError("the quoted name is not a JSON string") from None
+    if text[end : end + 1] not in ("", " "):
+        raise ValueError("a space must follow the quoted name")
+    return name, text[end + 1 :]
+
+
+def _damaged(shown: str, number: int, row: str, reason: str) -> ParamCheckUsageError:
+    return ParamCheckUsageError(
+        f"{shown}, line {number}: {_cut(row)}\n"
+        f"{reason}. Restore the line, or write the file anew with --param-update"
+    )
+
+
+def _cut(row: str) -> str:
+    text = row if row.isprintable() else repr(row)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,416 @@
+"""The manifest's life on the level of functions: missing, created, matching, different, stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_manifest
+from pytest_paramcheck.manifest import (
+    ManifestSession,
+    manifest_path,
+    manifest_request,
+    stale_files,
+)
+
+UPDATE = (
+    "\n\n  hint: if the change is meant: assert_manifest(..., update=True) "
+    "writes lm.txt anew; commit it"
+)
+LOAD = "checkpoints saved before this change will not load"
+POSITION = "optimizer checkpoints map parameters by position"
+
+
+class LM(nn.Module):
+    def __init__(self, vocab: int = 11, head: str = "head", tied: bool = True) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(vocab, 6)
+        self.blocks = nn.ModuleList(nn.Linear(6, 6, bias=False) for _ in range(3))
+        self.norm = nn.LayerNorm(6)
+        self.add_module(head, nn.Linear(6, vocab, bias=False))
+        if tied:
+            getattr(self, head).weight = self.emb.weight
+        self.register_buffer("mask", torch.ones(6, 6, dtype=torch.bool), persistent=False)
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = Path("lm.txt")
+    assert_manifest(LM(), path=path, update=True)
+    return path
+
+
+def _failure(path: Path, model: nn.Module) -> str:
+    before = path.read_bytes()
+    with pytest.raises(ParamCheckError) as error:
+        assert_manifest(model, path=path)
+    assert path.read_bytes() == before
+    return str(error.value)
+
+
+def test_missing_then_created_then_matching(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("params", "lm.txt")
+    with pytest.raises(ParamCheckError) as error:
+        assert_manifest(LM(), path=path)
+    assert str(error.value) == (
+        "no manifest: params/lm.txt (LM)\n"
+        "\n"
+        "  params/lm.txt  the file does not exist yet\n"
+        "\n"
+        "  hint: create it: assert_manifest(..., update=True), then review and commit it"
+    )
+    assert not path.exists()
+
+    assert_manifest(LM(), path=path, update=True)
+    assert path.read_text() == (
+        "# pytest-paramcheck manifest, format 1\n"
+        "# Registration order: optimizer checkpoints map by position. Written by --param-update.\n"
+        "mask 6x6 bool buffer not-persistent\n"
+        "emb.weight 11x6 float32 trainable\n"
+        "blocks.0.weight 6x6 float32 trainable\n"
+        "blocks.1.weight 6x6 float32 trainable\n"
+        "blocks.2.weight 6x6 float32 trainable\n"
+        "norm.weight 6 float32 trainable\n"
+        "norm.bias 6 float32 trainable\n"
+        "head.weight 11x6 float32 trainable tied-to emb.weight\n"
+    )
+    assert_manifest(LM(), path=path)
+
+
+def test_values_device_and_mode_are_no_difference(file) -> None:
+    with torch.device("meta"):
+        model = LM().eval()
+    assert_manifest(model, path=file)
+
+
+def test_a_matching_file_is_not_written_again(file) -> None:
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    before = file.stat().st_mtime_ns, file.read_bytes()
+    assert_manifest(LM(), path=file, update=True)
+    assert (file.stat().st_mtime_ns, file.read_bytes()) == before
+
+
+def test_reshaped_names_all_names_of_the_parameter_once(file) -> None:
+    assert _failure(file, LM(vocab=12)) == (
+        "reshaped: emb.weight, head.weight (LM)\n"
+        "\n"
+        f"  emb.weight, head.weight  expected 11x6, found 12x6: {LOAD}{UPDATE}"
+    )
+
+
+def test_renamed(file) -> None:
+    assert _failure(file, LM(head="out")) == (
+        f"probably renamed: head.weight (LM)\n\n  head.weight  'head' became 'out': {LOAD}{UPDATE}"
+    )
+
+
+def test_renamed_everywhere_folds(file) -> None:
+    assert _failure(file, nn.ModuleDict({"lm": LM()})) == (
+        "probably renamed: mask, emb.weight, blocks.{0..2}.weight, norm.weight "
+        "and 2 more (ModuleDict)\n"
+        "\n"
+        "  mask                  it is below 'lm' now\n"
+        f"  emb.weight            it is below 'lm' now: {LOAD}\n"
+        f"  blocks.{{0..2}}.weight  it is below 'lm' now: {LOAD}\n"
+        f"  norm.weight           it is below 'lm' now: {LOAD}\n"
+        f"  norm.bias             it is below 'lm' now: {LOAD}\n"
+        f"  head.weight           it is below 'lm' now: {LOAD}{UPDATE}"
+    )
+
+
+def test_gone_and_added(file) -> None:
+    model = LM()
+    del model.norm
+    model.emb.register_parameter("scale", nn.Parameter(torch.ones(())))
+    model.scale = nn.Linear(2, 1)
+    assert _failure(file, model) == (
+        "gone from the model: norm.weight, norm.bias; "
+        "not in the manifest: emb.scale, scale.weight, scale.bias (LM)\n"
+        "\n"
+        "  gone from the model:\n"
+        f"    norm.weight  expected 6 float32 trainable: {LOAD}\n"
+        f"    norm.bias    expected 6 float32 trainable: {LOAD}\n"
+        "  not in the manifest:\n"
+        f"    emb.scale     scalar float32 trainable: not at the end, and {POSITION}\n"
+        "    scale.weight  1x2 float32 trainable\n"
+        f"    scale.bias    1 float32 trainable{UPDATE}"
+    )
+
+
+def test_retied(file) -> None:
+    assert _failure(file, LM(tied=False)) == (
+        "retied: head.weight (LM)\n"
+        "\n"
+        f"  head.weight  expected tied to emb.weight, found not tied{UPDATE}"
+    )
+    model = LM()
+    model.blocks[2] = model.blocks[0]
+    assert _failure(file, model) == (
+        "retied: blocks.2.weight (LM)\n"
+        "\n"
+        f"  blocks.2.weight  expected not tied, found tied to blocks.0.weight{UPDATE}"
+    )
+
+
+def test_dtype_and_role(file) -> None:
+    model = LM()
+    model.blocks.bfloat16()
+    model.emb.requires_grad_(False)
+    model.register_buffer("mask", model.mask)
+    assert _failure(file, model) == (
+        "dtype changed: blocks.{0..2}.weight; "
+        "role changed: mask, emb.weight, head.weight (LM)\n"
+        "\n"
+        "  dtype changed:\n"
+        "    blocks.{0..2}.weight  expected float32, found bfloat16\n"
+        "  role changed:\n"
+        "    mask                     expected buffer not-persistent, found buffer: "
+        "a strict load of checkpoints saved before fails\n"
+        f"    emb.weight, head.weight  expected trainable, found frozen{UPDATE}"
+    )
+
+
+def test_moved_names_the_fewest_that_explain_the_order(file) -> None:
+    model = LM()
+    blocks = model.blocks
+    del model.blocks
+    model.blocks = blocks
+    assert _failure(file, model) == (
+        "moved: blocks.{0..2}.weight (LM)\n"
+        "\n"
+        f"  blocks.0.weight  after head.weight: {POSITION}\n"
+        f"  blocks.1.weight  after blocks.0.weight: {POSITION}\n"
+        f"  blocks.2.weight  after blocks.1.weight: {POSITION}{UPDATE}"
+    )
+
+
+def test_another_first_name_of_one_tie_group_is_a_move_only(tmp_path) -> None:
+    def build(*order: str) -> nn.Module:
+        shared, model = nn.Parameter(torch.ones(2)), nn.Module()
+        for name in order:
+            model.register_parameter(name, shared)
+        return model
+
+    path = tmp_path / "m.txt"
+    assert_manifest(build("a", "b", "c"), path=path, update=True)
+    with pytest.raises(ParamCheckError) as error:
+        assert_manifest(build("b", "c", "a"), path=path)
+    assert [(f.problem, f.names) for f in error.value.findings] == [("moved", ("a",))]
+
+
+def test_lazy_parameters(tmp_path) -> None:
+    path = tmp_path / "m.txt"
+    assert_manifest(nn.LazyLinear(2), path=path, update=True)
+    assert path.read_text().split("\n")[2:-1] == [
+        "weight uninitialized float32 trainable",
+        "bias uninitialized float32 trainable",
+    ]
+    assert_manifest(nn.LazyLinear(2), path=path)
+    materialized = nn.LazyLinear(2)
+    materialized(torch.ones(1, 3))
+    with pytest.raises(ParamCheckError) as error:
+        assert_manifest(materialized, path=path)
+    assert [(f.names, f.text()) for f in error.value.findings] == [
+        (
+            ("weight",),
+            (
+                "expected uninitialized, found 2x3: "
+                "a lazy parameter gets its shape in the first forward"
+            ),
+        ),
+        (
+            ("bias",),
+            "expected uninitialized, found 2: a lazy parameter gets its shape in the first forward",
+        ),
+    ]
+
+
+def test_update_mends_a_damaged_line_and_never_writes_over_what_is_not_ours(file) -> None:
+    good = file.read_bytes()
+    file.write_bytes(good + b">>>>>>> theirs\n")
+    with pytest.raises(ParamCheckUsageError, match=r"^lm\.txt, line 11: >>>>>>> theirs\n"):
+        assert_manifest(LM(), path=file)
+    assert file.read_bytes() == good + b">>>>>>> theirs\n"
+    assert_manifest(LM(), path=file, update=True)
+    assert file.read_bytes() == good
+
+    for foreign in (good.replace(b"format 1", b"format 2"), b"import torch\n", b""):
+        file.write_bytes(foreign)
+        for update in (False, True):
+            with pytest.raises(ParamCheckUsageError, match=r"^lm\.txt, line 1: "):
+                assert_manifest(LM(), path=file, update=update)
+            assert file.read_bytes() == foreign
+
+
+def test_wrong_calls(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    for call, text in (
+        (
+            lambda: assert_manifest(LM()),
+            (
+                "assert_manifest needs path= here; in a test, request the fixture assert_manifest: "
+                "it finds the file beside the test"
+            ),
+        ),
+        (
+            lambda: assert_manifest(LM(), "a/b", path="m.txt", update=True),
+            (
+                "a manifest's name becomes part of a file name: 'a/b' must be at most 56 letters, "
+                "digits, '_' and '-'"
+            ),
+        ),
+        (
+            lambda: assert_manifest(nn.ReLU(), path="m.txt", update=True),
+            "ReLU has no parameters and no buffers: there is nothing to check",
+        ),
+        (lambda: assert_manifest(LM(), path="folder"), "folder cannot be read: Is a directory"),
+    ):
+        with pytest.raises(ParamCheckUsageError) as error:
+            call()
+        assert str(error.value) == text
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_70b_model_on_meta(tmp_path) -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(*[nn.Linear(8192, 28672 * 3, bias=False) for _ in range(100)])
+    assert sum(p.numel() for p in model.parameters()) > 70e9
+    path = tmp_path / "m.txt"
+    assert_manifest(model, path=path, update=True)
+    assert_manifest(model, path=path)
+    assert path.read_text().count("\n") == 102
+
+
+# where the files lie
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ((None, "test_a", None, None), "test_a.txt"),
+        (("TestLM", "test_a", None, None), "TestLM.test_a.txt"),
+        (("TestLM", "test_a", "big-2", "enc"), "TestLM.test_a-big-2.enc.txt"),
+        ((None, "test_a", "0.5", None), "test_a-0.5.txt"),
+        ((None, "test_a", "a/b", None), "test_a-a_b-82badf67.txt"),
+        ((None, "test_a", "a\\b", None), "test_a-a_b-abfba85d.txt"),
+        ((None, "test_größe", None, None), "test_gr_e-ab11a535.txt"),
+        (("Con", "test_a", None, None), "116ac6f4.Con.test_a.txt"),
+        ((None, "test_a", "x" * 300, None), "test_a-" + "x" * 47 + "-b12499e1.txt"),
+    ],
+)
+def test_path(parts, name: str) -> None:
+    path = manifest_path(Path("tests/test_lm.py"), *parts)
+    assert path.as_posix() == f"tests/__params__/test_lm/{name}"
+    assert len(path.name) < 255
+
+
+def test_distinct_ids_have_distinct_files() -> None:
+    ids = ["a b", "a_b", "a/b", "a:b", "a b ", ".a", "a.", "", "x" * 57, "x" * 58, "ä", "ö"]
+    paths = {manifest_path(Path("test_a.py"), None, "test", callspec) for callspec in ids}
+    assert len(paths) == len(ids)
+
+
+# the session
+
+
+def _bound(session: ManifestSession, folder: Path, function: str, **options):
+    request = manifest_request(folder / "test_lm.py", None, function, **options)
+    return session.bind(request)
+
+
+def test_fixture_reads_and_writes_the_file_of_the_test(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    session = ManifestSession()
+    with pytest.raises(ParamCheckError) as error:
+        _bound(session, tmp_path, "test_a")(LM())
+    assert str(error.value) == (
+        "no manifest: __params__/test_lm/test_a.txt (LM)\n"
+        "\n"
+        "  __params__/test_lm/test_a.txt  the file does not exist yet\n"
+        "\n"
+        "  hint: create it: pytest --param-update, then review and commit it"
+    )
+    file = tmp_path / "__params__" / "test_lm" / "test_a.txt"
+    assert session.visited == [str(file)]
+    assert session.written == []
+
+    session = ManifestSession()
+    _bound(session, tmp_path, "test_a", update=True)(LM())
+    assert session.visited == session.written == [str(file)]
+    _bound(session, tmp_path, "test_a")(LM())
+
+    again = ManifestSession()
+    _bound(again, tmp_path, "test_a", update=True)(LM())
+    assert again.written == []
+
+
+def test_several_manifests_in_one_test_need_names(tmp_path) -> None:
+    session = ManifestSession()
+    check = _bound(session, tmp_path, "test_a", update=True)
+    check(LM())
+    check(nn.Linear(3, 2), "linear")
+    with pytest.raises(ParamCheckUsageError) as error:
+        check(LM())
+    assert str(error.value) == (
+        "a second manifest without name in one test: give each its own, "
+        "assert_manifest(model, 'encoder')"
+    )
+    with pytest.raises(ParamCheckUsageError) as error:
+        check(LM(), "linear")
+    assert str(error.value) == (
+        "a second manifest named 'linear' in one test: give each its own, "
+        "assert_manifest(model, 'encoder')"
+    )
+    assert [Path(path).name for path in session.written] == ["test_a.txt", "test_a.linear.txt"]
+    # The same test runs again (on another device, or by a rerun plugin): the same files.
+    _bound(session, tmp_path, "test_a")(LM())
+
+
+def test_two_tests_that_mean_one_file_are_refused(tmp_path) -> None:
+    session = ManifestSession()
+    _bound(session, tmp_path, "test_a", update=True)(LM())
+    with pytest.raises(ParamCheckUsageError) as error:
+        _bound(session, tmp_path, "test_A", update=True)(LM())
+    assert str(error.value) == (
+        "test_A.txt: another test's manifest has this file name, on file systems that ignore "
+        "case at least: rename one of the tests, or give a name"
+    )
+
+
+def test_path_and_update_can_be_given_to_the_fixture(tmp_path) -> None:
+    session = ManifestSession()
+    check = _bound(session, tmp_path, "test_a")
+    check(LM(), path=tmp_path / "own.txt", update=True)
+    check(LM(), path=tmp_path / "own.txt")
+    assert session.written == [str(tmp_path / "own.txt")]
+
+
+def test_stale_files(tmp_path) -> None:
+    for name in ("test_lm.py", "test_other.py"):
+        (tmp_path / name).touch()
+    session = ManifestSession()
+    for file, function in (
+        ("test_lm.py", "test_kept"),
+        ("test_lm.py", "test_gone"),
+        ("test_other.py", "test_gone"),
+        ("test_deleted.py", "test_gone"),
+    ):
+        session.bind(manifest_request(tmp_path / file, None, function, update=True))(LM())
+    folder = tmp_path / "__params__"
+    (folder / "test_lm" / "notes.txt").write_text("not ours")
+    worker = ManifestSession()
+    worker.bind(manifest_request(tmp_path / "test_lm.py", None, "test_kept"))(LM())
+    controller = ManifestSession()
+    controller.merge(worker.visited, worker.written)
+    assert stale_files([tmp_path / "test_lm.py"], controller.visited) == [
+        folder / "test_deleted" / "test_gone.txt",
+        folder / "test_lm" / "test_gone.txt",
+    ]
+    assert stale_files([tmp_path / "test_lm.py"], session.visited) == []
+    assert stale_files([tmp_path / "elsewhere" / "test_x.py"], []) == []
