@@ -15,7 +15,11 @@ import pytest_paramcheck.environment
 import pytest_paramcheck.plugin
 from pytest_paramcheck.devices import Machine
 
-STRICT = ("--strict-markers", "--strict-config", "-p", "no:cacheprovider", "-W", "error")
+STRICT = (
+    *("--strict-markers", "--strict-config", "-p", "no:cacheprovider", "-W", "error"),
+    # Where this process runs with --assert=plain, the plugins here were not rewritten.
+    *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
+)
 
 Run = Callable[..., pytest.RunResult]
 

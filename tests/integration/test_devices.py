@@ -371,7 +371,14 @@ def test_marked_after_the_collection(run: Run, pytester: pytest.Pytester) -> Non
         assert torch.initial_seed() == 0
     """
     run(source, "--param-device=meta").assert_outcomes(passed=2)
-    result = run(source, "--param-device=meta,cpu", "-W", "default", "-k", "1")
+    result = run(
+        source,
+        "--param-device=meta,cpu",
+        "-W",
+        "default::pytest_paramcheck.plugin.ParamCheckWarning",
+        "-k",
+        "1",
+    )
     result.assert_outcomes(passed=1, warnings=1)
     result.stdout.fnmatch_lines(
         [

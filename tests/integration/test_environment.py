@@ -354,7 +354,13 @@ def test_a_test_case_runs_on_the_one_device(run: Run) -> None:
 
 
 def test_a_test_case_runs_on_the_first_of_several_devices_and_warns(run: Run) -> None:
-    result = run(CASE.format(args=""), "-o", "param_devices=meta cpu", "-W", "default")
+    result = run(
+        CASE.format(args=""),
+        "-o",
+        "param_devices=meta cpu",
+        "-W",
+        "default::pytest_paramcheck.plugin.ParamCheckWarning",
+    )
     result.assert_outcomes(passed=1, warnings=1)
     result.stdout.fnmatch_lines(
         "*ParamCheckWarning: unittest.TestCase cannot be parametrized: test_a runs on meta only, "
