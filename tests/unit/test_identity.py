@@ -165,7 +165,7 @@ LAYOUTS = {
         _lazy,
         DISTINCT,
         ("a.weight", "b.weight"),
-        unknown="uninitialized: a lazy parameter has no memory before its first forward",
+        unknown=NO_VALUES,
     ),
     "parameter and buffer on one memory": Layout(
         _parameter_and_buffer, ALIASED, groups=((("a", "b"), True),)
@@ -369,7 +369,6 @@ def test_what_cannot_be_asked_is_named() -> None:
     assert shared.unknown == {
         1: "a mkldnn tensor does not say where its memory is "
         "(Cannot access storage of OpaqueTensorImpl)",
-        2: "uninitialized: a lazy parameter has no memory before its first forward",
     }
 
 
