@@ -2,15 +2,60 @@
 
 Every public name is loaded on first use (PEP 562): importing this package imports neither
 torch nor pytest, so that a test run without a model test does not pay for them.
-``catalogue.py`` lists the names; DESIGN is in the README and in the modules' docstrings.
+``catalogue.py`` lists the names.
+
+How the package is laid out: a subject (model, state_dict) is read once into an inventory
+(``parameters/``), a check (``checks/``) compares it with an expectation and returns findings,
+an assertion (``assertions/``) raises them, ``rendering.py`` turns them into text. The pytest
+side is ``plugin.py`` with ``options.py`` (settings), ``devices.py`` (names, presence),
+``environment.py`` (what a marked test runs in). A test holds these layers to their imports.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .catalogue import PUBLIC
+
+if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the catalogue
+    from . import init as init
+    from .assertions.blocks import assert_changed as assert_changed
+    from .assertions.blocks import assert_unchanged as assert_unchanged
+    from .assertions.blocks import assert_updated as assert_updated
+    from .assertions.gradients import assert_grad_norm as assert_grad_norm
+    from .assertions.gradients import assert_grads_finite as assert_grads_finite
+    from .assertions.gradients import assert_grads_none as assert_grads_none
+    from .assertions.gradients import assert_grads_present as assert_grads_present
+    from .assertions.init import assert_init as assert_init
+    from .assertions.init import assert_init_complete as assert_init_complete
+    from .assertions.manifests import assert_manifest as assert_manifest
+    from .assertions.optimizer import assert_optimizer_covers as assert_optimizer_covers
+    from .assertions.optimizer import assert_optimizer_state as assert_optimizer_state
+    from .assertions.optimizer import assert_param_groups as assert_param_groups
+    from .assertions.reach import assert_grads_reach as assert_grads_reach
+    from .assertions.reach import assert_tied_grads_sum as assert_tied_grads_sum
+    from .assertions.registered import assert_registered as assert_registered
+    from .assertions.structure import assert_devices as assert_devices
+    from .assertions.structure import assert_dtypes as assert_dtypes
+    from .assertions.structure import assert_materialized as assert_materialized
+    from .assertions.structure import assert_param_count as assert_param_count
+    from .assertions.structure import assert_shapes as assert_shapes
+    from .assertions.ties import assert_distinct as assert_distinct
+    from .assertions.ties import assert_same_ties as assert_same_ties
+    from .assertions.ties import assert_tied as assert_tied
+    from .assertions.ties import assert_ties as assert_ties
+    from .assertions.ties import assert_ties_survive as assert_ties_survive
+    from .assertions.ties import assert_untied as assert_untied
+    from .assertions.training import assert_frozen as assert_frozen
+    from .assertions.training import assert_trainable as assert_trainable
+    from .assertions.values import assert_finite as assert_finite
+    from .assertions.values import assert_same_values as assert_same_values
+    from .findings import Finding as Finding
+    from .findings import ParamCheckError as ParamCheckError
+    from .findings import ParamCheckUsageError as ParamCheckUsageError
+    from .table import param_table as param_table
+
 
 __version__ = "0.1.0"
 __all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +131,20 @@ def test_an_assertion_loads_torch_and_still_no_pytest() -> None:
 
     assert "torch" in loaded
     assert not {"pytest", "_pytest"} & loaded
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """The names that ``__init__`` imports for type checkers are the catalogue's."""
+    source = Path(pytest_paramcheck.__file__).read_text(encoding="utf-8")
+    (block,) = [
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    seen = {
+        alias.asname: (node.module or alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {name: entry.module for name, entry in PUBLIC.items()}
