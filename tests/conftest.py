@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,3 +31,53 @@ def plugin_args(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """How pytest is run: without xdist's options, in one process, with two workers."""
     args: tuple[str, ...] = request.param
     return args
+
+
+class Libraries:
+    """Remembers what runs in this process have imported from outside their own folder."""
+
+    def __init__(self) -> None:
+        self.folder = ""
+        self._modules: dict[str, ModuleType] = {}
+
+    def pytest_unconfigure(self) -> None:
+        for name, module in list(sys.modules.items()):
+            # Read as it lies there: some modules import others when an attribute is asked for.
+            file = getattr(module, "__dict__", {}).get("__file__")
+            if not (isinstance(file, str) and file.startswith(self.folder)):
+                self._modules[name] = module
+
+    def put_back(self) -> None:
+        """Load again, as the same objects, what pytester has taken out of sys.modules."""
+        sys.modules.update({**self._modules, **sys.modules})
+
+
+@pytest.fixture
+def libraries() -> Iterator[Libraries]:
+    """What stays loaded beyond the test; torn down after pytester, which requests it first."""
+    kept = Libraries()
+    yield kept
+    kept.put_back()
+
+
+@pytest.fixture
+def pytester(
+    libraries: Libraries, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """pytester, but a library that a run in this process loads stays loaded.
+
+    pytester takes back what a run has added to sys.modules, and torch registers its operators
+    at import: a part of it that is loaded late (torch._dynamo, with the first optimizer) would
+    be imported a second time by a later test and fail there.
+    """
+    libraries.folder = str(pytester.path)
+    inline_run = pytester.inline_run
+
+    def keeping(*args: Any, plugins: Sequence[object] = (), **kwargs: Any) -> Any:
+        try:
+            return inline_run(*args, plugins=[*plugins, libraries], **kwargs)
+        finally:
+            libraries.put_back()
+
+    monkeypatch.setattr(pytester, "inline_run", keeping)
+    return pytester
