@@ -141,11 +141,11 @@ def _strided(tensor: Tensor) -> Memory:
     device = tensor.device
     itemsize = tensor.element_size()
     strides = [stride * itemsize for stride in tensor.stride()]
-    storage = tensor.untyped_storage()
     if has_address(tensor):
         space = (str(device), 0)
         layout = Layout.of(tensor.data_ptr(), tensor.shape, strides, itemsize)
         return Memory((Block(space, layout, None),))
+    storage = tensor.untyped_storage()
     # No real address: tensors share memory if they share the storage object. _cdata is the
     # address of torch's storage; without it, the Python object stands for the storage (torch
     # keeps one per storage) and is kept alive by the block.

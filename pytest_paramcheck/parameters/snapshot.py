@@ -163,11 +163,15 @@ def _sample(tensor: Tensor, flats: list[Tensor]) -> Tensor | None:
     if tensor.is_quantized or "float4" in str(tensor.dtype) or not tensor.numel():
         return None
     (flat,) = flats
-    if flat.numel() > SAMPLE:
-        # Eight places of neighbours: each lone value would be a cache line read for itself.
-        places = flat[: flat.numel() // 8 * 8].view(8, -1)
-        flat = places[:, : SAMPLE // 8].reshape(-1)
-    return flat.to("cpu", copy=True)
+    if flat.numel() <= SAMPLE:
+        return flat.to("cpu", copy=True)
+    # Eight places of neighbours: each lone value would be a cache line read for itself.
+    step = flat.numel() // 8
+    if flat.device.type == "cpu":  # eight copies of bytes cost a third of three tensor calls
+        start, size = flat.data_ptr(), flat.element_size()
+        places = [ctypes.string_at(start + i * step * size, SAMPLE // 8 * size) for i in range(8)]
+        return torch.frombuffer(bytearray(b"".join(places)), dtype=flat.dtype)
+    return flat[: step * 8].view(8, -1)[:, : SAMPLE // 8].reshape(-1).to("cpu", copy=True)
 
 
 def difference(before: Content, after: Content) -> str:
