@@ -214,7 +214,7 @@ def test_finite_looks_into_sparse_gradients() -> None:
         """
         gradient not finite: weight (Embedding)
 
-          weight  2 of 10 values: 2 inf, first at [3, 0]
+          weight  2 of 2 values: 2 inf
         """
     )
 
