@@ -64,7 +64,7 @@ def assert_grads_reach(
     shared = decide(
         inventory, shares, eligible=set(entries).__contains__, what="parameter looked at here"
     )
-    tensors = _runnable(entries, inventory, allow_zero)
+    tensors = _runnable(entries, inventory, allow_zero, ", or pass allow_zero=True")
     outcomes = []
     for loss in losses:
         outcomes.append(reach(model, loss, tensors))
@@ -151,7 +151,9 @@ def _of_module(model: nn.Module) -> Inventory:
     return inventory
 
 
-def _runnable(entries: Sequence[Entry], inventory: Inventory, allow_zero: bool) -> list[Tensor]:
+def _runnable(
+    entries: Sequence[Entry], inventory: Inventory, allow_zero: bool, remedy: str = ""
+) -> list[Tensor]:
     """Return the tensors of entries; raise where their gradients would have no values."""
     __tracebackhide__ = True
     tensors = [entry.tensor for entry in entries if entry.tensor is not None]
@@ -159,7 +161,7 @@ def _runnable(entries: Sequence[Entry], inventory: Inventory, allow_zero: bool) 
         if not allow_zero and (reason := no_values(tensor)):
             raise ParamCheckUsageError(
                 f"{entry.name}: {reason}, so a gradient cannot be told from zero; "
-                f"build {inventory.title} on a real device"
+                f"build {inventory.title} on a real device{remedy}"
             )
     return tensors
 

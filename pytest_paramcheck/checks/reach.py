@@ -11,6 +11,7 @@ from ..parameters.autograd import LossFn, Reached
 from ..parameters.gradstate import GradState
 from ..parameters.inventory import Entry
 from ..parameters.trace import RANK, Place, Reason
+from ..wording import fold_rows
 
 _ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}
 
@@ -112,7 +113,7 @@ def too_few(
             "too few with a gradient",
             expected=f"at least {share:.0%} of the {len(members)} parameters of {pattern}",
             found=f"{reached} ({reached / len(members):.0%})",
-            rows=tuple((", ".join(one.entry.names), reason_text(one)[0]) for one in lacking),
+            rows=fold_rows((", ".join(one.entry.names), reason_text(one)[0]) for one in lacking),
         )
     ]
 
@@ -194,6 +195,8 @@ def place_text(place: Place, name: str) -> str:
 
     ``name`` is the parameter's: a module it lies in is told by its last component.
     """
+    if place.inside == "unseen":
+        return ""
     if not place.cls:
         return " in a checkpoint" if place.inside == "recomputed" else " in loss_fn"
     if not place.module:

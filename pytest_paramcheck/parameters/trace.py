@@ -55,8 +55,8 @@ class Place:
     """An operation and the module that ran it (``""``, ``""``: none of the model's).
 
     ``inside`` is the custom function in whose forward it ran (``CheckpointFunction``: before,
-    ``recomputed``: while a reentrant checkpoint recomputes). ``zeros`` are the all-zero
-    parameters it multiplied by, ``operand`` says "zeros" or "nothing" where it multiplied a
+    ``recomputed``: while a reentrant checkpoint recomputes, ``unseen``: not known). ``zeros``
+    are the all-zero parameters it multiplied by, ``operand`` says "zeros" or "nothing" where it multiplied a
     value that is all zero or empty.
     """
 
@@ -177,6 +177,7 @@ class _Tracer(TorchFunctionMode):
         self.left: list[tuple[int, int]] = []
         self.last_uses: list[tuple[int, Place]] = []
         self.nodes: dict[Any, Place] = {}
+        self.functions: dict[str, Place] = {}
         self.handles: list[Any] = []
         self.received: dict[Any, bool] = {}
         self.sent: dict[Any, list[GradState]] = {}
@@ -214,6 +215,8 @@ class _Tracer(TorchFunctionMode):
             outs.append(args[0])
         outs.extend(_tensors(kwargs.get("out")))
         place = self._place(operation, inputs)
+        if place.inside:
+            self.functions.setdefault(f"{place.inside}Backward", place)
         if not outs:
             if operation in _LEAVING:
                 self.used |= everything
@@ -279,8 +282,8 @@ class _Tracer(TorchFunctionMode):
                         inside = inside or "recomputed"
                     elif frame.f_globals.get("__name__") == "torch.autograd.function":
                         inside = inside or getattr(frame.f_locals.get("cls"), "__name__", "")
-                elif not cls:
-                    owner = frame.f_locals.get(code.co_varnames[0])
+                elif not cls and code.co_varnames[0] == "self":
+                    owner = frame.f_locals.get("self")
                     module, cls = self.module_names.get(id(owner), ("", ""))
             frame = frame.f_back
         return Place(operation, module, cls, inside, *self._partners(operation, inputs))
@@ -319,8 +322,8 @@ class _Tracer(TorchFunctionMode):
 
     def _watcher(self, node: Any) -> Any:
         def watch(sent: Any, received: Any) -> None:
-            self.received[node] = any(grad_state(g) is GradState.SIGNAL for g in received)
-            self.sent[node] = [grad_state(g) for g in sent]
+            self.received[node] = any(_handed_on(g) is GradState.SIGNAL for g in received)
+            self.sent[node] = [_handed_on(g) for g in sent]
 
         return watch
 
@@ -386,8 +389,15 @@ class _Tracer(TorchFunctionMode):
     def _node_place(self, node: Any) -> Place:
         place = self.nodes[node]
         if isinstance(node, torch.autograd.function.BackwardCFunction):
-            return Place(type(node).__name__, place.module, place.cls)
-        return place if place.operation else Place(node.name())
+            # No operation is seen to make it; those of its forward say where it ran.
+            ran = self.functions.get(type(node).__name__, Place("", inside="unseen"))
+            return Place(type(node).__name__, ran.module, ran.cls, ran.inside)
+        return place if place.operation else Place(node.name(), inside="unseen")
+
+
+def _handed_on(grad: Tensor | None) -> GradState:
+    """The state of a gradient between nodes: one without elements is not where a signal ends."""
+    return GradState.SIGNAL if grad is not None and not grad.numel() else grad_state(grad)
 
 
 def _cut_kind(grad_on: bool) -> Kind:

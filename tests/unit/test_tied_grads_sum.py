@@ -1,0 +1,157 @@
+"""The gradient of a tied parameter is the sum of what each use contributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
+
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_tied_grads_sum
+
+TOKENS = torch.tensor([1, 2, 4])
+
+
+class LM(nn.Module):
+    """An embedding whose weight is the head's as well; ``read`` is how the head reads it."""
+
+    def __init__(self, read: Callable[[Tensor], Tensor] = lambda weight: weight) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.emb.weight
+        self.read = read
+        with torch.no_grad():
+            self.emb.weight.copy_(torch.arange(15.0).reshape(5, 3) / 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return linear(self.emb(tokens), self.read(self.head.weight))
+
+
+def loss(model: Any) -> Tensor:
+    return model(TOKENS).square().sum()
+
+
+def failure(model: nn.Module) -> list[str]:
+    with pytest.raises(ParamCheckError) as caught:
+        assert_tied_grads_sum(model, loss)
+    return str(caught.value).splitlines()
+
+
+def test_a_tied_language_model() -> None:
+    model = LM()
+    assert_tied_grads_sum(model, loss)
+    assert model.emb.weight.grad is None
+
+
+def test_a_shared_module_with_dropout_between_its_uses() -> None:
+    """Both runs draw the same mask: without that, no two gradients would be comparable."""
+    layer = nn.Linear(3, 3)
+    model = nn.Sequential(layer, nn.Dropout(0.5), nn.Tanh(), layer)
+    assert_tied_grads_sum(model, lambda m: m(torch.ones(2, 3)).sum())
+
+
+def test_three_names_of_one_parameter() -> None:
+    layers = [nn.Linear(3, 3, bias=False) for _ in range(3)]
+    for layer in layers[1:]:
+        layer.weight = layers[0].weight
+    model = nn.Sequential(*layers)
+    assert_tied_grads_sum(model, lambda m: m(torch.ones(2, 3)).square().sum())
+
+
+def test_one_name_called_twice_is_one_use() -> None:
+    class Twice(LM):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.emb(tokens)) + self.head(self.emb(tokens)).sin()
+
+    assert_tied_grads_sum(Twice(), loss)
+
+
+def test_in_every_dtype_and_with_checkpointing() -> None:
+    assert_tied_grads_sum(LM().double(), loss)
+    assert_tied_grads_sum(LM().bfloat16(), loss)
+
+    def checkpointed(model: Any) -> Tensor:
+        return checkpoint(model.head, model.emb(TOKENS), use_reentrant=False).square().sum()
+
+    assert_tied_grads_sum(LM(), checkpointed)
+
+
+def test_a_scaled_use_still_adds_up() -> None:
+    """What the other use contributes is scaled before the sum, not after it."""
+    assert_tied_grads_sum(LM(lambda weight: weight * 0.5), loss)
+
+
+def test_a_hook_that_changes_the_sum() -> None:
+    model = LM()
+    model.emb.weight.register_hook(lambda grad: grad * 0.5)
+    lines = failure(model)
+    assert lines[:2] == ["gradient is not the sum of its uses: emb.weight, head.weight (LM)", ""]
+    emb, head, total, found = (float(line.rpartition(" ")[2]) for line in lines[2:6])
+    assert found == pytest.approx(total / 2, rel=1e-3)
+    assert emb + head >= total
+    labels = [line.rpartition("norm")[0].strip() for line in lines[2:6]]
+    assert labels == ["emb.weight", "head.weight", "sum of the uses", "gradient of the tied one"]
+    assert lines[6].endswith(": a hook on the shared parameter changes its gradient")
+
+
+def test_a_detached_use_is_named() -> None:
+    assert failure(LM(Tensor.detach)) == [
+        "a use contributes nothing: head.weight (LM)",
+        "",
+        "  head.weight  tied to emb.weight: detached: .detach in LM",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "loss_fn", "message"),
+    [
+        pytest.param(
+            lambda: nn.Linear(2, 2),
+            loss,
+            "Linear has no tied parameter that trains: there is no sum to check",
+            id="no tie",
+        ),
+        pytest.param(
+            lambda: LM().requires_grad_(False),
+            loss,
+            "LM has no tied parameter that trains: there is no sum to check",
+            id="frozen",
+        ),
+        pytest.param(
+            LM,
+            lambda model: None,
+            "there is no backward pass to compare: loss_fn returned None",
+            id="no loss",
+        ),
+        pytest.param(
+            LM,
+            lambda model: torch.ones(()),
+            "there is no backward pass to compare: loss_fn returned a loss without a graph "
+            "(Tensor scalar float32 cpu)",
+            id="no graph",
+        ),
+    ],
+)
+def test_usage(make: Callable[[], nn.Module], loss_fn: Any, message: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_tied_grads_sum(make(), loss_fn)
+    assert str(caught.value) == message
+
+
+def test_an_error_of_the_loss_comes_through_and_nothing_is_left() -> None:
+    model = LM()
+    model.emb.weight.grad = kept = torch.ones(5, 3)
+
+    def fails(model: nn.Module) -> Tensor:
+        loss(model).backward()
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        assert_tied_grads_sum(model, fails)
+    assert model.emb.weight.grad is kept
+    assert torch.equal(kept, torch.ones(5, 3))
