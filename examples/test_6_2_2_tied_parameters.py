@@ -88,6 +88,11 @@ def test_a_weight_used_twice_collects_a_gradient_from_each_use():
 
 
 @reads_values
+def test_the_network_s_shared_gradients_add_up(tied_net, batch, assert_tied_grads_sum):
+    assert_tied_grads_sum(tied_net, lambda net: net(batch).sum())
+
+
+@reads_values
 @pytest.mark.parametrize("name", ["weight", "bias"])
 def test_the_shared_gradient_is_the_sum_of_what_each_use_contributes(
     tied_net, untied_net, batch, assert_grads_none, name

@@ -56,8 +56,8 @@ class Place:
 
     ``inside`` is the custom function in whose forward it ran (``CheckpointFunction``: before,
     ``recomputed``: while a reentrant checkpoint recomputes, ``unseen``: not known). ``zeros``
-    are the all-zero parameters it multiplied by, ``operand`` says "zeros" or "nothing" where it multiplied a
-    value that is all zero or empty.
+    are the all-zero parameters it multiplied by, ``operand`` says "zeros" or "nothing" where
+    it multiplied a value that is all zero or empty.
     """
 
     operation: str
