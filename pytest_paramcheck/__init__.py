@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .assertions.blocks import assert_changed as assert_changed
     from .assertions.blocks import assert_unchanged as assert_unchanged
     from .assertions.blocks import assert_updated as assert_updated
+    from .assertions.checkpoints import assert_loaded as assert_loaded
+    from .assertions.checkpoints import assert_roundtrip as assert_roundtrip
     from .assertions.gradients import assert_grad_norm as assert_grad_norm
     from .assertions.gradients import assert_grads_finite as assert_grads_finite
     from .assertions.gradients import assert_grads_none as assert_grads_none

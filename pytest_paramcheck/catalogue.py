@@ -134,6 +134,13 @@ PUBLIC: dict[str, Public] = {
     ),
     "init": Public("init", "Distributions that parameters start from, for ``assert_init``."),
     # checkpoints
+    "assert_roundtrip": Public(
+        "assertions.checkpoints", "Assert that a model survives being saved and loaded."
+    ),
+    "assert_loaded": Public(
+        "assertions.checkpoints",
+        "Assert that a checkpoint is in the model, all of it, and nothing else.",
+    ),
     "assert_manifest": Public(
         "assertions.manifests",
         "Assert that a model's parameters are those of the committed manifest.",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from pytest_paramcheck import assert_manifest
+from pytest_paramcheck import assert_loaded, assert_manifest, assert_roundtrip
 
 from . import Recipe
 
@@ -28,6 +29,30 @@ def _against_the_manifest(model: nn.Module) -> None:
 #: One folder for all calls, because the message names the file; gone when the tests are.
 _FOLDER = tempfile.TemporaryDirectory()
 
+
+class _Forgets(nn.Linear):
+    """A layer whose state_dict leaves its bias out."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        state = super().state_dict(*args, **kwargs)
+        del state["bias"]
+        return state
+
+
+def _with_checkpoint(model: nn.Module) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    return model, {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def _half_loaded() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    model, state = _with_checkpoint(_linear())
+    del state["bias"]
+    return model, state
+
+
 RECIPES = {
+    "assert_roundtrip": Recipe(_linear, lambda: _Forgets(3, 2), assert_roundtrip),
+    "assert_loaded": Recipe(
+        lambda: _with_checkpoint(_linear()), _half_loaded, lambda pair: assert_loaded(*pair)
+    ),
     "assert_manifest": Recipe(_linear, lambda: nn.Linear(4, 2), _against_the_manifest),
 }

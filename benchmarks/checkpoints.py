@@ -1,0 +1,66 @@
+"""Manifest and assert_loaded against what a user would otherwise run.
+
+python benchmarks/checkpoints.py
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from ties import layers, seventy_billion
+from timing import Row, alternate, median, paired_ratio, show
+from torch import Tensor, nn
+
+from pytest_paramcheck import assert_loaded, assert_manifest
+
+
+def read_both(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Read every byte of both sides once."""
+    for tensor in (*model.state_dict().values(), *state.values()):
+        tensor.sum()
+
+
+def main() -> int:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = layers(20_000)
+        path = Path(folder) / "layers.txt"
+        assert_manifest(model, path=path, update=True)
+        ours, plain = alternate(
+            7, functools.partial(assert_manifest, model, path=path), model.state_dict
+        )
+        ratio = paired_ratio(ours, plain)
+        what = f"manifest of 20,000 parameters against {median(plain) * 1e3:.0f} ms of state_dict()"
+        rows.append(Row(what, f"{ratio:.2f}x", "-", True))
+
+        large = seventy_billion()
+        path = Path(folder) / "large.txt"
+        assert_manifest(large, path=path, update=True)
+        start = time.perf_counter()
+        assert_manifest(large, path=path)
+        seconds = time.perf_counter() - start
+        rows.append(
+            Row(
+                "manifest of 69 billion on meta", f"{seconds * 1e3:.0f} ms", "200 ms", seconds < 0.2
+            )
+        )
+
+    wide = nn.Sequential(*[nn.Linear(2048, 2048) for _ in range(16)])
+    state = {key: value.clone() for key, value in wide.state_dict().items()}
+    ours, plain = alternate(
+        7, functools.partial(assert_loaded, wide, state), functools.partial(read_both, wide, state)
+    )
+    ratio = paired_ratio(ours, plain)
+    what = f"assert_loaded of 256 MiB against {median(plain) * 1e3:.0f} ms: one read of both sides"
+    rows.append(Row(what, f"{ratio:.2f}x", "-", True))
+    return 0 if show(rows) else 1
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    sys.exit(main())

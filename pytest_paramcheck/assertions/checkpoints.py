@@ -1,0 +1,125 @@
+"""Assertions about saving and loading."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..checks import checkpoint as checks
+from ..findings import ParamCheckUsageError
+from ..parameters.content import no_values
+from ..parameters.inventory import Subject, take_inventory
+from ..parameters.preserve import keep_random_states
+from ..parameters.roundtrips import way
+from ..parameters.select import Pattern, select
+from ..parameters.state_dicts import take_checkpoint, wrapped_keys
+from .raising import raise_if
+
+
+def assert_roundtrip(
+    model: nn.Module, through: str | Callable[[nn.Module], nn.Module | None] = "state_dict"
+) -> None:
+    """Assert that a model survives being saved and loaded.
+
+    ``through`` is ``"state_dict"`` (into a deep copy), ``"torch.save"`` (the state_dict through
+    a file, read with ``weights_only``), ``"safetensors"`` (an extra), ``"pickle"`` (the whole
+    module), or a callable model -> model, done to a copy. What is loaded into was overwritten
+    first, so that a load which does nothing is noticed. The model itself is left as it is.
+
+    Passes where names, shapes, dtypes, ``requires_grad``, ties, their order and all values of
+    parameters and persistent buffers come back, bit for bit.
+
+    Fails for each key that was not saved or not taken back, and for everything that is
+    different afterwards.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a model that has no
+    values (meta, lazy) or cannot be copied, and for an unknown ``through``.
+
+    >>> from torch import nn
+    >>> assert_roundtrip(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
+    """
+    __tracebackhide__ = True
+    if not isinstance(model, nn.Module):
+        raise ParamCheckUsageError(
+            f"a model is saved and loaded, not a {type(model).__name__}; for a state_dict on "
+            f"disk there is assert_loaded"
+        )
+    go = way(through)
+    before = take_inventory(model)
+    for entry in before.entries:
+        if entry.tensor is not None and (reason := no_values(entry.tensor)):
+            raise ParamCheckUsageError(f"{entry.name}: {reason}; there is nothing to save")
+    restore = keep_random_states()
+    try:
+        returned = go(model)
+    finally:
+        restore()
+    after = take_inventory(returned.model, allow_empty=True)
+    raise_if(checks.lost_on_the_way(before, after, returned), before.title)
+
+
+def assert_loaded(
+    model: Subject,
+    checkpoint: Mapping[str, Tensor] | str | os.PathLike[str],
+    *,
+    missing: Sequence[Pattern] = (),
+    unexpected: Sequence[Pattern] = (),
+) -> None:
+    """Assert that a checkpoint is in the model, all of it, and nothing else.
+
+    ``checkpoint`` is a state_dict or the path of a file (``torch.save``, read with
+    ``weights_only``; ``.safetensors``). ``missing`` are patterns of the model: what may not be
+    in the checkpoint; ``unexpected`` patterns of the checkpoint: what the model may not have.
+
+    Passes where every tensor of the checkpoint is in the model under its own name (a wrapper's
+    prefix that the model itself carries is part of no name) and every parameter and persistent
+    buffer came from it, under one of its names. Values are compared after the cast to the
+    parameter's dtype; a ``(1,)`` entry fits a 0-dim parameter, by torch's own rule.
+
+    Fails, all at once: keys on one side only (a common prefix and probable renames are pointed
+    out), other shapes (equal after broadcasting is no match), other values (re-initialised
+    after the load, or trained since), ties of the checkpoint that the model does not have, and
+    tensors that the checkpoint still shares with the model.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a file that cannot be
+    read, a mapping that holds something else than tensors (``checkpoint["model"]``?), and
+    patterns that match nothing.
+
+    >>> import copy
+    >>> from torch import nn
+    >>> model = nn.Linear(3, 2)
+    >>> state = copy.deepcopy(model.state_dict())
+    >>> assert_loaded(model, state)
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    saved = take_checkpoint(checkpoint, inventory)
+    wrapped = wrapped_keys(inventory)
+    key_names: dict[str, str] = {}
+    for key in saved.named:
+        name = key if key in inventory.named else wrapped.get(key)
+        if name is not None and inventory.by_name[name].persistent:
+            key_names[key] = name
+    absent = select(inventory, _listed("missing", missing)) if missing else []
+    extra = select(saved, _listed("unexpected", unexpected)) if unexpected else []
+    findings = checks.not_loaded(
+        inventory,
+        saved,
+        key_names,
+        missing=set(absent),
+        unexpected={name for entry in extra for name in entry.names},
+        in_memory=not isinstance(checkpoint, (str, os.PathLike)),
+    )
+    raise_if(findings, inventory.title)
+
+
+def _listed(what: str, patterns: Any) -> Sequence[Pattern]:
+    if isinstance(patterns, str):
+        raise ParamCheckUsageError(
+            f"{what} is a list of patterns, got the string {patterns!r}; "
+            f"did you mean [{patterns!r}]?"
+        )
+    return list(patterns)

@@ -1,0 +1,94 @@
+"""Reading a checkpoint from disk: tensors on the cpu, mapped where possible, never pickled code.
+
+Files of ``torch.save`` are read with ``weights_only=True``: a checkpoint is data, and a test
+must not run code that came with it. A file that cannot be read is a usage error that says what
+it is instead; it is opened for reading only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..findings import ParamCheckUsageError
+from ..wording import did_you_mean
+
+SAFETENSORS = ".safetensors"
+INSTALL = "pip install 'pytest-paramcheck[safetensors]'"
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """Return what a checkpoint file holds; whether that is a state_dict is not decided here.
+
+    Raises :class:`ParamCheckUsageError` for a file that is missing, a folder, damaged, of
+    another kind, or that holds more than tensors and plain Python values.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise ParamCheckUsageError(f"{file} is a folder; name the checkpoint file in it")
+    if not file.exists():
+        siblings = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+        near = did_you_mean(file.name, siblings)
+        raise ParamCheckUsageError(f"{file} does not exist{';' if near else ''}{near}")
+    try:
+        if file.suffix == SAFETENSORS:
+            return _read_safetensors(file)
+        return _read_torch(file)
+    except ParamCheckUsageError:
+        raise
+    except Exception as error:
+        # Readers raise whatever their parsers raise: RuntimeError, EOFError, KeyError,
+        # UnpicklingError, SafetensorError, UnicodeDecodeError, ... for one and the same damage.
+        kind = "safetensors" if file.suffix == SAFETENSORS else "torch.save"
+        if refused := _refused(str(error)):
+            raise ParamCheckUsageError(
+                f"{file} holds more than tensors and plain values, and reading it would run code "
+                f"that it names ({refused}); if you trust it, pass the state_dict of "
+                f"torch.load(path, weights_only=False) yourself"
+            ) from None
+        raise ParamCheckUsageError(
+            f"{file} cannot be read as a {kind} file: it is damaged or another kind of file "
+            f"({type(error).__name__}: {first_line(str(error))})"
+        ) from None
+
+
+def safetensors_torch() -> Any:
+    """Return the module ``safetensors.torch``, or raise the error that says how to install it."""
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise ParamCheckUsageError(
+            f"this needs safetensors, which is not installed: {INSTALL}"
+        ) from None
+    return safetensors.torch
+
+
+def first_line(text: str) -> str:
+    """Return the first line of another library's message, cut to a row."""
+    line = next((row.strip() for row in text.splitlines() if row.strip()), "no reason given")
+    return line if len(line) <= 160 else line[:157] + "..."
+
+
+def _read_safetensors(file: Path) -> Any:
+    return safetensors_torch().load_file(file, device="cpu")
+
+
+def _read_torch(file: Path) -> Any:
+    with warnings.catch_warnings():
+        # Old formats warn about torch's own storage classes: nothing a test could change.
+        warnings.simplefilter("ignore")
+        # Only the zip format can be mapped; torch's older ones are read whole.
+        mapped = zipfile.is_zipfile(file)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _refused(text: str) -> str:
+    """Return the class or function that weights_only refused, from torch's message, or ``""``."""
+    found = re.search(r"GLOBAL (\S+)", text)
+    return found.group(1) if found else ""

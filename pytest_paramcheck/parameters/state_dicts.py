@@ -1,0 +1,110 @@
+"""A checkpoint as an inventory, and the keys under which a model's own state_dict has its names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..findings import ParamCheckUsageError
+from ..wording import join_words
+from .checkpoint_files import read_checkpoint
+from .inventory import Inventory, walk_modules
+
+DEEPEST = 3
+
+
+def take_checkpoint(checkpoint: Any, model: Inventory) -> Inventory:
+    """Read a checkpoint: a mapping of names to tensors, or the path of a file that holds one.
+
+    Keys are taken as they are. Raises :class:`ParamCheckUsageError` where there is something
+    else than tensors in it (but for ``_extra_state``, torch's own place for that), with the way
+    to the tensors where they lie deeper: ``checkpoint['model']``.
+    """
+    shown = "checkpoint"
+    if isinstance(checkpoint, (str, os.PathLike)):
+        shown = f"torch.load({os.fspath(checkpoint)!r}, weights_only=True)"
+        checkpoint = read_checkpoint(checkpoint)
+    if isinstance(checkpoint, nn.Module):
+        raise ParamCheckUsageError(
+            f"the checkpoint is a {type(checkpoint).__name__}; pass its state_dict()"
+        )
+    if not isinstance(checkpoint, Mapping):
+        raise ParamCheckUsageError(
+            f"a checkpoint is a mapping of names to tensors or the path of a file that holds "
+            f"one, not {_what(checkpoint)}"
+        )
+    inventory = Inventory("checkpoint")
+    for key, value in checkpoint.items():
+        if isinstance(value, Tensor) and isinstance(key, str):
+            inventory.named[key] = value
+        elif not (isinstance(key, str) and key.rpartition(".")[2] == "_extra_state"):
+            raise ParamCheckUsageError(_no_state_dict(checkpoint, key, value, model, shown))
+    if not inventory.named:
+        raise ParamCheckUsageError("the checkpoint holds no tensors: there is nothing to check")
+    return inventory
+
+
+def wrapped_keys(model: Inventory) -> dict[str, str]:
+    """Return the keys of the model's own state_dict that hold a wrapper's prefix -> the names.
+
+    ``DistributedDataParallel(model).state_dict()`` has ``module.emb.weight`` for what is
+    ``emb.weight`` everywhere else: loaded into the wrapped model, that key is right.
+    """
+    keys: dict[str, str] = {}
+    if model.root is None:
+        return keys
+    for prefix, raw_prefix, module in walk_modules(model.root):
+        if prefix != raw_prefix:
+            for local in (*module._parameters, *module._buffers):
+                if prefix + local in model.named:
+                    keys[raw_prefix + local] = prefix + local
+    return keys
+
+
+def _no_state_dict(
+    checkpoint: Mapping[Any, Any], key: Any, value: Any, model: Inventory, shown: str
+) -> str:
+    if not isinstance(key, str):
+        said = f"the checkpoint has a key that is no name: {_what(key)}"
+    else:
+        said = f"checkpoint[{key!r}] is not a tensor but {_what(value)}"
+    nested = sorted(_nested(checkpoint, model), key=lambda pair: -pair[0])[:3]
+    if nested:
+        paths = [shown + path for _, path in nested]
+        return f"{said}; did you mean {join_words(paths, 'or')}?"
+    return (
+        f"{said}; pass the tensors only: "
+        f"{{k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}}"
+    )
+
+
+def _nested(
+    value: Mapping[Any, Any], model: Inventory, path: str = "", depth: int = 0
+) -> Iterator[tuple[int, str]]:
+    """Yield (how many of its keys end like a name of the model, where it is) per mapping below."""
+    endings = {ending for name in model.named for ending in _endings(name)}
+    for key, inner in value.items():
+        if not isinstance(inner, Mapping):
+            continue
+        here = f"{path}[{key!r}]"
+        tensors = [k for k, v in inner.items() if isinstance(k, str) and isinstance(v, Tensor)]
+        count = sum(not endings.isdisjoint(_endings(name)) for name in tensors)
+        if count:
+            yield count, here
+        if depth + 1 < DEEPEST:
+            yield from _nested(inner, model, here, depth + 1)
+
+
+def _endings(name: str) -> list[str]:
+    """Return the last two components, or all of a shorter name."""
+    return [".".join(name.split(".")[-2:])]
+
+
+def _what(value: Any) -> str:
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        text = repr(value)
+        return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+    return type(value).__name__

@@ -1,0 +1,352 @@
+"""Checkpoints: what came back, what did not, and loads that only look right."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_paramcheck import (
+    ParamCheckError,
+    ParamCheckUsageError,
+    assert_loaded,
+    assert_roundtrip,
+)
+
+WAYS = ("state_dict", "torch.save", "pickle", "safetensors")
+
+
+class LM(nn.Module):
+    """Tied or not, with a norm and a buffer that is not saved."""
+
+    def __init__(self, tied: bool = True) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(5, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.register_buffer("mask", torch.ones(2), persistent=False)
+        if tied:
+            self.head.weight = self.emb.weight
+
+
+def saved(model: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(model.state_dict())
+
+
+def failure(call: Callable[..., None], *args: Any, **kwargs: Any) -> list[str]:
+    with pytest.raises(ParamCheckError) as caught:
+        call(*args, **kwargs)
+    return str(caught.value).splitlines()
+
+
+def usage(call: Callable[..., None], *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        call(*args, **kwargs)
+    return str(caught.value)
+
+
+class TestRoundtrip:
+    @pytest.mark.parametrize("through", WAYS)
+    def test_an_ordinary_model_survives(self, through: str) -> None:
+        model = LM()
+        model.norm.weight.requires_grad_(False)
+        assert_roundtrip(model, through)
+
+    @pytest.mark.parametrize("through", WAYS)
+    def test_awkward_values_survive(self, through: str) -> None:
+        """NaN, infinities and -0.0 come back bit for bit; comparing values would flag NaN."""
+        model = nn.Linear(2, 2)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[float("nan"), -0.0], [float("inf"), 1e-40]]))
+        assert_roundtrip(model, through)
+
+    def test_a_load_that_does_nothing(self) -> None:
+        class Forgets(nn.Linear):
+            def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                return nn.Linear(1, 1).load_state_dict(nn.Linear(1, 1).state_dict())
+
+        lines = failure(assert_roundtrip, Forgets(3, 2))
+        assert lines[0] == "different values: weight, bias (Forgets)"
+
+    def test_a_state_dict_that_leaves_something_out(self) -> None:
+        class Forgets(nn.Linear):
+            def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                state = super().state_dict(*args, **kwargs)
+                del state["bias"]
+                return state
+
+        assert failure(assert_roundtrip, Forgets(3, 2)) == [
+            "not saved: bias (Forgets)",
+            "",
+            "  bias  the file or state_dict has no such key",
+        ]
+
+    def test_a_state_dict_that_does_not_fit_itself(self) -> None:
+        class Resizes(nn.Linear):
+            def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                state = super().state_dict(*args, **kwargs)
+                state["bias"] = torch.zeros(7)
+                state["more"] = torch.zeros(1)
+                return state
+
+        lines = failure(assert_roundtrip, Resizes(3, 2))
+        assert lines[0] == "does not load back (Resizes)"
+        assert "size mismatch for bias" in lines[2]
+
+    def test_a_tie_lost_on_the_way(self) -> None:
+        def untie(model: Any) -> None:
+            model.head.weight = nn.Parameter(model.head.weight.detach().clone())
+
+        assert failure(assert_roundtrip, LM(), untie) == [
+            "retied: head.weight (LM)",
+            "",
+            "  head.weight  expected tied to emb.weight, found not tied",
+        ]
+
+    def test_a_flag_and_a_dtype_lost_on_the_way(self) -> None:
+        def half(model: nn.Module) -> nn.Module:
+            return model.requires_grad_(False).to(torch.bfloat16)
+
+        lines = failure(assert_roundtrip, nn.Linear(3, 2), half)
+        assert lines[0].startswith("dtype changed: weight, bias; role changed: weight, bias")
+
+    def test_usage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert usage(assert_roundtrip, nn.Linear(2, 2), "statedict") == (
+            "through='statedict' is no way to save a model; did you mean 'state_dict'?"
+        )
+        assert usage(assert_roundtrip, nn.Linear(2, 2).state_dict()) == (
+            "a model is saved and loaded, not a OrderedDict; for a state_dict on disk there is "
+            "assert_loaded"
+        )
+        assert usage(assert_roundtrip, nn.Linear(2, 2, device="meta")) == (
+            "weight: on meta, where tensors have no values; there is nothing to save"
+        )
+        assert usage(assert_roundtrip, nn.Linear(2, 2), lambda model: 3) == (
+            "through= returned int: it returns a module, or None where it works in place"
+        )
+        monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+        assert usage(assert_roundtrip, nn.Linear(2, 2), "safetensors") == (
+            "this needs safetensors, which is not installed: "
+            "pip install 'pytest-paramcheck[safetensors]'"
+        )
+
+
+class TestLoaded:
+    def test_all_of_it(self) -> None:
+        model = LM()
+        assert_loaded(model, saved(model))
+
+    def test_a_tied_model_needs_one_of_the_names(self) -> None:
+        model = LM()
+        state = saved(model)
+        del state["head.weight"]
+        assert_loaded(model, state)
+
+    def test_a_cast_is_no_difference(self) -> None:
+        model = LM()
+        state = saved(model)
+        assert_loaded(model.to(torch.bfloat16), state)
+
+    def test_torch_s_own_rule_for_scalars(self) -> None:
+        model = nn.Module()
+        model.scale = nn.Parameter(torch.tensor(2.0))
+        assert_loaded(model, {"scale": torch.tensor([2.0])})
+
+    def test_a_wrapped_model_and_its_own_keys(self) -> None:
+        wrapped = nn.DataParallel(nn.Linear(3, 2))
+        assert_loaded(wrapped, saved(wrapped))
+        assert_loaded(wrapped, saved(wrapped.module))
+
+    def test_a_child_really_called_module(self) -> None:
+        model = nn.ModuleDict({"module": nn.Linear(3, 2)})
+        assert_loaded(model, saved(model))
+
+    def test_a_prefix_on_all_keys(self) -> None:
+        model = nn.Linear(3, 2)
+        state = {f"module.{key}": value for key, value in saved(model).items()}
+        assert failure(assert_loaded, model, state) == [
+            "not loaded: module.weight, module.bias (Linear)",
+            "",
+            "  module.weight, module.bias  all keys of the checkpoint carry the prefix 'module.'",
+            "",
+            "  hint: take it off: key.removeprefix('module.')",
+        ]
+
+    def test_a_prefix_on_none(self) -> None:
+        model = nn.ModuleDict({"net": nn.Linear(3, 2)})
+        state = {key.removeprefix("net."): value for key, value in saved(model).items()}
+        assert failure(assert_loaded, model, state) == [
+            "not loaded: net.weight, net.bias (ModuleDict)",
+            "",
+            "  net.weight, net.bias  all keys of the checkpoint lack the prefix 'net.'",
+            "",
+            "  hint: put it on: 'net.' + key",
+        ]
+
+    def test_a_renamed_component(self) -> None:
+        model = nn.ModuleDict({"emb": nn.Linear(3, 2), "head": nn.Linear(2, 4)})
+        state = {key.replace("head.", "lm_head."): v for key, v in saved(model).items()}
+        assert failure(assert_loaded, model, state) == [
+            "probably renamed: lm_head.weight, lm_head.bias (ModuleDict)",
+            "",
+            "  lm_head.weight  'lm_head' became 'head'",
+            "  lm_head.bias    'lm_head' became 'head'",
+            "",
+            "  hint: rename the key before loading, or load what was saved from this model",
+        ]
+
+    def test_missing_and_unexpected(self) -> None:
+        model = LM()
+        state = saved(model)
+        del state["norm.weight"]
+        state["old"] = torch.ones(2, 2)
+        assert failure(assert_loaded, model, state) == [
+            "not in the model: old; not in the checkpoint: norm.weight (LM)",
+            "",
+            "  not in the model:",
+            "    old  Tensor 2x2 float32 cpu in the checkpoint",
+            "  not in the checkpoint:",
+            "    norm.weight  Parameter 3 float32 cpu as the model was built",
+            "",
+            "  hint: if it is meant to be left out: unexpected=[...]",
+            "  hint: if it is meant to be new: missing=[...]",
+        ]
+        assert_loaded(model, state, missing=["norm.weight"], unexpected=["old"])
+
+    def test_a_new_head_on_a_loaded_backbone(self) -> None:
+        backbone = nn.Linear(3, 3)
+        state = {f"backbone.{key}": value for key, value in saved(backbone).items()}
+        model = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(3, 2)})
+        assert_loaded(model, state, missing=["head"])
+
+    def test_a_buffer_that_is_no_longer_persistent(self) -> None:
+        model = LM()
+        state = {**saved(model), "mask": torch.ones(2)}
+        assert failure(assert_loaded, model, state)[2] == (
+            "  mask  Tensor 2 float32 cpu in the checkpoint: the model's buffer of this name is "
+            "not persistent, so nothing is loaded into it"
+        )
+
+    def test_values_that_are_not_the_checkpoint_s(self) -> None:
+        model = nn.Linear(3, 2)
+        state = saved(model)
+        with torch.no_grad():
+            model.bias[1] += 0.5
+        lines = failure(assert_loaded, model, state)
+        assert lines[0] == "not the checkpoint's values: bias (Linear)"
+        assert lines[2].startswith("  bias  1 of 2 values: max abs 0.5 at [1]")
+
+    def test_a_broadcast_match_is_no_match(self) -> None:
+        model = nn.Linear(3, 2)
+        with torch.no_grad():
+            model.weight.copy_(torch.ones(2, 3))
+        state = {**saved(model), "weight": torch.ones(1, 3)}
+        assert failure(assert_loaded, model, state) == [
+            "wrong shape: weight (Linear)",
+            "",
+            "  weight  expected 1x3 as in the checkpoint, found 2x3: equal after broadcasting, "
+            "which is no match",
+        ]
+
+    def test_another_kind_of_dtype(self) -> None:
+        model = nn.Linear(3, 2)
+        state = {**saved(model), "bias": torch.zeros(2, dtype=torch.int64)}
+        assert failure(assert_loaded, model, state) == [
+            "wrong dtype: bias (Linear)",
+            "",
+            "  bias  expected int64, found float32",
+        ]
+
+    def test_a_checkpoint_that_is_still_the_model(self) -> None:
+        model = nn.Linear(3, 2, bias=False)
+        assert failure(assert_loaded, model, model.state_dict()) == [
+            "the checkpoint shares memory with the model: weight (Linear)",
+            "",
+            "  weight  Parameter 2x3 float32 cpu: training the model changes the checkpoint",
+            "",
+            "  hint: keep a copy: {key: value.clone() for key, value in state.items()}",
+        ]
+
+    def test_a_tie_that_the_model_does_not_have(self) -> None:
+        tied = LM()
+        untied = LM(tied=False)
+        state = saved(tied)
+        untied.load_state_dict(state)
+        assert failure(assert_loaded, untied, state) == [
+            "tie of the checkpoint lost: emb.weight, head.weight (LM)",
+            "",
+            "  emb.weight, head.weight  one tensor in the checkpoint, several parameters in the "
+            "model: they part at the first optimizer step",
+            "",
+            "  hint: tie them in the model before loading",
+        ]
+
+    @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+    def test_from_disk(self, tmp_path: Path, suffix: str) -> None:
+        model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        file = tmp_path / f"model{suffix}"
+        if suffix == ".pt":
+            torch.save(model.state_dict(), file)
+        else:
+            from safetensors.torch import save_file
+
+            save_file(model.state_dict(), file)
+        before = file.read_bytes()
+        assert_loaded(model, file)
+        assert_loaded(model, str(file))
+        assert file.read_bytes() == before
+
+    def test_usage(self, tmp_path: Path) -> None:
+        model = nn.Linear(3, 2)
+        state = saved(model)
+        assert usage(assert_loaded, model, {"model": state, "epoch": 3}) == (
+            "checkpoint['model'] is not a tensor but OrderedDict; did you mean checkpoint['model']?"
+        )
+        assert usage(assert_loaded, model, {**state, "epoch": 3}) == (
+            "checkpoint['epoch'] is not a tensor but int 3; pass the tensors only: "
+            "{k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}"
+        )
+        assert usage(assert_loaded, model, model) == (
+            "the checkpoint is a Linear; pass its state_dict()"
+        )
+        assert usage(assert_loaded, model, {}) == (
+            "the checkpoint holds no tensors: there is nothing to check"
+        )
+        assert usage(assert_loaded, model, state, missing="bias") == (
+            "missing is a list of patterns, got the string 'bias'; did you mean ['bias']?"
+        )
+        assert usage(assert_loaded, model, state, unexpected=["old"]) == (
+            "pattern 'old' matches nothing in checkpoint; it has weight, bias"
+        )
+        assert usage(assert_loaded, nn.Linear(3, 2, device="meta"), state) == (
+            "weight of the model: on meta, where tensors have no values; its values cannot be "
+            "compared"
+        )
+
+    def test_files_that_are_none(self, tmp_path: Path) -> None:
+        model = nn.Linear(3, 2)
+        damaged = tmp_path / "model.pt"
+        torch.save(model.state_dict(), damaged)
+        content = damaged.read_bytes()[:-200]
+        damaged.write_bytes(content)
+        assert usage(assert_loaded, model, damaged).startswith(
+            f"{damaged} cannot be read as a torch.save file: it is damaged or another kind of file"
+        )
+        assert damaged.read_bytes() == content
+        assert usage(assert_loaded, model, tmp_path / "model.pth") == (
+            f"{tmp_path / 'model.pth'} does not exist; did you mean 'model.pt'?"
+        )
+        assert usage(assert_loaded, model, tmp_path) == (
+            f"{tmp_path} is a folder; name the checkpoint file in it"
+        )
+        whole = tmp_path / "whole.pt"
+        torch.save(model, whole)
+        assert usage(assert_loaded, model, whole).startswith(
+            f"{whole} holds more than tensors and plain values, and reading it would run code "
+        )
