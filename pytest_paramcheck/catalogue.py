@@ -145,6 +145,21 @@ PUBLIC: dict[str, Public] = {
         "assertions.manifests",
         "Assert that a model's parameters are those of the committed manifest.",
     ),
+    # whole models
+    "ModelCase": Public(
+        "cases", "A model declared once; every invariant that applies becomes a named test item."
+    ),
+    "NothingToCheck": Public(
+        "cases",
+        "Raised by a check that has nothing to look at: its item is skipped with the reason.",
+    ),
+    "parametrize_with_param_checks": Public(
+        "model_items",
+        "Parametrize a test with one ``check`` per model case and check that applies.",
+    ),
+    "CHECKS": Public(
+        "battery", "Every registered check, in the order in which they are collected."
+    ),
 }
 
 #: The assertions: each is also a fixture of the same name.

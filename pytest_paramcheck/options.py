@@ -23,6 +23,9 @@ MARKER_LINE = (
     "--param-dtype), with the device as torch's default device and from a fixed seed; devices= "
     "and dtypes= say what the test supports."
 )
+#: What parametrize_with_param_checks puts on a test.
+CASES = "param_cases"
+CASES_LINE = "param_cases(cases): whole-model checks; put there by parametrize_with_param_checks."
 
 
 class Settings(NamedTuple):
@@ -65,9 +68,28 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="N",
         help="Seed that every test marked params starts from (default: 0)",
     )
+    group.addoption(
+        "--param-model",
+        action="append",
+        metavar="MODULE:FACTORY",
+        help="Run the whole-model checks on what a factory builds (or on a ModelCase), without a "
+        "test file. Repeatable.",
+    )
+    group.addoption(
+        "--param-update",
+        action="store_true",
+        help="Write the manifests that assert_manifest compares with",
+    )
     parser.addini("param_devices", "Devices for tests marked params", type="args")
     parser.addini("param_dtypes", "Default dtypes for tests marked params", type="args")
     parser.addini("param_seed", "Seed that every test marked params starts from")
+
+
+def selects(config: pytest.Config) -> bool:
+    """Whether the command line asks for a part of what there is to run."""
+    return any("::" in str(arg) for arg in config.args) or any(
+        config.getoption(name, None) for name in ("keyword", "markexpr", "deselect", "lf")
+    )
 
 
 def read_settings(config: pytest.Config, machine: Machine) -> Settings:
@@ -112,6 +134,15 @@ def read_marker(mark: pytest.Mark) -> Support:
         _supported("devices", mark.kwargs.get("devices"), device_names),
         _supported("dtypes", mark.kwargs.get("dtypes"), dtype_names),
     )
+
+
+def read_devices_of_hook(answer: Any) -> tuple[str, ...]:
+    """Return the devices that a conftest names for a test. ValueError says what is wrong."""
+    try:
+        names = _supported("devices", answer, device_names)
+    except ValueError as error:
+        raise ValueError(f"hook pytest_paramcheck_devices: {error}") from None
+    return names or ()
 
 
 def _supported(

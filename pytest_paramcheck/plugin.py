@@ -6,16 +6,20 @@ runs in stands in ``environment.py``; here the pieces are hung into pytest.
 
 from __future__ import annotations
 
+import functools
 import unittest
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from . import options
 from .bindings import Bindings
+from .case_report import CaseReport
 from .catalogue import ASSERTIONS, PUBLIC
 from .devices import Machine, Variant, variants
+from .manifest_run import OUTPUT, ManifestRun
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +32,7 @@ RUNNING: pytest.StashKey[Running] = pytest.StashKey()
 BINDINGS = pytest.StashKey[Bindings]()
 VARIANTS = pytest.StashKey[dict[Variant, Variant]]()
 NODEID = pytest.StashKey[str]()
+MANIFESTS = pytest.StashKey[ManifestRun]()
 
 #: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
 VARIANT = "_param_variant"
@@ -48,8 +53,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from . import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", options.MARKER_LINE)
+    config.addinivalue_line("markers", options.CASES_LINE)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist starts its workers, before the header
@@ -62,8 +74,40 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config.stash[SETTINGS] = options.read_settings(config, machine)
     config.stash[VARIANTS] = {}
     config.stash[BINDINGS] = Bindings(OURS)
-    if config.stash[SETTINGS].asked and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(RunReport(config), "paramcheck-run")
+    manifests = ManifestRun(
+        config.rootpath,
+        update=config.getoption("--param-update"),
+        selected=lambda: options.selects(config),
+    )
+    config.stash[MANIFESTS] = manifests
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(manifests, "paramcheck-manifests")
+        config.pluginmanager.register(CaseReport(), "paramcheck-cases")
+        if config.stash[SETTINGS].asked:
+            config.pluginmanager.register(RunReport(config), "paramcheck-run")
+    if models := config.getoption("--param-model"):
+        from .model_items import ModelRun, load_cases
+
+        cases = load_cases(models, config.invocation_params.dir)
+        chosen = _variants(config, options.Support())
+        seed = config.stash[SETTINGS].seed
+        config.pluginmanager.register(ModelRun(cases, chosen, seed), "paramcheck-models")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send home what this worker's tests visited."""
+    if hasattr(session.config, "workeroutput"):
+        output = session.config.stash[MANIFESTS].output()
+        session.config.workeroutput[OUTPUT] = output
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take in what a worker's tests visited; a crashed worker sends nothing."""
+    output = (getattr(node, "workeroutput", None) or {}).get(OUTPUT)
+    if output:
+        node.config.stash[MANIFESTS].merge(output)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -77,6 +121,14 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # our id comes first
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    _parametrize_devices(metafunc)
+    if metafunc.definition.get_closest_marker(options.CASES) is not None:
+        from .model_items import parametrize_checks
+
+        parametrize_checks(metafunc, metafunc.config.stash[SETTINGS].seed)
+
+
+def _parametrize_devices(metafunc: pytest.Metafunc) -> None:
     support = _support_or_fail(metafunc.definition)
     if support is None or _parametrized_by_hand(metafunc):
         return
@@ -100,7 +152,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _support(node: pytest.Item) -> options.Support | None:
     """Return what the closest marker supports (None: unmarked); check the outer ones as well."""
     supports = [options.read_marker(mark) for mark in node.iter_markers(options.MARKER)]
-    return supports[0] if supports else None
+    if not supports:
+        return None
+    if supports[0].devices is None:
+        answer = node.ihook.pytest_paramcheck_devices(item=node)
+        if answer is not None:
+            return supports[0]._replace(devices=options.read_devices_of_hook(answer))
+    return supports[0]
 
 
 def _support_or_fail(node: pytest.Item) -> options.Support | None:
@@ -140,6 +198,9 @@ def _params(item: pytest.Function) -> dict[str, Any]:
 
 def _variant_of(item: pytest.Item) -> Variant | None:
     """Return what a marked item runs on; None for what is left alone."""
+    own = getattr(item, "param_variant", None)  # an item of --param-model brings its own
+    if isinstance(own, Variant):
+        return own
     if not isinstance(item, pytest.Function) or item.get_closest_marker(options.MARKER) is None:
         return None
     given = _params(item)
@@ -155,6 +216,35 @@ def _variant_of(item: pytest.Item) -> Variant | None:
     return None if support is None else _variants(item.config, support)[0]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and item.get_closest_marker(options.CASES) is not None:
+        from .model_items import note_check
+
+        note_check(item, _params(item).get("check"))
+
+
+@contextmanager
+def _extensions(item: pytest.Item) -> Iterator[None]:
+    """Let the conftests above an item read its subjects and open its tensors."""
+    hook = item.ihook
+    with ExitStack() as stack:
+        if hook.pytest_paramcheck_named_tensors.get_hookimpls():
+            from .parameters.inventory import subject_readers
+
+            read = functools.partial(_ask, hook.pytest_paramcheck_named_tensors, "subject")
+            stack.enter_context(subject_readers(read))
+        if hook.pytest_paramcheck_storages.get_hookimpls():
+            from .parameters.memory import storage_openers
+
+            opened = functools.partial(_ask, hook.pytest_paramcheck_storages, "tensor")
+            stack.enter_context(storage_openers(opened))
+        yield
+
+
+def _ask(hook: Any, argument: str, value: object) -> Any:
+    return hook(**{argument: value})
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     item.config.stash[NODEID] = item.nodeid
@@ -162,8 +252,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         variant = _variant_of(item)
     except ValueError:
         variant = None  # a wrong marker that collection has not seen: reported at set-up
-    if variant is None:
-        return (yield)
+    with _extensions(item):
+        if variant is None:
+            return (yield)
+        return (yield from _on_device(item, variant))
+
+
+def _on_device(item: pytest.Item, variant: Variant) -> Generator[None, object, object]:
+    """Run a marked item on its device, or mark it skipped where that is not there."""
     item.user_properties.append(("param_device", variant.device))
     machine, settings = item.config.stash[MACHINE], item.config.stash[SETTINGS]
     if reason := variant.skip or machine.absent(variant.device, variant.dtype):
@@ -247,9 +343,7 @@ class RunReport:
         self._tally = Tally()
         self._silent: list[str] = []
         # On xdist's controller nobody reports deselected tests, hence the options.
-        self._selected = any("::" in str(arg) for arg in config.args) or any(
-            config.getoption(name, None) for name in ("keyword", "markexpr", "deselect", "lf")
-        )
+        self._selected = options.selects(config)
 
     def pytest_deselected(self) -> None:
         self._selected = True
@@ -330,4 +424,14 @@ def _assertion_fixture(name: str) -> Callable[..., Any]:
 
 # One session-scoped fixture per assertion, the function itself, so that fixtures of any scope can
 # use it. Made from the catalogue: ``pytest --fixtures`` describes each without importing torch.
-globals().update({name: _assertion_fixture(name) for name in ASSERTIONS})
+globals().update(
+    {name: _assertion_fixture(name) for name in ASSERTIONS if name != "assert_manifest"}
+)
+
+
+@pytest.fixture
+def assert_manifest(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Assert that a model's parameters are those of the committed manifest."""
+    # Function-scoped, unlike the others: the manifest lies beside the test that asks.
+    run = request.config.stash[MANIFESTS]
+    return run.bind(request.node, _variant_of(request.node))

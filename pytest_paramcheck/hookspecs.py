@@ -1,0 +1,76 @@
+"""The extension points: hooks that a ``conftest.py`` or a plugin may implement.
+
+They are asked through the test's own node, so that a conftest in a sub-directory answers for
+the tests below it and for no others. Mark an implementation ``optionalhook=True`` where the
+tests also have to run without this plugin (``-p no:paramcheck``)::
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_paramcheck_checks(): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_paramcheck_named_tensors(
+    subject: object,
+) -> Iterable[tuple[str, Tensor | None]] | None:
+    """Return the (name, tensor) pairs of a subject that is no ``nn.Module``, or None.
+
+    Every assertion then reads such a subject. Stops at the first answer that is not None. In
+    conftest.py::
+
+        def pytest_paramcheck_named_tensors(subject):
+            if isinstance(subject, MyFlaxLikeState):
+                return [("/".join(path), leaf) for path, leaf in subject.leaves()]
+            return None
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_paramcheck_storages(tensor: Tensor) -> Iterable[Tensor] | None:
+    """Return the tensors that hold a tensor subclass's bytes, or None where it is none of yours.
+
+    Ties, shared memory and content are then judged by them. Only asked about subclasses. In
+    conftest.py::
+
+        def pytest_paramcheck_storages(tensor):
+            if isinstance(tensor, MyPackedTensor):
+                return [tensor.codes, tensor.scales]
+            return None
+    """
+
+
+@pytest.hookspec
+def pytest_paramcheck_checks() -> Sequence[Callable[[Any], None]]:  # type: ignore[empty-body]
+    """Return whole-model checks of your own: functions of one argument, the case.
+
+    Each becomes a test item of every :class:`ModelCase` beside the registered checks, under its
+    own name. It raises AssertionError where something does not hold. In conftest.py::
+
+        def pytest_paramcheck_checks():
+            def check_biases_start_at_zero(case):
+                assert_init(case.model, {"*.bias": zeros()})
+
+            return [check_biases_start_at_zero]
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_paramcheck_devices(item: pytest.Item) -> Sequence[str] | None:
+    """Return the devices that a marked test supports, or None to leave it to the marker.
+
+    Says for a whole directory what ``@pytest.mark.params(devices=...)`` says for one test; a
+    marker that names devices wins. Only asked about marked tests. In gpu_tests/conftest.py::
+
+        def pytest_paramcheck_devices(item):
+            return ["cuda"]
+    """

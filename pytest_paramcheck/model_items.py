@@ -1,0 +1,311 @@
+"""Whole-model checks as test items: the decorator, ``--param-model``, the summary.
+
+What a check does stands in ``battery.py``, what a case is in ``cases.py``; this is the part
+that speaks to pytest. Torch is loaded when the first case is collected.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .cases import CaseRun, ModelCase, NothingToCheck, as_cases, unknown_check
+from .devices import Variant
+from .findings import ParamCheckError, ParamCheckUsageError
+from .options import CASES
+from .wording import did_you_mean
+
+if TYPE_CHECKING:
+    from .battery import Check
+
+
+def parametrize_with_param_checks(
+    cases: ModelCase | Iterable[ModelCase],
+) -> pytest.MarkDecorator:
+    """Parametrize a test with one ``check`` per model case and check that applies.
+
+    The test takes the argument ``check`` and calls it. Which checks apply follows from what a
+    case declares; those of ``pytest_paramcheck_checks`` in a conftest come with them. A check
+    that finds nothing to look at skips its item with the reason.
+
+    Raises :class:`ParamCheckUsageError` for anything that is no :class:`ModelCase`.
+
+    >>> from torch import nn
+    >>> from pytest_paramcheck import ModelCase
+    >>> @parametrize_with_param_checks([ModelCase(lambda: nn.Linear(3, 2), name="linear")])
+    ... def test_parameters(check):
+    ...     check()
+    """
+    listed = [cases] if isinstance(cases, ModelCase) else list(cases)
+    if not listed:
+        raise ParamCheckUsageError("parametrize_with_param_checks: no cases, nothing to check")
+    for case in listed:
+        if not isinstance(case, ModelCase):
+            raise ParamCheckUsageError(
+                f"parametrize_with_param_checks takes ModelCase objects, got "
+                f"{type(case).__name__}; write ModelCase(factory)"
+            )
+    _check_names(listed)
+    mark: pytest.MarkDecorator = getattr(pytest.mark, CASES)
+    return mark(listed)
+
+
+def _check_names(cases: Sequence[ModelCase]) -> None:
+    seen: set[str] = set()
+    for case in cases:
+        if case.name in seen:
+            raise ParamCheckUsageError(f"two cases are called {case.name!r}: give one a name=")
+        seen.add(case.name)
+
+
+class SharedRun:
+    """The run of one case that its checks share, as long as device and dtype stay the same."""
+
+    def __init__(self, case: ModelCase, seed: int) -> None:
+        self.case = case
+        self._seed = seed
+        self._key: object = None
+        self._run: CaseRun | None = None
+
+    def get(self) -> CaseRun:
+        """Return the run under torch's current defaults."""
+        import torch
+
+        key = torch.get_default_device(), torch.get_default_dtype()
+        if self._run is None or self._key != key:
+            self._key, self._run = key, CaseRun(self.case, self._seed)
+        return self._run
+
+
+class BoundCheck:
+    """A check bound to a case: what the test calls."""
+
+    def __init__(self, shared: SharedRun, check: Check) -> None:
+        self._shared = shared
+        self._check = check
+
+    @property
+    def model(self) -> str:
+        """The name of the case."""
+        return self._shared.case.name
+
+    @property
+    def name(self) -> str:
+        """The name of the check."""
+        return self._check.name
+
+    @property
+    def properties(self) -> list[tuple[str, object]]:
+        """What reports carry: to JUnit, and to the summary through xdist."""
+        return [("param_model", self.model), ("param_check", self.name)]
+
+    def __call__(self) -> None:
+        """Run the check; skip where there is nothing to look at."""
+        __tracebackhide__ = True
+        from .battery import run_check
+
+        try:
+            run_check(self._check, self._shared.get())
+        except NothingToCheck as nothing:
+            reason = str(nothing)
+        else:
+            return
+        pytest.skip(reason)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} of {self.model}>"
+
+
+def bound_checks(
+    case: ModelCase, custom: Iterable[Callable[[Any], None]], seed: int
+) -> Iterator[tuple[BoundCheck, list[pytest.MarkDecorator]]]:
+    """Yield the checks that apply to a case, with a strict xfail where a failure is expected.
+
+    Raises :class:`ParamCheckUsageError` for an expected failure of a check that is not there.
+    """
+    from .battery import CHECKS, Check
+
+    known = dict(CHECKS)
+    for function in custom:
+        known[function.__name__] = Check(function, values=False)
+    for name in case.expected_failures:
+        if name not in known:
+            raise unknown_check(name, known)
+        if not known[name].applies(case):
+            raise ParamCheckUsageError(
+                f"expected_failures: {name} does not apply to {case.name}, so it cannot fail: "
+                f"declare what it needs, or take it out"
+            )
+    shared = SharedRun(case, seed)
+    for name, check in known.items():
+        if check.applies(case):
+            marks = []
+            if reason := case.expected_failures.get(name):
+                marks.append(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
+            yield BoundCheck(shared, check), marks
+
+
+def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[Any], None]]:
+    """Return the checks that conftests and plugins add for a node."""
+    return [check for checks in node.ihook.pytest_paramcheck_checks() for check in checks or ()]
+
+
+def parametrize_checks(metafunc: pytest.Metafunc, seed: int) -> None:
+    """Parametrize a test that carries cases; a usage error fails its collection."""
+    for mark in metafunc.definition.iter_markers(CASES):
+        if "check" not in metafunc.fixturenames:
+            pytest.fail(
+                f"{metafunc.definition.nodeid}: parametrize_with_param_checks passes the argument "
+                f"'check': write def {metafunc.function.__name__}(check): check()",
+                pytrace=False,
+            )
+        try:
+            params = [
+                pytest.param(bound, id=f"{bound.model}-{bound.name}", marks=marks)
+                for case in mark.args[0]
+                for bound, marks in bound_checks(case, custom_checks(metafunc.definition), seed)
+            ]
+        except ParamCheckUsageError as error:
+            pytest.fail(f"{metafunc.definition.nodeid}: {error}", pytrace=False)
+        metafunc.parametrize("check", params)
+
+
+# -- pytest --param-model=package.module:factory ------------------------------------------------
+
+
+def load_cases(specs: Sequence[str], folder: Path) -> list[tuple[str, ModelCase]]:
+    """Import what ``--param-model`` names, relative to the folder pytest was started in.
+
+    Raises :class:`pytest.UsageError` that says what cannot be found, imported or called.
+    """
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))  # what python -m pytest does as well
+    cases: list[tuple[str, ModelCase]] = []
+    for spec in specs:
+        origin = f"--param-model={spec}"
+        try:
+            cases += [(spec, case) for case in as_cases(_load(spec, origin, folder), origin)]
+        except ParamCheckUsageError as error:
+            raise pytest.UsageError(str(error)) from None
+    return cases
+
+
+def _load(spec: str, origin: str, folder: Path) -> Any:
+    module_name, colon, path = spec.partition(":")
+    if not (module_name and colon and path):
+        raise pytest.UsageError(f"{origin}: expected package.module:factory")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name + ".").startswith(error.name + "."):
+            raise pytest.UsageError(
+                f"{origin}: no module named {error.name!r} from {folder} or on sys.path"
+            ) from None
+        raise pytest.UsageError(f"{origin}: importing {module_name} failed: {error}") from error
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise pytest.UsageError(
+            f"{origin}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
+    found: Any = module
+    for name in path.split("."):
+        if not hasattr(found, name):
+            choices = [n for n in dir(found) if not n.startswith("_")]
+            raise pytest.UsageError(
+                f"{origin}: {module_name} has no {name!r};{did_you_mean(name, choices)}".rstrip(";")
+            )
+        found = getattr(found, name)
+    return found
+
+
+class ModelNode(pytest.Collector):
+    """What one ``--param-model`` names: the parent of its items."""
+
+    def collect(self) -> list[pytest.Item]:
+        return []  # its items are added to the session as a whole
+
+
+class ModelCheckItem(pytest.Item):
+    """One check of one model on one device."""
+
+    def __init__(self, *, bound: BoundCheck, variant: Variant, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bound = bound
+        self.param_variant = variant
+
+    def runtest(self) -> None:
+        self.bound()
+
+    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+        """Return our own text where a check failed, and the traceback where one crashed."""
+        if isinstance(excinfo.value, ParamCheckError):
+            return f"{type(excinfo.value).__name__}: {excinfo.value}"
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"
+
+
+def model_items(
+    session: pytest.Session,
+    cases: Sequence[tuple[str, ModelCase]],
+    chosen: Sequence[Variant],
+    seed: int,
+) -> list[pytest.Item]:
+    """Return the items of the models that ``--param-model`` names."""
+    items: list[pytest.Item] = []
+    custom = custom_checks(session)
+    parents: dict[str, ModelNode] = {}
+    for spec, case in cases:
+        parent = parents.get(spec)
+        if parent is None:
+            parent = ModelNode.from_parent(session, name=spec, nodeid=spec)
+            parents[spec] = parent
+        several = sum(other == spec for other, _ in cases) > 1
+        for variant in chosen:
+            try:
+                checks = list(bound_checks(case, custom, seed))
+            except ParamCheckUsageError as error:
+                raise pytest.UsageError(f"--param-model={spec}: {error}") from None
+            for bound, marks in checks:
+                prefix = f"{case.name}-" if several else ""
+                item = ModelCheckItem.from_parent(
+                    parent, name=f"{prefix}{bound.name}[{variant.id}]", bound=bound, variant=variant
+                )
+                for mark in marks:
+                    item.add_marker(mark)
+                item.user_properties += bound.properties
+                items.append(item)
+    return items
+
+
+def note_check(item: pytest.Item, value: object) -> None:
+    """Let the reports of an item say which check of which model it runs."""
+    if isinstance(value, BoundCheck):
+        item.user_properties += value.properties
+
+
+class ModelRun:
+    """Registered where ``--param-model`` is given: adds the items, and collects nothing else
+    unless a path was named as well."""
+
+    def __init__(
+        self, cases: Sequence[tuple[str, ModelCase]], chosen: Sequence[Variant], seed: int
+    ) -> None:
+        self._cases = cases
+        self._chosen = chosen
+        self._seed = seed
+
+    def pytest_ignore_collect(self, config: pytest.Config) -> bool | None:
+        named = config.args_source is pytest.Config.ArgsSource.ARGS
+        return None if named else True
+
+    @pytest.hookimpl(tryfirst=True)  # before anything selects or sorts
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, items: list[pytest.Item]
+    ) -> None:
+        items += model_items(session, self._cases, self._chosen, self._seed)
