@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .assertions.blocks import assert_unchanged, assert_updated
+from .assertions.checkpoints import assert_roundtrip
 from .assertions.gradients import assert_grads_finite, assert_grads_none
 from .assertions.init import assert_init_complete
 from .assertions.manifests import assert_manifest
@@ -144,16 +145,12 @@ def check_manifest(case: CaseRun) -> None:
 def check_state_dict_roundtrip(case: CaseRun) -> None:
     """Values, ties, flags and keys survive ``load_state_dict(state_dict())``."""
     _need_values(case.model)
-    from .assertions.checkpoints import assert_roundtrip
-
     assert_roundtrip(case.model, through="state_dict")
 
 
 def check_torch_save_roundtrip(case: CaseRun) -> None:
     """Values, ties, flags and keys survive a file written by ``torch.save``."""
     _need_values(case.model)
-    from .assertions.checkpoints import assert_roundtrip
-
     assert_roundtrip(case.model, through="torch.save")
 
 
