@@ -7,14 +7,14 @@ built from a seed, its inputs and its loss. Which checks apply is decided in ``b
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .findings import ParamCheckUsageError
-from .wording import did_you_mean
+from .wording import did_you_mean, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,8 @@ class ModelCase:
     rest says what is true of it, and what is not said is not checked:
 
     * ``inputs``: what forward takes: a tensor, a tuple (positional), a mapping (keywords), or
-      a callable that returns one of these. They are moved to the test's device.
+      a callable that returns one of these. Each forward pass gets copies on the test's device;
+      float32 ones in the test's default dtype. A named tuple is one argument.
     * ``loss``: with ``inputs`` a function of the output, without them a function of the model;
       it returns a scalar. Without a loss, a fixed random projection of the output is used.
     * ``ties``: exactly these tie groups (``[]``: none). None: whatever a first instance has.
@@ -74,33 +75,62 @@ class ModelCase:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not callable(self.factory):
+        if _is_module(self.factory) or not callable(self.factory):
             hint = (
                 "; pass the class or a function that builds it" if _is_module(self.factory) else ""
             )
             raise ParamCheckUsageError(
-                f"ModelCase: factory must be callable, got {type(self.factory).__name__}{hint}"
+                f"ModelCase: factory must be a function or class that builds the model, got "
+                f"{type(self.factory).__name__}{hint}"
             )
-        for known in ("frozen", "unreached", "alike"):
-            if isinstance(getattr(self, known), str):
+        for known in ("loss", "optimizer"):
+            value = getattr(self, known)
+            if value is not None and not callable(value):
                 raise ParamCheckUsageError(
-                    f"ModelCase: {known} is a list of patterns, got the string "
-                    f"{getattr(self, known)!r}; did you mean [{getattr(self, known)!r}]?"
+                    f"ModelCase: {known} must be a function, got {type(value).__name__}"
                 )
+        for known in ("frozen", "unreached", "alike"):
+            value = getattr(self, known)
+            if isinstance(value, (str, type)):
+                shown = value.__name__ if isinstance(value, type) else repr(value)
+                raise ParamCheckUsageError(
+                    f"ModelCase: {known} is a list of patterns, got {shown}; "
+                    f"did you mean [{shown}]?"
+                )
+            if known == "frozen" and value is None:
+                continue
+            if not isinstance(value, Iterable):
+                raise ParamCheckUsageError(
+                    f"ModelCase: {known} is a list of patterns, got {type(value).__name__}"
+                )
+            # Several checks and devices read it: an iterator could be read once.
+            object.__setattr__(self, known, list(value))
+        if self.ties is not None:
+            object.__setattr__(self, "ties", _tie_groups(self.ties))
+        shapes: object = self.shapes
+        if shapes is not None and not isinstance(shapes, Mapping):
+            raise ParamCheckUsageError(
+                f"ModelCase: shapes maps patterns to shapes, got {type(shapes).__name__}"
+            )
         steps: object = self.steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ParamCheckUsageError(f"ModelCase: steps must be 1 or more, got {self.steps!r}")
-        if not isinstance(self.expected_failures, Mapping):
+        failures: object = self.expected_failures
+        if not isinstance(failures, Mapping):
             raise ParamCheckUsageError(
                 "ModelCase: expected_failures maps check names to reasons, got "
-                f"{type(self.expected_failures).__name__}"
+                f"{type(failures).__name__}"
             )
-        failures: Mapping[str, object] = self.expected_failures
         for check, reason in failures.items():
             if not isinstance(reason, str) or not reason.strip():
                 raise ParamCheckUsageError(
                     f"ModelCase: expected_failures[{check!r}] needs a reason, got {reason!r}"
                 )
+        name: object = self.name
+        if not isinstance(name, str) or "::" in name:
+            raise ParamCheckUsageError(
+                f"ModelCase: name becomes part of test ids: a string without '::', got {name!r}"
+            )
         if not self.name:
             # A frozen dataclass sets its own fields this way.
             object.__setattr__(self, "name", _factory_name(self.factory))
@@ -124,17 +154,31 @@ class CaseRun:
     def __init__(self, case: ModelCase, seed: int = 0) -> None:
         self.case = case
         self.seed = seed
+        self._model: nn.Module | None = None
+        self._latest: weakref.ref[nn.Module] | None = None
+        self._inputs: Any = None
+        self._device: torch.device | None = None
 
-    @cached_property
+    @property
     def model(self) -> nn.Module:
-        return self.build()
+        """The instance that all checks look at and none changes."""
+        __tracebackhide__ = True
+        if self._model is None:
+            self._model = self.build()
+        return self._model
 
     @property
     def title(self) -> str:
+        """What messages call the model."""
         return self.case.name
 
     def build(self, seed: int | None = None) -> nn.Module:
-        """Build a fresh instance from the seed, leaving the random states as they were."""
+        """Build a fresh instance from the seed, leaving the random states as they were.
+
+        Raises :class:`ParamCheckUsageError` where the factory hands out what it built before: a
+        check that compares two instances would see one, and training would change it for all.
+        """
+        __tracebackhide__ = True
         from torch import nn
 
         model = self._seeded(self.case.factory, seed)
@@ -142,9 +186,30 @@ class CaseRun:
             raise ParamCheckUsageError(
                 f"the factory of {self.case.name} returned {type(model).__name__}, no nn.Module"
             )
+        earlier = self._latest() if self._latest is not None else None
+        for known in (self._model, earlier):
+            if known is not None:
+                self._refuse_again(model, known)
+        self._latest = weakref.ref(model)
         return model
 
+    def _refuse_again(self, model: nn.Module, earlier: nn.Module) -> None:
+        __tracebackhide__ = True
+        if model is earlier:
+            raise ParamCheckUsageError(
+                f"the factory of {self.case.name} returned the same object twice: it has to build "
+                f"a new model at each call"
+            )
+        before = {id(p) for p in earlier.parameters() if p.requires_grad}
+        shared = [name for name, p in model.named_parameters() if id(p) in before]
+        if shared:
+            raise ParamCheckUsageError(
+                f"the factory of {self.case.name} builds models that share parameters "
+                f"({shorten(shared, 3)}): it has to build all that trains anew at each call"
+            )
+
     def _seeded(self, make: Callable[[], Any], seed: int | None = None) -> Any:
+        __tracebackhide__ = True
         from .environment import seed_all
         from .parameters.preserve import keep_random_states
 
@@ -155,34 +220,42 @@ class CaseRun:
         finally:
             restore()
 
-    @cached_property
+    @property
     def device(self) -> torch.device:
         """The default device the case runs on."""
         import torch
 
-        return torch.get_default_device()
+        if self._device is None:
+            self._device = torch.get_default_device()
+        return self._device
 
-    @cached_property
+    @property
     def inputs(self) -> Any:
-        """The inputs, made from the seed where they are made, on the device of the run."""
-        given = self.case.inputs
-        if callable(given) and not _is_module(given):
-            given = self._seeded(given)
-        return _moved(given, self.device)
+        """Fresh copies of the inputs, made from the seed where they are made, on the device."""
+        __tracebackhide__ = True
+        import torch
+
+        if self._inputs is None:
+            given = self.case.inputs
+            self._inputs = self._seeded(given) if callable(given) else given
+        # A forward may write into what it gets (nn.ReLU(inplace=True) as the first layer).
+        return _fresh(self._inputs, self.device, torch.get_default_dtype())
 
     def forward(self, model: nn.Module) -> Any:
         """Run the model on the inputs."""
+        __tracebackhide__ = True
         if self.case.inputs is None:
             raise NothingToCheck(f"{self.case.name} declares no inputs to run it on")
         inputs = self.inputs
         if isinstance(inputs, Mapping):
             return model(**inputs)
-        if isinstance(inputs, (tuple, list)):
+        if isinstance(inputs, (tuple, list)) and not hasattr(inputs, "_fields"):
             return model(*inputs)
-        return model(inputs)
+        return model(inputs)  # a PackedSequence is a tuple, and one argument
 
     def loss(self, model: nn.Module) -> Tensor:
         """Return the loss of one forward pass."""
+        __tracebackhide__ = True
         import torch
 
         if self.case.inputs is None:
@@ -196,23 +269,47 @@ class CaseRun:
             raise ParamCheckUsageError(
                 f"the loss of {self.case.name} returned {type(loss).__name__}, no scalar tensor"
             )
+        if loss.numel() != 1:
+            raise ParamCheckUsageError(
+                f"the loss of {self.case.name} returned a tensor of shape {tuple(loss.shape)}, no "
+                f"scalar: reduce it with .mean() or .sum()"
+            )
         return loss
 
     def optimizers(self, model: nn.Module) -> list[Any]:
         """Return the declared optimizers of a model, or Adam over what trains.
 
         Adam's step has the size of its learning rate however small the gradient is, so that a
-        parameter which gets any gradient at all moves in every dtype.
+        parameter which gets any gradient at all moves in every dtype; Adagrad's first step has
+        too, and takes the sparse gradients that Adam refuses.
         """
+        __tracebackhide__ = True
         import torch
 
         trainable = [p for p in model.parameters() if p.requires_grad]
         given: Any = self.case.optimizer
         if given is None:
-            return [torch.optim.Adam(trainable, lr=0.01)] if trainable else []
+            sparse = {
+                id(p)
+                for module in model.modules()
+                if getattr(module, "sparse", False) is True
+                for p in module.parameters(recurse=False)
+            }
+            kinds: list[tuple[Callable[..., Any], list[Any]]] = [
+                (torch.optim.Adam, [p for p in trainable if id(p) not in sparse]),
+                (torch.optim.Adagrad, [p for p in trainable if id(p) in sparse]),
+            ]
+            return [kind(held, lr=0.01) for kind, held in kinds if held]
         by_class = isinstance(given, type) and issubclass(given, torch.optim.Optimizer)
         made = given(trainable if by_class else model)
-        return list(made) if isinstance(made, (list, tuple)) else [made]
+        made = list(made) if isinstance(made, (list, tuple)) else [made]
+        for optimizer in made:
+            if not isinstance(getattr(optimizer, "param_groups", None), list):
+                raise ParamCheckUsageError(
+                    f"the optimizer of {self.case.name} returned {type(optimizer).__name__}, no "
+                    f"optimizer or list of them"
+                )
+        return made
 
 
 def projection(output: Any) -> Tensor:
@@ -261,22 +358,41 @@ def _tensors(value: Any, seen: set[int]) -> list[Tensor]:
     return [tensor for part in parts for tensor in _tensors(part, seen)]
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _fresh(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return value.to(device)
+        # float32 is what torch makes where nobody says what: it follows the test's choice.
+        wanted = dtype if value.dtype is torch.float32 else value.dtype
+        copied = value.detach().to(device=device, dtype=wanted, copy=True)
+        return copied.requires_grad_(value.requires_grad)
     if isinstance(value, Mapping):
-        return {key: _moved(part, device) for key, part in value.items()}
+        return {key: _fresh(part, device, dtype) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_moved(part, device) for part in value))
+        return type(value)(*(_fresh(part, device, dtype) for part in value))
     if isinstance(value, (list, tuple)):
-        return type(value)(_moved(part, device) for part in value)
+        return type(value)(_fresh(part, device, dtype) for part in value)
     return value
 
 
 def _is_module(value: object) -> bool:
     return hasattr(value, "named_parameters") and not isinstance(value, type)
+
+
+def _tie_groups(ties: object) -> list[list[str]]:
+    if isinstance(ties, (str, Mapping)) or not isinstance(ties, Iterable):
+        raise ParamCheckUsageError(f"ModelCase: ties is a list of sets of names, got {ties!r}")
+    groups: list[Any] = list(ties)
+    for group in groups:
+        if isinstance(group, str) or not isinstance(group, Iterable):
+            shown = ", ".join(map(repr, groups))
+            raise ParamCheckUsageError(
+                f"ModelCase: a tie group is a set of names, got {group!r}; "
+                f"did you mean [{{{shown}}}]?"
+            )
+    return [
+        sorted(group) if isinstance(group, (set, frozenset)) else list(group) for group in groups
+    ]
 
 
 def _factory_name(factory: Any) -> str:
@@ -293,8 +409,10 @@ def as_cases(value: Any, origin: str) -> list[ModelCase]:
         _check_signature(value.factory, origin)
         return [value]
     if isinstance(value, (list, tuple)):
+        if not value:
+            raise ParamCheckUsageError(f"{origin}: an empty list, nothing to check")
         return [case for part in value for case in as_cases(part, origin)]
-    if not callable(value):
+    if _is_module(value) or not callable(value):
         raise ParamCheckUsageError(
             f"{origin}: {type(value).__name__} is neither a factory nor a ModelCase"
         )

@@ -69,6 +69,17 @@ def sharing_between(parts: Sequence[tuple[str, Inventory]]) -> list[Finding]:
     return findings
 
 
+EQUAL = "equal values"
+
+
+def can_be_equal(entry: Entry) -> bool:
+    """Whether an entry is compared at all: constants and single elements are not."""
+    if entry.tensor is None:
+        return False
+    flat = bits(entry.tensor)
+    return sum(part.numel() for part in flat) > 1 and not all(map(_constant, flat))
+
+
 def equal_values(entries: Iterable[Entry]) -> list[Finding]:
     """Find different tensors of one shape and dtype with the same bits, constants left out."""
     alike: dict[object, list[Entry]] = {}
@@ -78,9 +89,9 @@ def equal_values(entries: Iterable[Entry]) -> list[Finding]:
             continue
         if reason := no_values(tensor):
             raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be compared")
-        flat = bits(tensor)
-        if sum(part.numel() for part in flat) < 2 or all(map(_constant, flat)):
+        if not can_be_equal(entry):
             continue
+        flat = bits(tensor)
         # A cheap sum sorts the candidates; the bits decide.
         key = (tensor.shape, tensor.dtype, tuple(int(part.sum()) for part in flat))
         alike.setdefault(key, []).append(entry)
@@ -109,7 +120,7 @@ def _constant(flat: Tensor) -> bool:
 def _twins(entries: Sequence[Entry]) -> Finding:
     return Finding(
         tuple(entry.name for entry in entries),
-        "equal values",
+        EQUAL,
         found=Relation.EQUAL.value,
         why="own memory but the same bits: copies of one another start identical.",
         hint="build each layer anew instead of copying one, or initialise each again",
