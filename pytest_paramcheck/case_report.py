@@ -11,7 +11,8 @@ class CaseReport:
     """Registered as a plugin where reports arrive; silent where no check failed."""
 
     def __init__(self) -> None:
-        self._checks: dict[str, dict[str, tuple[str, bool]]] = {}
+        # By file and model: two files may have a model of the same name.
+        self._checks: dict[tuple[str, str], dict[str, tuple[str, bool]]] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if not report.user_properties:
@@ -20,15 +21,18 @@ class CaseReport:
         model, check = properties.get("param_model"), properties.get("param_check")
         if not isinstance(model, str) or not isinstance(check, str):
             return
-        items = self._checks.setdefault(model, {})
+        key = report.nodeid.partition("::")[0], model
+        items = self._checks.setdefault(key, {})
         _, failed = items.get(report.nodeid, (check, False))
         items[report.nodeid] = (check, failed or report.failed)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        for model, items in self._checks.items():
+        models = [model for _, model in self._checks]
+        for (file, model), items in self._checks.items():
             failed = [check for check, bad in items.values() if bad]
             if failed:
                 names = shorten(list(dict.fromkeys(failed)), 8)
+                shown = f"{model} ({file})" if models.count(model) > 1 else model
                 terminalreporter.write_line(
-                    f"{model}: {len(failed)} of {len(items)} checks failed: {names}"
+                    f"{shown}: {len(failed)} of {len(items)} checks failed: {names}"
                 )

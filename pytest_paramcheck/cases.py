@@ -152,12 +152,15 @@ class CaseRun:
     """
 
     def __init__(self, case: ModelCase, seed: int = 0) -> None:
+        import torch
+
         self.case = case
         self.seed = seed
         self._model: nn.Module | None = None
         self._latest: weakref.ref[nn.Module] | None = None
         self._inputs: Any = None
-        self._device: torch.device | None = None
+        #: The default device where the run was made: what the model is built on.
+        self.device: torch.device = torch.get_default_device()
 
     @property
     def model(self) -> nn.Module:
@@ -219,15 +222,6 @@ class CaseRun:
             return make()
         finally:
             restore()
-
-    @property
-    def device(self) -> torch.device:
-        """The default device the case runs on."""
-        import torch
-
-        if self._device is None:
-            self._device = torch.get_default_device()
-        return self._device
 
     @property
     def inputs(self) -> Any:

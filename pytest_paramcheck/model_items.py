@@ -41,14 +41,15 @@ def parametrize_with_param_checks(
     ... def test_parameters(check):
     ...     check()
     """
-    listed = [cases] if isinstance(cases, ModelCase) else list(cases)
+    given: object = cases
+    listed: list[Any] = list(given) if isinstance(given, Iterable) else [given]
     if not listed:
         raise ParamCheckUsageError("parametrize_with_param_checks: no cases, nothing to check")
     for case in listed:
         if not isinstance(case, ModelCase):
             raise ParamCheckUsageError(
                 f"parametrize_with_param_checks takes ModelCase objects, got "
-                f"{type(case).__name__}; write ModelCase(factory)"
+                f"{getattr(case, '__name__', type(case).__name__)}; write ModelCase(factory)"
             )
     _check_names(listed)
     mark: pytest.MarkDecorator = getattr(pytest.mark, CASES)
@@ -63,36 +64,38 @@ def _check_names(cases: Sequence[ModelCase]) -> None:
         seen.add(case.name)
 
 
-class SharedRun:
-    """The run of one case that its checks share, as long as device and dtype stay the same."""
+class LatestRun:
+    """The one case run that is kept alive: a session does not hold every model it has checked."""
 
-    def __init__(self, case: ModelCase, seed: int) -> None:
-        self.case = case
-        self._seed = seed
+    def __init__(self) -> None:
         self._key: object = None
         self._run: CaseRun | None = None
 
-    def get(self) -> CaseRun:
-        """Return the run under torch's current defaults."""
+    def get(self, case: ModelCase, seed: int) -> CaseRun:
+        """Return the run of a case under torch's current defaults."""
         import torch
 
-        key = torch.get_default_device(), torch.get_default_dtype()
+        # The case itself and not its id, which another case could have after it.
+        key = case, seed, torch.get_default_device(), torch.get_default_dtype()
         if self._run is None or self._key != key:
-            self._key, self._run = key, CaseRun(self.case, self._seed)
+            self._run = None  # before the next model is built
+            self._key, self._run = key, CaseRun(case, seed)
         return self._run
 
 
 class BoundCheck:
     """A check bound to a case: what the test calls."""
 
-    def __init__(self, shared: SharedRun, check: Check) -> None:
-        self._shared = shared
+    def __init__(self, case: ModelCase, check: Check, seed: int, latest: LatestRun) -> None:
+        self._case = case
         self._check = check
+        self._seed = seed
+        self._latest = latest
 
     @property
     def model(self) -> str:
         """The name of the case."""
-        return self._shared.case.name
+        return self._case.name
 
     @property
     def name(self) -> str:
@@ -110,7 +113,7 @@ class BoundCheck:
         from .battery import run_check
 
         try:
-            run_check(self._check, self._shared.get())
+            run_check(self._check, self._latest.get(self._case, self._seed))
         except NothingToCheck as nothing:
             reason = str(nothing)
         else:
@@ -122,7 +125,7 @@ class BoundCheck:
 
 
 def bound_checks(
-    case: ModelCase, custom: Iterable[Callable[[Any], None]], seed: int
+    case: ModelCase, custom: Iterable[Callable[[Any], None]], seed: int, latest: LatestRun
 ) -> Iterator[tuple[BoundCheck, list[pytest.MarkDecorator]]]:
     """Yield the checks that apply to a case, with a strict xfail where a failure is expected.
 
@@ -141,38 +144,67 @@ def bound_checks(
                 f"expected_failures: {name} does not apply to {case.name}, so it cannot fail: "
                 f"declare what it needs, or take it out"
             )
-    shared = SharedRun(case, seed)
     for name, check in known.items():
         if check.applies(case):
             marks = []
             if reason := case.expected_failures.get(name):
                 marks.append(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
-            yield BoundCheck(shared, check), marks
+            yield BoundCheck(case, check, seed, latest), marks
 
 
 def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[Any], None]]:
-    """Return the checks that conftests and plugins add for a node."""
-    return [check for checks in node.ihook.pytest_paramcheck_checks() for check in checks or ()]
+    """Return the checks that conftests and plugins add for a node.
 
+    Raises :class:`ParamCheckUsageError` for an answer that is no list of named functions.
+    """
+    from .battery import CHECKS
 
-def parametrize_checks(metafunc: pytest.Metafunc, seed: int) -> None:
-    """Parametrize a test that carries cases; a usage error fails its collection."""
-    for mark in metafunc.definition.iter_markers(CASES):
-        if "check" not in metafunc.fixturenames:
-            pytest.fail(
-                f"{metafunc.definition.nodeid}: parametrize_with_param_checks passes the argument "
-                f"'check': write def {metafunc.function.__name__}(check): check()",
-                pytrace=False,
+    hook = "hook pytest_paramcheck_checks"
+    found: dict[str, Callable[[Any], None]] = {}
+    for answer in node.ihook.pytest_paramcheck_checks():
+        if not isinstance(answer, (list, tuple)):
+            raise ParamCheckUsageError(
+                f"{hook}: expected a list of functions, got {type(answer).__name__}"
             )
-        try:
-            params = [
-                pytest.param(bound, id=f"{bound.model}-{bound.name}", marks=marks)
-                for case in mark.args[0]
-                for bound, marks in bound_checks(case, custom_checks(metafunc.definition), seed)
-            ]
-        except ParamCheckUsageError as error:
-            pytest.fail(f"{metafunc.definition.nodeid}: {error}", pytrace=False)
+        for check in answer:
+            name = getattr(check, "__name__", "")
+            if not callable(check) or not name.isidentifier():
+                raise ParamCheckUsageError(
+                    f"{hook}: a check is a function with a name of its own, got {check!r}"
+                )
+            if name in CHECKS:
+                raise ParamCheckUsageError(
+                    f"{hook}: {name} is a registered check: give yours another name"
+                )
+            if found.setdefault(name, check) is not check:
+                raise ParamCheckUsageError(f"{hook}: two checks are called {name}")
+    return list(found.values())
+
+
+def parametrize_checks(metafunc: pytest.Metafunc, seed: int, latest: LatestRun) -> None:
+    """Parametrize a test that carries cases; a usage error fails its collection."""
+    node = metafunc.definition
+    try:
+        cases = [case for mark in node.iter_markers(CASES) for case in mark.args[0]]
+        _check_names(cases)  # those of a class and of its method come together
+        if "check" not in metafunc.fixturenames:
+            raise ParamCheckUsageError(
+                f"parametrize_with_param_checks passes the argument 'check': "
+                f"write def {metafunc.function.__name__}(check): check()"
+            )
+        custom = custom_checks(node)
+        params = [
+            pytest.param(bound, id=f"{bound.model}-{bound.name}", marks=marks)
+            for case in cases
+            for bound, marks in bound_checks(case, custom, seed, latest)
+        ]
+    except ParamCheckUsageError as error:
+        problem = str(error)
+    else:
         metafunc.parametrize("check", params)
+        return
+    # Outside the handler: pytest would show the error a second time as the cause of the first.
+    pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
 
 
 # -- pytest --param-model=package.module:factory ------------------------------------------------
@@ -186,12 +218,17 @@ def load_cases(specs: Sequence[str], folder: Path) -> list[tuple[str, ModelCase]
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))  # what python -m pytest does as well
     cases: list[tuple[str, ModelCase]] = []
-    for spec in specs:
+    for spec in dict.fromkeys(specs):
         origin = f"--param-model={spec}"
         try:
-            cases += [(spec, case) for case in as_cases(_load(spec, origin, folder), origin)]
+            found = as_cases(_load(spec, origin, folder), origin)
         except ParamCheckUsageError as error:
             raise pytest.UsageError(str(error)) from None
+        try:
+            _check_names(found)
+        except ParamCheckUsageError as error:
+            raise pytest.UsageError(f"{origin}: {error}") from None
+        cases += [(spec, case) for case in found]
     return cases
 
 
@@ -238,13 +275,17 @@ class ModelCheckItem(pytest.Item):
         self.param_variant = variant
 
     def runtest(self) -> None:
+        __tracebackhide__ = True
         self.bound()
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        """Return our own text where a check failed, and the traceback where one crashed."""
-        if isinstance(excinfo.value, ParamCheckError):
+        """Return our own text where a check failed, and the user's part of a traceback."""
+        if isinstance(excinfo.value, (ParamCheckError, ParamCheckUsageError)):
             return f"{type(excinfo.value).__name__}: {excinfo.value}"
-        return super().repr_failure(excinfo)
+        below = excinfo.traceback.cut(path=__file__).filter(excinfo)
+        if len(below):
+            excinfo.traceback = below
+        return super().repr_failure(excinfo, style=style or "long")
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"
@@ -255,32 +296,29 @@ def model_items(
     cases: Sequence[tuple[str, ModelCase]],
     chosen: Sequence[Variant],
     seed: int,
-) -> list[pytest.Item]:
-    """Return the items of the models that ``--param-model`` names."""
-    items: list[pytest.Item] = []
+    latest: LatestRun,
+) -> Iterator[tuple[ModelNode, list[pytest.Item]]]:
+    """Yield what each ``--param-model`` names, with its items."""
     custom = custom_checks(session)
-    parents: dict[str, ModelNode] = {}
-    for spec, case in cases:
-        parent = parents.get(spec)
-        if parent is None:
-            parent = ModelNode.from_parent(session, name=spec, nodeid=spec)
-            parents[spec] = parent
-        several = sum(other == spec for other, _ in cases) > 1
-        for variant in chosen:
-            try:
-                checks = list(bound_checks(case, custom, seed))
-            except ParamCheckUsageError as error:
-                raise pytest.UsageError(f"--param-model={spec}: {error}") from None
-            for bound, marks in checks:
-                prefix = f"{case.name}-" if several else ""
-                item = ModelCheckItem.from_parent(
-                    parent, name=f"{prefix}{bound.name}[{variant.id}]", bound=bound, variant=variant
-                )
-                for mark in marks:
-                    item.add_marker(mark)
-                item.user_properties += bound.properties
-                items.append(item)
-    return items
+    for spec in dict.fromkeys(spec for spec, _ in cases):
+        parent = ModelNode.from_parent(session, name=spec, nodeid=spec)
+        own = [case for other, case in cases if other == spec]
+        items: list[pytest.Item] = []
+        for case in own:
+            for variant in chosen:
+                for bound, marks in bound_checks(case, custom, seed, latest):
+                    prefix = f"{case.name}-" if len(own) > 1 else ""
+                    item = ModelCheckItem.from_parent(
+                        parent,
+                        name=f"{prefix}{bound.name}[{variant.id}]",
+                        bound=bound,
+                        variant=variant,
+                    )
+                    for mark in marks:
+                        item.add_marker(mark)
+                    item.user_properties += bound.properties
+                    items.append(item)
+        yield parent, items
 
 
 def note_check(item: pytest.Item, value: object) -> None:
@@ -294,11 +332,22 @@ class ModelRun:
     unless a path was named as well."""
 
     def __init__(
-        self, cases: Sequence[tuple[str, ModelCase]], chosen: Sequence[Variant], seed: int
+        self,
+        session: pytest.Session,
+        cases: Sequence[tuple[str, ModelCase]],
+        chosen: Sequence[Variant],
+        seed: int,
+        latest: LatestRun,
     ) -> None:
-        self._cases = cases
-        self._chosen = chosen
-        self._seed = seed
+        # Made before the collection, where an error is still one line.
+        self._made: list[tuple[ModelNode, list[pytest.Item]]] = []
+        for spec, _ in cases:
+            try:
+                own = [(other, case) for other, case in cases if other == spec]
+                if not any(node.name == spec for node, _ in self._made):
+                    self._made += model_items(session, own, chosen, seed, latest)
+            except ParamCheckUsageError as error:
+                raise pytest.UsageError(f"--param-model={spec}: {error}") from None
 
     def pytest_ignore_collect(self, config: pytest.Config) -> bool | None:
         named = config.args_source is pytest.Config.ArgsSource.ARGS
@@ -308,4 +357,9 @@ class ModelRun:
     def pytest_collection_modifyitems(
         self, session: pytest.Session, items: list[pytest.Item]
     ) -> None:
-        items += model_items(session, self._cases, self._chosen, self._seed)
+        for node, own in self._made:
+            # So that the terminal counts them as collected.
+            report = pytest.CollectReport(node.nodeid, "passed", None, list(own))
+            node.ihook.pytest_collectreport(report=report)
+            items += own
+        self._made = []

@@ -138,29 +138,27 @@ def read_marker(mark: pytest.Mark) -> Support:
 
 def read_devices_of_hook(answer: Any) -> tuple[str, ...]:
     """Return the devices that a conftest names for a test. ValueError says what is wrong."""
-    try:
-        names = _supported("devices", answer, device_names)
-    except ValueError as error:
-        raise ValueError(f"hook pytest_paramcheck_devices: {error}") from None
-    return names or ()
+    origin = f"hook pytest_paramcheck_devices returned {answer!r}"
+    return _supported("devices", answer, device_names, origin) or ()
 
 
 def _supported(
-    name: str, value: Any, parse: Callable[[Sequence[str]], tuple[str, ...]]
+    name: str, value: Any, parse: Callable[[Sequence[str]], tuple[str, ...]], origin: str = ""
 ) -> tuple[str, ...] | None:
     if value is None:
         return None
+    origin = origin or f"@pytest.mark.params({name}={value!r})"
     values = [value] if isinstance(value, str) or not _is_list(value) else list(value)
     # torch.device and torch.dtype are welcome too, without importing torch to recognise them.
     texts = [v if isinstance(v, str) else str(v) for v in values]
     try:
         parsed = parse(texts)
     except ValueError as error:
-        raise ValueError(f"@pytest.mark.params({name}={value!r}): {error}") from None
+        raise ValueError(f"{origin}: {error}") from None
     for word in ("auto", "all"):
         if name == "devices" and word in parsed:
             raise ValueError(
-                f"@pytest.mark.params({name}={value!r}): {word!r} is a choice for --param-device; "
+                f"{origin}: {word!r} is a choice for --param-device; "
                 f"devices= names what the test supports, e.g. 'cpu' or 'accelerator'"
             )
     return parsed

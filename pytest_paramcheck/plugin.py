@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from .environment import Running
+    from .model_items import LatestRun
 
 MACHINE = pytest.StashKey[Machine]()
 SETTINGS = pytest.StashKey[options.Settings]()
@@ -33,6 +34,7 @@ BINDINGS = pytest.StashKey[Bindings]()
 VARIANTS = pytest.StashKey[dict[Variant, Variant]]()
 NODEID = pytest.StashKey[str]()
 MANIFESTS = pytest.StashKey[ManifestRun]()
+LATEST: pytest.StashKey[LatestRun] = pytest.StashKey()
 
 #: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
 VARIANT = "_param_variant"
@@ -86,12 +88,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if config.stash[SETTINGS].asked:
             config.pluginmanager.register(RunReport(config), "paramcheck-run")
     if models := config.getoption("--param-model"):
-        from .model_items import ModelRun, load_cases
+        from .model_items import LatestRun, ModelRun, load_cases
 
         cases = load_cases(models, config.invocation_params.dir)
         chosen = _variants(config, options.Support())
         seed = config.stash[SETTINGS].seed
-        config.pluginmanager.register(ModelRun(cases, chosen, seed), "paramcheck-models")
+        run = ModelRun(session, cases, chosen, seed, LatestRun())
+        config.pluginmanager.register(run, "paramcheck-models")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -123,9 +126,11 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     _parametrize_devices(metafunc)
     if metafunc.definition.get_closest_marker(options.CASES) is not None:
-        from .model_items import parametrize_checks
+        from .model_items import LatestRun, parametrize_checks
 
-        parametrize_checks(metafunc, metafunc.config.stash[SETTINGS].seed)
+        stash = metafunc.config.stash
+        latest = stash.setdefault(LATEST, LatestRun())
+        parametrize_checks(metafunc, stash[SETTINGS].seed, latest)
 
 
 def _parametrize_devices(metafunc: pytest.Metafunc) -> None:

@@ -22,7 +22,11 @@ SOURCES = {_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 every_module = pytest.mark.parametrize("module", list(SOURCES))
 
-MAY_IMPORT_PYTEST = {f"{PACKAGE}.{name}" for name in ("plugin", "options", "hookspecs")}
+#: model_items makes items, which are classes of pytest's: the part of the plugin that is loaded
+#: only where whole-model checks are collected, because it needs torch soon after.
+MAY_IMPORT_PYTEST = {
+    f"{PACKAGE}.{name}" for name in ("plugin", "options", "hookspecs", "model_items")
+}
 #: What pytest loads in every run, whether it has a model test or not; and what those load.
 NEVER_TORCH = [
     name
@@ -38,6 +42,10 @@ NEVER_TORCH = [
                 "plugin",
                 "options",
                 "hookspecs",
+                "case_report",
+                "manifest_run",
+                "model_items",
+                "cases",
             )
         ),
     )
@@ -176,8 +184,11 @@ def test_what_an_assertion_raises_through_is_hidden(module: str) -> None:
         node
         for node in ast.walk(TREES[module])
         if isinstance(node, ast.FunctionDef)
-        and node.name.startswith("assert_")
-        and not any("overload" in ast.unparse(d) for d in node.decorator_list)
+        and (
+            node.name.startswith("assert_")
+            or (module == f"{PACKAGE}.battery" and node.name.startswith("check_"))
+        )
+        and not {ast.unparse(d) for d in node.decorator_list} & {"overload", "pytest.fixture"}
     ]
     for function in functions:
         assigned = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -63,14 +64,24 @@ every_name = pytest.mark.parametrize("name", list(PUBLIC))
 def test_every_public_name_can_be_imported(name: str) -> None:
     found = getattr(pytest_paramcheck, name)
 
-    assert isinstance(found, types.ModuleType) or found.__name__ == name
+    # CHECKS is a dict: it has no name, and its summary is the comment above it.
+    assert isinstance(found, (types.ModuleType, dict)) or found.__name__ == name
 
 
 @every_name
 def test_the_summary_is_the_first_line_of_the_docstring(name: str) -> None:
-    doc = inspect.getdoc(getattr(pytest_paramcheck, name)) or ""
+    found = getattr(pytest_paramcheck, name)
+    doc = _comment_above(name) if isinstance(found, dict) else inspect.getdoc(found) or ""
 
     assert PUBLIC[name].summary == doc.partition("\n")[0]
+
+
+def _comment_above(name: str) -> str:
+    """The ``#:`` line before the assignment of a table, which can have no docstring."""
+    module = importlib.import_module(f"pytest_paramcheck.{PUBLIC[name].module}")
+    lines = inspect.getsource(module).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith(f"{name}:"))
+    return lines[at - 1].removeprefix("#: ")
 
 
 @pytest.mark.parametrize("name", ASSERTIONS)

@@ -1,0 +1,509 @@
+"""A model declared once: what a declaration refuses, and what a run of it gives to the checks."""
+
+from __future__ import annotations
+
+import gc
+import random
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_paramcheck import ModelCase, NothingToCheck, ParamCheckUsageError
+from pytest_paramcheck.cases import CaseRun, as_cases, projection, unknown_check
+from pytest_paramcheck.model_items import LatestRun, parametrize_with_param_checks
+
+
+def make() -> nn.Module:
+    return nn.Linear(3, 2)
+
+
+# -- what a declaration refuses -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"factory": nn.Linear(3, 2)},
+            "ModelCase: factory must be a function or class that builds the model, got Linear; "
+            "pass the class or a function that builds it",
+        ),
+        (
+            {"factory": "lm"},
+            "ModelCase: factory must be a function or class that builds the model, got str",
+        ),
+        ({"loss": 3}, "ModelCase: loss must be a function, got int"),
+        ({"optimizer": "sgd"}, "ModelCase: optimizer must be a function, got str"),
+        (
+            {"frozen": "emb"},
+            "ModelCase: frozen is a list of patterns, got 'emb'; did you mean ['emb']?",
+        ),
+        (
+            {"alike": nn.LayerNorm},
+            "ModelCase: alike is a list of patterns, got LayerNorm; did you mean [LayerNorm]?",
+        ),
+        ({"unreached": None}, "ModelCase: unreached is a list of patterns, got NoneType"),
+        ({"ties": "emb"}, "ModelCase: ties is a list of sets of names, got 'emb'"),
+        (
+            {"ties": ["emb.weight", "head.weight"]},
+            "ModelCase: a tie group is a set of names, got 'emb.weight'; "
+            "did you mean [{'emb.weight', 'head.weight'}]?",
+        ),
+        ({"shapes": [(2, 3)]}, "ModelCase: shapes maps patterns to shapes, got list"),
+        ({"steps": 0}, "ModelCase: steps must be 1 or more, got 0"),
+        ({"steps": True}, "ModelCase: steps must be 1 or more, got True"),
+        ({"steps": "2"}, "ModelCase: steps must be 1 or more, got '2'"),
+        (
+            {"expected_failures": ["check_ties"]},
+            "ModelCase: expected_failures maps check names to reasons, got list",
+        ),
+        (
+            {"expected_failures": {"check_ties": " "}},
+            "ModelCase: expected_failures['check_ties'] needs a reason, got ' '",
+        ),
+        (
+            {"name": "a::b"},
+            "ModelCase: name becomes part of test ids: a string without '::', got 'a::b'",
+        ),
+        (
+            {"name": 3},
+            "ModelCase: name becomes part of test ids: a string without '::', got 3",
+        ),
+    ],
+)
+def test_a_declaration_that_cannot_be_meant(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as error:
+        ModelCase(**{"factory": make, **given})
+
+    assert str(error.value) == text
+
+
+def test_the_name_is_the_factorys() -> None:
+    class Partial:
+        def __call__(self) -> nn.Module:
+            return make()
+
+    assert ModelCase(make).name == "make"
+    assert ModelCase(nn.Identity).name == "Identity"
+    assert ModelCase(lambda: make()).name == "model"
+    assert ModelCase(Partial()).name == "Partial"
+    assert ModelCase(make, name="lm").name == "lm"
+
+
+def test_an_iterator_is_read_once_and_serves_every_check() -> None:
+    case = ModelCase(
+        make,
+        ties=({"b", "a"} for _ in range(1)),
+        frozen=iter(["weight"]),
+        unreached=iter(["bias"]),
+        alike=(name for name in ["bias"]),
+    )
+
+    assert (case.ties, case.frozen) == ([["a", "b"]], ["weight"])
+    assert (case.unreached, case.alike) == (["bias"], ["bias"])
+
+
+# -- what --param-model and the decorator take --------------------------------------------------
+
+
+def test_a_factory_a_case_and_a_list_of_both_are_cases() -> None:
+    case = ModelCase(make, name="small")
+
+    assert as_cases(case, "here") == [case]
+    assert [c.name for c in as_cases([make, (case, nn.Identity)], "here")] == [
+        "make",
+        "small",
+        "Identity",
+    ]
+
+
+def test_a_factory_that_ignores_its_arguments_is_one() -> None:
+    def factory(*args: object, size: int = 3, **kwargs: object) -> nn.Module:
+        return nn.Linear(size, 2)
+
+    assert as_cases(factory, "here")[0].name == "factory"
+
+
+def _needs(size: int, *, bias: bool) -> nn.Module:
+    return nn.Linear(size, 2, bias=bias)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, "here: int is neither a factory nor a ModelCase"),
+        (nn.Linear(3, 2), "here: Linear is neither a factory nor a ModelCase"),
+        ([], "here: an empty list, nothing to check"),
+        ([make, "lm"], "here: str is neither a factory nor a ModelCase"),
+        (
+            _needs,
+            "here: _needs(size: 'int', *, bias: 'bool') -> 'nn.Module' cannot be called without "
+            "arguments: give size, bias a default, or name a ModelCase",
+        ),
+        (
+            ModelCase(_needs),
+            "here: _needs(size: 'int', *, bias: 'bool') -> 'nn.Module' cannot be called without "
+            "arguments: give size, bias a default, or name a ModelCase",
+        ),
+    ],
+)
+def test_what_is_no_case(value: object, text: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as error:
+        as_cases(value, "here")
+
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize(
+    ("cases", "text"),
+    [
+        ([], "parametrize_with_param_checks: no cases, nothing to check"),
+        (
+            make,
+            "parametrize_with_param_checks takes ModelCase objects, got make; "
+            "write ModelCase(factory)",
+        ),
+        (
+            [ModelCase(make), nn.Identity],
+            "parametrize_with_param_checks takes ModelCase objects, got Identity; "
+            "write ModelCase(factory)",
+        ),
+        (
+            [ModelCase(make), ModelCase(make)],
+            "two cases are called 'make': give one a name=",
+        ),
+    ],
+)
+def test_what_the_decorator_refuses(cases: Any, text: str) -> None:
+    with pytest.raises(ParamCheckUsageError) as error:
+        parametrize_with_param_checks(cases)
+
+    assert str(error.value) == text
+
+
+def test_an_unknown_check_is_guessed_or_all_are_named() -> None:
+    assert str(unknown_check("check_tie", ["check_ties", "check_finite"])) == (
+        "expected_failures names no check 'check_tie'; did you mean 'check_ties' or 'check_finite'?"
+    )
+    assert str(unknown_check("x", ["check_ties", "check_finite"])) == (
+        "expected_failures names no check 'x'; the checks are check_ties, check_finite"
+    )
+
+
+# -- building -----------------------------------------------------------------------------------
+
+
+def test_every_build_is_a_new_instance_from_the_same_seed() -> None:
+    run = CaseRun(ModelCase(make), seed=3)
+    before = torch.get_rng_state(), random.getstate()
+
+    first, second, other = run.model, run.build(), run.build(seed=4)
+
+    assert first is run.model
+    assert first is not second
+    assert torch.equal(first.weight, second.weight)  # type: ignore[arg-type]
+    assert not torch.equal(first.weight, other.weight)  # type: ignore[arg-type]
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+def test_the_random_states_are_put_back_where_the_factory_raises() -> None:
+    def factory() -> nn.Module:
+        torch.rand(3)
+        raise ZeroDivisionError("mine")
+
+    state = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        CaseRun(ModelCase(factory)).build()
+
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_factory_that_builds_no_module() -> None:
+    with pytest.raises(ParamCheckUsageError) as error:
+        CaseRun(ModelCase(dict)).build()  # type: ignore[arg-type]
+
+    assert str(error.value) == "the factory of dict returned dict, no nn.Module"
+
+
+def test_a_factory_that_hands_out_one_model() -> None:
+    model = make()
+    run = CaseRun(ModelCase(lambda: model, name="one"))
+    run.build()  # held by the factory, and by nobody here
+
+    with pytest.raises(ParamCheckUsageError) as error:
+        run.build()
+
+    assert str(error.value) == (
+        "the factory of one returned the same object twice: it has to build a new model at each "
+        "call"
+    )
+
+
+def test_a_factory_whose_models_share_what_trains() -> None:
+    backbone = make()
+    run = CaseRun(ModelCase(lambda: nn.Sequential(backbone, nn.Linear(2, 2)), name="shared"))
+    assert run.model is not None
+
+    with pytest.raises(ParamCheckUsageError) as error:
+        run.build()
+
+    assert str(error.value) == (
+        "the factory of shared builds models that share parameters (0.weight, 0.bias): it has to "
+        "build all that trains anew at each call"
+    )
+
+
+def test_models_may_share_what_is_frozen() -> None:
+    backbone = make().requires_grad_(False)
+    run = CaseRun(ModelCase(lambda: nn.Sequential(backbone, nn.Linear(2, 2))))
+
+    assert run.model is not run.build()
+
+
+# -- inputs -------------------------------------------------------------------------------------
+
+
+class Echo(nn.Module):
+    def forward(self, *args: object, **kwargs: object) -> tuple[object, ...]:
+        return (*args, *sorted(kwargs.items()))
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: int
+
+
+def given(inputs: Any) -> Any:
+    return CaseRun(ModelCase(Echo, inputs=inputs)).forward(Echo())
+
+
+def test_how_inputs_are_passed() -> None:
+    x = torch.tensor([1.0])
+
+    assert given(x) == (x,)
+    assert given((x, 2)) == (x, 2)
+    assert given([x, None]) == (x, None)
+    assert given({"b": 1, "a": x}) == (("a", x), ("b", 1))
+    assert given(lambda: (x, 3)) == (x, 3)
+    assert given(({"a": [x, (2,)]},)) == ({"a": [x, (2,)]},)
+
+
+def test_a_named_tuple_is_one_argument() -> None:
+    pair = Pair(torch.tensor([1.0]), 2)
+    packed = nn.utils.rnn.pack_sequence([torch.ones(2, 1), torch.ones(1, 1)])
+
+    (kept,) = given(pair)
+    assert isinstance(kept, Pair)
+    assert kept == pair
+    (sequence,) = given(packed)
+    assert isinstance(sequence, nn.utils.rnn.PackedSequence)
+    assert torch.equal(sequence.batch_sizes, packed.batch_sizes)
+
+
+def test_inputs_move_to_the_device_of_the_run() -> None:
+    inputs = {"a": torch.ones(2), "b": [torch.zeros(1, dtype=torch.int64), "text"]}
+    with torch.device("meta"):
+        moved = CaseRun(ModelCase(Echo, inputs=inputs)).inputs
+
+    assert moved["a"].device.type == "meta"
+    assert (moved["b"][0].device.type, moved["b"][0].dtype) == ("meta", torch.int64)
+    assert moved["b"][1] == "text"
+    assert inputs["a"].device.type == "cpu"
+
+
+def test_float32_follows_the_default_dtype_and_nothing_else_does() -> None:
+    case = ModelCase(Echo, inputs=(torch.ones(1), torch.ones(1, dtype=torch.float16), 1))
+    torch.set_default_dtype(torch.float64)
+    try:
+        first, second, third = CaseRun(case).inputs
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert (first.dtype, second.dtype, third) == (torch.float64, torch.float16, 1)
+
+
+def test_a_forward_that_writes_into_its_inputs_meets_fresh_ones() -> None:
+    x = torch.tensor([-1.0])
+    case = ModelCase(lambda: nn.ReLU(inplace=True), inputs=x)
+    run = CaseRun(case)
+
+    assert run.forward(nn.ReLU(inplace=True)).tolist() == [0.0]
+    assert run.inputs.tolist() == [-1.0]
+    assert x.tolist() == [-1.0]
+
+
+def test_inputs_that_are_drawn_are_the_same_in_every_run() -> None:
+    case = ModelCase(Echo, inputs=lambda: torch.rand(3))
+    state = torch.get_rng_state()
+
+    assert torch.equal(CaseRun(case).inputs, CaseRun(case).inputs)
+    assert not torch.equal(CaseRun(case).inputs, CaseRun(case, seed=1).inputs)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# -- the loss -----------------------------------------------------------------------------------
+
+
+def reached(model: nn.Module, output: Any) -> bool:
+    projection(output).backward()  # type: ignore[no-untyped-call]
+    return all(p.grad is not None and bool(p.grad.abs().max() > 1e-6) for p in model.parameters())
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(-1), nn.LogSoftmax(-1), nn.LayerNorm(4)])
+def test_the_projection_sees_through_what_a_sum_does_not(last: nn.Module) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4)
+    x = torch.randn(2, 3)
+
+    last(model(x)).sum().backward()
+    summed = float(model.weight.grad.abs().max())  # type: ignore[union-attr]
+    model.zero_grad()
+
+    assert reached(model, last(model(x)))
+    if not isinstance(last, nn.LogSoftmax):
+        assert summed < 1e-5  # or this test would show nothing
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda y: {"logits": y, "n": 3},
+        lambda y: [None, (y,)],
+        lambda y: Pair(y, 3),
+        lambda y: torch.complex(y, y),
+        lambda y: (y.argmax(), y.detach(), y),
+    ],
+)
+def test_the_projection_finds_the_tensors_of_an_output(wrap: Callable[[Tensor], Any]) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4)
+
+    assert reached(model, wrap(model(torch.randn(2, 3))))
+
+
+def test_the_projection_draws_nothing_and_ignores_the_default_device() -> None:
+    output = torch.ones(3, requires_grad=True)
+    state = torch.get_rng_state()
+    first = projection(output)
+    with torch.device("meta"):
+        second = projection(output)
+
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_output_that_contains_itself() -> None:
+    loop: list[Any] = [torch.ones(1, requires_grad=True)]
+    loop.append(loop)
+
+    assert projection(loop).requires_grad
+
+
+def test_an_output_without_a_floating_tensor_is_nothing_to_check() -> None:
+    with pytest.raises(NothingToCheck) as nothing:
+        projection({"labels": torch.tensor([1])})
+
+    assert str(nothing.value) == (
+        "the output has no floating tensor to take a loss of; declare a loss"
+    )
+
+
+def test_a_loss_takes_the_output_or_without_inputs_the_model() -> None:
+    model = make()
+    by_output = CaseRun(ModelCase(make, inputs=torch.ones(1, 3), loss=lambda out: out.sum()))
+    by_model = CaseRun(ModelCase(make, loss=lambda model: model.weight.sum()))
+
+    assert torch.equal(by_output.loss(model), model(torch.ones(1, 3)).sum())
+    assert torch.equal(by_model.loss(model), model.weight.sum())  # type: ignore[union-attr, operator]
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [
+        (lambda out: None, "the loss of lm returned NoneType, no scalar tensor"),
+        (lambda out: 0.5, "the loss of lm returned float, no scalar tensor"),
+        (
+            lambda out: out,
+            "the loss of lm returned a tensor of shape (1, 2), no scalar: reduce it with .mean() "
+            "or .sum()",
+        ),
+    ],
+)
+def test_what_is_no_loss(loss: Callable[[Any], Any], text: str) -> None:
+    run = CaseRun(ModelCase(make, inputs=torch.ones(1, 3), loss=loss, name="lm"))
+
+    with pytest.raises(ParamCheckUsageError) as error:
+        run.loss(make())
+
+    assert str(error.value) == text
+
+
+# -- optimizers ---------------------------------------------------------------------------------
+
+
+def optimizers(optimizer: Any, model: nn.Module) -> list[Any]:
+    return CaseRun(ModelCase(make, optimizer=optimizer, name="lm")).optimizers(model)
+
+
+def held(optimizer: torch.optim.Optimizer) -> list[int]:
+    return [id(p) for group in optimizer.param_groups for p in group["params"]]
+
+
+def test_an_optimizer_class_gets_what_trains_and_a_function_the_model() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+    (sgd,) = optimizers(torch.optim.SGD, model)
+    both = optimizers(
+        lambda m: [torch.optim.SGD(m[0].parameters()), torch.optim.Adam(m[1].parameters())], model
+    )
+
+    assert held(sgd) == [id(p) for p in model[0].parameters()]
+    assert [type(o).__name__ for o in both] == ["SGD", "Adam"]
+
+
+def test_the_optimizer_that_stands_in_takes_sparse_gradients_apart() -> None:
+    model = nn.Sequential(nn.Embedding(4, 2, sparse=True), nn.Linear(2, 2))
+    adam, adagrad = optimizers(None, model)
+
+    assert [type(o).__name__ for o in (adam, adagrad)] == ["Adam", "Adagrad"]
+    assert held(adagrad) == [id(model[0].weight)]
+    assert held(adam) == [id(model[1].weight), id(model[1].bias)]
+    assert optimizers(None, nn.ReLU()) == []
+
+
+def test_what_is_no_optimizer() -> None:
+    with pytest.raises(ParamCheckUsageError) as error:
+        optimizers(lambda model: model, make())
+
+    assert str(error.value) == "the optimizer of lm returned Linear, no optimizer or list of them"
+
+
+# -- what is kept alive -------------------------------------------------------------------------
+
+
+def test_checks_of_a_case_share_a_model_and_the_next_case_frees_it() -> None:
+    latest, one, two = LatestRun(), ModelCase(make, name="one"), ModelCase(make, name="two")
+    first = latest.get(one, 0)
+    model = weakref.ref(first.model)
+
+    assert latest.get(one, 0) is first
+    del first
+    other = latest.get(two, 0)
+    gc.collect()
+
+    assert other.case is two
+    assert model() is None
+
+
+def test_another_device_or_dtype_is_another_run() -> None:
+    latest, case = LatestRun(), ModelCase(make)
+    on_cpu = latest.get(case, 0)
+    with torch.device("meta"):
+        on_meta = latest.get(case, 0)
+
+    assert on_meta is not on_cpu
+    assert (on_cpu.device.type, on_meta.device.type) == ("cpu", "meta")
