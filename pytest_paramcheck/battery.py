@@ -347,10 +347,10 @@ def check_training_step(case: CaseRun) -> None:
         raise NothingToCheck("no optimizer holds a trainable parameter")
     findings: list[Finding] = []
     with ExitStack() as stack:
+        stack.enter_context(_noting(findings, assert_updated(model, *moving)))
         if frozen:
             unchanged = assert_unchanged(model, *frozen, buffers=False)
             stack.enter_context(_noting(findings, unchanged))
-        stack.enter_context(_noting(findings, assert_updated(model, *moving)))
         train()
     raise_if(
         [
