@@ -99,6 +99,9 @@ def run_line(pytester: pytest.Pytester):
             return
         assert words[0] == "pytest", f"nothing runs {line!r}"
         pytester.makepyfile("import pytest\n@pytest.mark.params\ndef test_a(): pass")
+        package = pytester.mkpydir("package")
+        factory = "def factory():\n    from torch import nn\n    return nn.Linear(3, 2)\n"
+        (package / "module.py").write_text(factory, encoding="utf-8")
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *words[1:])
         if result.ret == pytest.ExitCode.USAGE_ERROR:
             # A device this machine lacks, and nothing else, may be wrong with the command.
