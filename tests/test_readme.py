@@ -99,7 +99,8 @@ def run_line(pytester: pytest.Pytester):
             return
         assert words[0] == "pytest", f"nothing runs {line!r}"
         pytester.makepyfile("import pytest\n@pytest.mark.params\ndef test_a(): pass")
-        package = pytester.mkpydir("package")
+        package = pytester.path / "package"
+        package.mkdir(exist_ok=True)
         factory = "def factory():\n    from torch import nn\n    return nn.Linear(3, 2)\n"
         (package / "module.py").write_text(factory, encoding="utf-8")
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *words[1:])
