@@ -238,24 +238,22 @@ def _load(spec: str, origin: str, folder: Path) -> Any:
         raise pytest.UsageError(f"{origin}: expected package.module:factory")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise pytest.UsageError(
-                f"{origin}: no module named {error.name!r} from {folder} or on sys.path"
-            ) from None
-        raise pytest.UsageError(f"{origin}: importing {module_name} failed: {error}") from error
-    except Exception as error:  # whatever the user's module raises while it is imported
-        raise pytest.UsageError(
-            f"{origin}: importing {module_name} failed: {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises in its import
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and (module_name + ".").startswith(missing + "."):
+            problem = f"no module named {missing!r} from {folder} or on sys.path"
+        else:
+            problem = f"importing {module_name} failed: {type(error).__name__}: {error}"
+        raise pytest.UsageError(f"{origin}: {problem}") from error
     found: Any = module
+    where = module_name
     for name in path.split("."):
         if not hasattr(found, name):
             choices = [n for n in dir(found) if not n.startswith("_")]
-            raise pytest.UsageError(
-                f"{origin}: {module_name} has no {name!r};{did_you_mean(name, choices)}".rstrip(";")
-            )
+            hint = did_you_mean(name, choices)
+            raise pytest.UsageError(f"{origin}: {where} has no {name!r}{hint and ';' + hint}")
         found = getattr(found, name)
+        where = f"{where}{':' if where == module_name else '.'}{name}"
     return found
 
 

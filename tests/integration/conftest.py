@@ -11,6 +11,10 @@ import hypothesis  # noqa: F401
 import pytest
 import torch
 
+# Loaded by the first optimizer and the first dispatch mode, and no more than once either.
+import torch._dynamo
+import torch._inductor.test_operators
+
 import pytest_paramcheck.environment
 import pytest_paramcheck.plugin
 from pytest_paramcheck.devices import Machine

@@ -1,0 +1,277 @@
+"""``pytest --param-model=module:factory``: the whole-model checks without a test file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from textwrap import dedent
+
+import pytest
+
+from .conftest import STRICT, Run
+
+MODELS = """
+import torch
+from torch import nn
+from pytest_paramcheck import ModelCase
+
+def make():
+    return nn.Linear(3, 2)
+
+class Net(nn.Linear):
+    def __init__(self, size=3):
+        super().__init__(size, 2)
+
+def broken():
+    model = nn.Linear(3, 2)
+    model.more = [nn.Linear(2, 2)]
+    return model
+
+def needs(vocab, d: int, *, tie=True):
+    return nn.Linear(vocab, d)
+
+def boom():
+    raise ZeroDivisionError("mine")
+
+CASE = ModelCase(make, inputs=torch.ones(1, 3), frozen=[], name="linear")
+CASES = [CASE, broken]
+TWICE = [make, ModelCase(make)]
+UNKNOWN = ModelCase(make, expected_failures={"check_tie": "why"})
+MEANT = ModelCase(broken, expected_failures={"check_registered": "issue 7"})
+NUMBER = 3
+INSTANCE = make()
+
+class Zoo:
+    small = make
+"""
+
+
+@pytest.fixture
+def models(pytester: pytest.Pytester) -> str:
+    """Write the models to a module that no other test has imported; return its name."""
+    name = f"models_{abs(hash(str(pytester.path)))}"
+    pytester.makepyfile(**{name: dedent(MODELS)})
+    return name
+
+
+BARE = 13
+NO_TRIPS = ("-k", "not roundtrip")
+
+
+def test_a_factory_in_a_directory_without_tests(
+    run: Run, models: str, plugin_args: tuple[str, ...]
+) -> None:
+    result = run("", f"--param-model={models}:make", *plugin_args, "-k", "registered or finite")
+
+    result.assert_outcomes(passed=2, deselected=0 if "2" in plugin_args else BARE - 2)
+    assert result.ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("make", ["check_finite[cpu]"]),
+        ("Net", ["check_finite[cpu]"]),
+        ("Zoo.small", ["check_finite[cpu]"]),
+        ("CASE", ["check_finite[cpu]", "check_grads_finite[cpu]"]),
+        (
+            "CASES",
+            [
+                "linear-check_finite[cpu]",
+                "linear-check_grads_finite[cpu]",
+                "broken-check_finite[cpu]",
+            ],
+        ),
+    ],
+)
+def test_what_can_be_named(
+    ids: Callable[..., list[str]], run: Run, models: str, spec: str, found: list[str]
+) -> None:
+    assert ids("", f"--param-model={models}:{spec}", "-k", "finite") == found
+    outcomes = run("", f"--param-model={models}:{spec}", "-k", "finite").parseoutcomes()
+    assert (outcomes["passed"], outcomes.get("failed")) == (len(found), None)
+
+
+def test_several_models_and_devices(ids: Callable[..., list[str]], models: str) -> None:
+    found = ids(
+        "",
+        f"--param-model={models}:make",
+        f"--param-model={models}:Net",
+        f"--param-model={models}:make",  # named twice, checked once
+        "--param-device=cpu,meta",
+        "-k",
+        "ties",
+    )
+
+    assert found == ["check_ties[cpu]", "check_ties[meta]"] * 2
+
+
+def test_the_tests_of_a_project_are_left_alone_unless_a_path_is_named(
+    run: Run, models: str, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_own="def test_own(): pass")
+    pytester.makeconftest("")
+
+    model = (f"--param-model={models}:make", "-k", "finite or own")
+    run("", *model).assert_outcomes(passed=1, deselected=BARE - 1)
+    run("", *model, "test_own.py").assert_outcomes(passed=2, deselected=BARE - 1)
+    run("", *model, ".").assert_outcomes(passed=2, deselected=BARE - 1)
+
+
+def test_workers_leave_them_alone_as_well(run: Run, models: str, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_own="def test_own(): pass")
+    pytester.makeini("[pytest]\ntestpaths = .")
+
+    result = run("", f"--param-model={models}:make", "-n2", "-k", "finite or own")
+    result.assert_outcomes(passed=1)
+
+
+def test_collection_is_counted_and_shown(run: Run, models: str) -> None:
+    result = run("", f"--param-model={models}:make", "--co", "-k", "ties or finite")
+
+    lines = result.outlines
+    start = next(n for n, line in enumerate(lines) if line.startswith("collected"))
+    assert lines[start : start + 5] == [
+        "collected 13 items / 11 deselected / 2 selected",
+        "",
+        f"<ModelNode {models}:make>",
+        "  <ModelCheckItem check_finite[cpu]>",
+        "  <ModelCheckItem check_ties[cpu]>",
+    ]
+
+
+def test_a_failure_is_the_message_and_nothing_else(run: Run, models: str) -> None:
+    result = run("", f"--param-model={models}:broken", "-k", "registered or ties")
+
+    lines = result.outlines
+    start = next(n for n, line in enumerate(lines) if line.startswith("____"))
+    assert lines[start : start + 10] == [
+        f" {models}:broken::check_registered[cpu] ".center(200, "_"),
+        "ParamCheckError: not registered: more[0].weight, more[0].bias (Linear)",
+        "",
+        "  more[0].weight  Parameter 2x2 float32 cpu: Linear in a list",
+        "  more[0].bias    Parameter 2 float32 cpu: Linear in a list",
+        "",
+        "  hint: self.more = nn.ModuleList(...)",
+        "broken: 1 of 2 checks failed: check_registered",
+        " short test summary info ".center(200, "="),
+        f"FAILED {models}:broken::check_registered[cpu] - ParamCheckError: not registered: "
+        "more[0].weight, more[0].bias (Linear)",
+    ]
+
+
+def test_a_factory_that_raises_shows_its_own_lines_only(run: Run, models: str) -> None:
+    result = run("", f"--param-model={models}:boom", "-k", "ties")
+
+    lines = result.outlines
+    start = next(n for n, line in enumerate(lines) if line.startswith("____"))
+    end = next(n for n, line in enumerate(lines) if "checks failed" in line)
+    assert [line.rstrip() for line in lines[start + 1 : end]] == [
+        "",
+        "    def boom():",
+        '>       raise ZeroDivisionError("mine")',
+        "E       ZeroDivisionError: mine",
+        "",
+        f"{models}.py:21: ZeroDivisionError",
+    ]
+
+
+def test_expected_failures_of_a_case(run: Run, models: str) -> None:
+    result = run("", f"--param-model={models}:MEANT", "-rx", "-k", "registered")
+
+    result.assert_outcomes(xfailed=1, deselected=BARE - 1)
+    assert f"XFAIL {models}:MEANT::check_registered[cpu] - issue 7" in result.outlines
+
+
+def test_lf_runs_what_failed(pytester: pytest.Pytester, models: str) -> None:
+    strict = [arg for arg in STRICT if arg != "no:cacheprovider"]
+    strict.pop(strict.index("-p"))
+    first = pytester.runpytest_inprocess(*strict, f"--param-model={models}:broken", *NO_TRIPS)
+    again = pytester.runpytest_inprocess(*strict, f"--param-model={models}:broken", "--lf")
+
+    first.assert_outcomes(failed=1, passed=9, skipped=1, deselected=2)
+    again.assert_outcomes(failed=1, deselected=BARE - 1)
+
+
+def test_a_conftest_adds_its_own_checks(run: Run, models: str, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        "def pytest_paramcheck_checks():\n"
+        "    def check_small(case):\n"
+        "        assert sum(p.numel() for p in case.model.parameters()) < 7, 'too large'\n"
+        "    return [check_small]\n"
+    )
+    result = run("", f"--param-model={models}:make", "-k", "small")
+
+    result.assert_outcomes(failed=1, deselected=BARE)
+    assert "make: 1 of 1 checks failed: check_small" in result.outlines
+
+
+# -- what cannot be meant: one line, before anything is collected --------------------------------
+
+
+def error_of(run: Run, spec: str, pytester: pytest.Pytester) -> str:
+    result = run("", f"--param-model={spec}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [line for line in result.errlines if line]
+    assert len(lines) == 1, lines
+    return lines[0].removeprefix(f"ERROR: --param-model={spec}: ")
+
+
+@pytest.mark.parametrize("spec", ["models", "models:", ":make", "", "a/b.py"])
+def test_no_module_or_no_factory(run: Run, pytester: pytest.Pytester, spec: str) -> None:
+    assert error_of(run, spec, pytester) == "expected package.module:factory"
+
+
+def test_a_module_that_is_not_there(run: Run, pytester: pytest.Pytester) -> None:
+    where = f"from {pytester.path} or on sys.path"
+
+    assert error_of(run, "nowhere:make", pytester) == f"no module named 'nowhere' {where}"
+    assert error_of(run, "torch.nowhere:make", pytester) == (
+        f"no module named 'torch.nowhere' {where}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("def (", "SyntaxError: invalid syntax ({name}.py, line 1)"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(
+    run: Run, pytester: pytest.Pytester, source: str, said: str
+) -> None:
+    name = f"bad_{abs(hash(source))}"
+    (pytester.path / f"{name}.py").write_text(source)
+
+    assert error_of(run, f"{name}:make", pytester) == (
+        f"importing {name} failed: {said.format(name=name)}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("mak", "{0} has no 'mak'; did you mean 'make'?"),
+        ("qqqq", "{0} has no 'qqqq'"),
+        ("Zoo.smal", "{0}:Zoo has no 'smal'; did you mean 'small'?"),
+        ("NUMBER", "int is neither a factory nor a ModelCase"),
+        ("INSTANCE", "Linear is neither a factory nor a ModelCase"),
+        (
+            "needs",
+            "needs(vocab, d: int, *, tie=True) cannot be called without arguments: give vocab, d "
+            "a default, or name a ModelCase",
+        ),
+        ("TWICE", "two cases are called 'make': give one a name="),
+        (
+            "UNKNOWN",
+            "expected_failures names no check 'check_tie'; did you mean 'check_ties', "
+            "'check_finite' or 'check_manifest'?",
+        ),
+    ],
+)
+def test_what_is_no_model(
+    run: Run, models: str, pytester: pytest.Pytester, spec: str, said: str
+) -> None:
+    assert error_of(run, f"{models}:{spec}", pytester) == said.format(models)
