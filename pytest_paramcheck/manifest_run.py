@@ -49,9 +49,9 @@ class ManifestRun:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         file = report.nodeid.partition("::")[0]
-        # A test that was skipped or failed before it asked says nothing about its manifest.
-        done = not (report.skipped or (report.failed and report.when == "setup"))
-        self._finished[file] = self._finished.get(file, True) and done
+        # A test that was skipped, or failed and perhaps before it asked, says nothing about
+        # what is stale.
+        self._finished[file] = self._finished.get(file, True) and report.passed
 
     def pytest_sessionfinish(self, session: Any) -> None:
         if session.shouldstop or session.shouldfail or self._selected():

@@ -306,9 +306,12 @@ def model_items(
             for variant in chosen:
                 for bound, marks in bound_checks(case, custom, seed, latest):
                     prefix = f"{case.name}-" if len(own) > 1 else ""
+                    name = f"{prefix}{bound.name}[{variant.id}]"
                     item = ModelCheckItem.from_parent(
                         parent,
-                        name=f"{prefix}{bound.name}[{variant.id}]",
+                        name=name,
+                        # As a string: --lf compares it with what it has read from its cache.
+                        nodeid=f"{spec}::{name}",
                         bound=bound,
                         variant=variant,
                     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import options
+from . import extensions, options
 from .bindings import Bindings
 from .case_report import CaseReport
 from .catalogue import ASSERTIONS, PUBLIC
@@ -236,18 +236,14 @@ def _extensions(item: pytest.Item) -> Iterator[None]:
         if hook.pytest_paramcheck_named_tensors.get_hookimpls():
             from .parameters.inventory import subject_readers
 
-            read = functools.partial(_ask, hook.pytest_paramcheck_named_tensors, "subject")
+            read = functools.partial(extensions.named_tensors, hook.pytest_paramcheck_named_tensors)
             stack.enter_context(subject_readers(read))
         if hook.pytest_paramcheck_storages.get_hookimpls():
             from .parameters.memory import storage_openers
 
-            opened = functools.partial(_ask, hook.pytest_paramcheck_storages, "tensor")
+            opened = functools.partial(extensions.storages, hook.pytest_paramcheck_storages)
             stack.enter_context(storage_openers(opened))
         yield
-
-
-def _ask(hook: Any, argument: str, value: object) -> Any:
-    return hook(**{argument: value})
 
 
 @pytest.hookimpl(wrapper=True)

@@ -44,6 +44,7 @@ NEVER_TORCH = [
                 "hookspecs",
                 "case_report",
                 "manifest_run",
+                "extensions",
                 "model_items",
                 "cases",
             )

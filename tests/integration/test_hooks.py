@@ -1,0 +1,411 @@
+"""The extension points: the example of each docstring made real, and wrong answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from textwrap import dedent
+
+import pytest
+
+from .conftest import Run
+
+NO_PLUGIN = ("-p", "no:paramcheck")
+
+
+def conftest(pytester: pytest.Pytester, source: str, folder: str = ".") -> None:
+    place = pytester.path / folder
+    place.mkdir(exist_ok=True)
+    (place / "conftest.py").write_text(dedent(source), encoding="utf-8")
+
+
+def write_test(pytester: pytest.Pytester, source: str, folder: str) -> None:
+    place = pytester.path / folder
+    place.mkdir(exist_ok=True)
+    (place / f"test_{folder}.py").write_text(dedent(source), encoding="utf-8")
+
+
+# -- whole-model checks of one's own ------------------------------------------------------------
+
+CHECKS = """
+    from pytest_paramcheck import NothingToCheck, assert_init
+    from pytest_paramcheck.init import zeros
+
+    def pytest_paramcheck_checks():
+        def check_biases_start_at_zero(case):
+            if not any(name.endswith("bias") for name, _ in case.model.named_parameters()):
+                raise NothingToCheck("no bias")
+            assert_init(case.model, {"*bias": zeros()})
+
+        return [check_biases_start_at_zero]
+"""
+CASES = """
+    from torch import nn
+    from pytest_paramcheck import ModelCase, parametrize_with_param_checks
+
+    @parametrize_with_param_checks([
+        ModelCase(lambda: nn.Linear(3, 2), name="random"),
+        ModelCase(lambda: nn.LayerNorm(3), name="zero"),
+        ModelCase(lambda: nn.Linear(3, 2, bias=False), name="none"),
+    ])
+    def test_p(check): check()
+"""
+
+
+def test_a_check_of_ones_own(run: Run, pytester: pytest.Pytester) -> None:
+    conftest(pytester, CHECKS)
+    result = run(CASES, "-rs", "-k", "biases")
+
+    result.assert_outcomes(failed=1, passed=1, skipped=1, deselected=39)
+    assert "random: 1 of 1 checks failed: check_biases_start_at_zero" in result.outlines
+    assert any(line.endswith(": no bias") for line in result.outlines if "SKIPPED" in line)
+
+
+def test_a_check_of_ones_own_can_be_expected_to_fail(run: Run, pytester: pytest.Pytester) -> None:
+    conftest(pytester, CHECKS)
+    source = CASES.replace(
+        'name="random"', 'name="random", expected_failures={"check_biases_start_at_zero": "yes"}'
+    )
+
+    run(source, "-k", "biases").assert_outcomes(xfailed=1, passed=1, skipped=1, deselected=39)
+
+
+def test_checks_of_a_directory_do_not_reach_its_neighbours(
+    ids: Callable[..., list[str]], pytester: pytest.Pytester
+) -> None:
+    conftest(pytester, CHECKS, "inner")
+    write_test(pytester, CASES, "inner")
+    write_test(pytester, CASES, "outer")
+
+    assert ids("", "inner", "-k", "biases and zero-") == ["test_p[zero-check_biases_start_at_zero]"]
+    assert ids("", "outer", "-k", "biases") == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("lambda case: None", "expected a list of functions, got function"),
+        ("'check_x'", "expected a list of functions, got str"),
+        ("['check_x']", "a check is a function with a name of its own, got 'check_x'"),
+        (
+            "[functools.partial(print)]",
+            "a check is a function with a name of its own, got "
+            "functools.partial(<built-in function print>)",
+        ),
+        (
+            "[check_finite]",
+            "check_finite is a registered check: give yours another name",
+        ),
+        ("[check_mine, check_other]", "two checks are called check_mine"),
+    ],
+)
+def test_wrong_answers_about_checks(
+    run: Run, pytester: pytest.Pytester, answer: str, text: str
+) -> None:
+    conftest(
+        pytester,
+        f"""
+        import functools
+
+        def check_finite(case): pass
+        def check_mine(case): pass
+        def check_other(case): pass
+        check_other.__name__ = "check_mine"
+
+        def pytest_paramcheck_checks():
+            return {answer}
+        """,
+    )
+    result = run(CASES)
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert f"test_it.py::test_p: hook pytest_paramcheck_checks: {text}" in result.outlines
+    models = run("", "--param-model=torch.nn:ReLU", "--co")
+    assert models.ret == pytest.ExitCode.USAGE_ERROR
+    assert models.errlines[0] == (
+        f"ERROR: --param-model=torch.nn:ReLU: hook pytest_paramcheck_checks: {text}"
+    )
+
+
+def test_an_answer_of_none_adds_nothing(run: Run, pytester: pytest.Pytester) -> None:
+    conftest(pytester, "def pytest_paramcheck_checks(): return None")
+
+    run(CASES, "-k", "ties").assert_outcomes(passed=3, deselected=36)
+
+
+# -- a subject that is no nn.Module -------------------------------------------------------------
+
+TREE = """
+    import torch
+
+    class State:
+        def __init__(self, tree):
+            self.tree = tree
+
+        def leaves(self):
+            for key, value in self.tree.items():
+                if isinstance(value, dict):
+                    yield from (((key, *path), leaf) for path, leaf in State(value).leaves())
+                else:
+                    yield (key,), value
+"""
+READS = """
+    from tree import State
+
+    def pytest_paramcheck_named_tensors(subject):
+        if isinstance(subject, State):
+            return [("/".join(path), leaf) for path, leaf in subject.leaves()]
+        return None
+"""
+STATES = """
+    import torch, pytest
+    from pytest_paramcheck import ParamCheckError
+    from tree import State
+
+    def test_state(assert_finite, assert_shapes, assert_unchanged):
+        state = State({"a": {"w": torch.ones(2)}, "b": torch.tensor([float("nan")])})
+        assert_shapes(state, {"a/w": (2,), "b": (1,)})
+        with pytest.raises(ParamCheckError) as error:
+            assert_finite(state)
+        assert str(error.value).splitlines()[0] == "not finite: b (State)"
+        with assert_unchanged(state):
+            pass
+
+    def test_modules_are_read_as_ever(assert_param_count):
+        assert_param_count(torch.nn.Linear(3, 2), total=8)
+"""
+
+
+def test_a_subject_of_ones_own(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(tree=dedent(TREE))
+    conftest(pytester, READS)
+
+    run(STATES).assert_outcomes(passed=2)
+
+
+def test_subjects_of_a_directory_do_not_reach_its_neighbours(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(tree=dedent(TREE))
+    pytester.syspathinsert()
+    conftest(pytester, READS, "inner")
+    write_test(pytester, STATES, "inner")
+    write_test(
+        pytester,
+        """
+        import pytest, torch
+        from pytest_paramcheck import ParamCheckUsageError
+        from tree import State
+
+        def test_unknown(assert_finite):
+            with pytest.raises(ParamCheckUsageError) as error:
+                assert_finite(State({"a": torch.ones(1)}))
+            assert str(error.value) == (
+                "expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
+                "got State"
+            )
+        """,
+        "outer",
+    )
+
+    run("").assert_outcomes(passed=3)
+
+
+PAIRS = "hook pytest_paramcheck_named_tensors: expected (name, tensor) pairs, got "
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("torch.ones(2)", f"{PAIRS}Tensor"),
+        ("3", f"{PAIRS}int"),
+        ("'ab'", f"{PAIRS}str"),
+        ("[torch.ones(1)]", f"{PAIRS}Tensor among them"),
+        ("[(1, torch.ones(1))]", f"{PAIRS}tuple among them"),
+        ("[('a', 3)]", "'a' is not a tensor but int 3"),
+        ("[]", "object has no parameters and no buffers: there is nothing to check"),
+    ],
+)
+def test_wrong_answers_about_subjects(
+    run: Run, pytester: pytest.Pytester, answer: str, text: str
+) -> None:
+    conftest(
+        pytester, f"import torch\ndef pytest_paramcheck_named_tensors(subject): return {answer}"
+    )
+    result = run(
+        "import torch\ndef test_it(assert_finite): assert_finite(object())", "-q", "--tb=short"
+    )
+
+    result.assert_outcomes(failed=1)
+    assert f"E   ParamCheckUsageError: {text}" in result.outlines
+
+
+# -- a tensor subclass with its own storages ----------------------------------------------------
+
+PACKED = """
+    import torch
+
+    class Packed(torch.Tensor):
+        @staticmethod
+        def __new__(cls, codes):
+            return torch.Tensor._make_wrapper_subclass(cls, codes.shape, dtype=torch.float32)
+
+        def __init__(self, codes):
+            self.codes = codes
+
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            raise NotImplementedError(str(func))
+"""
+OPENS = """
+    from packed import Packed
+
+    def pytest_paramcheck_storages(tensor):
+        if isinstance(tensor, Packed):
+            return [tensor.codes]
+        return None
+"""
+STORAGES = """
+    import pytest, torch
+    from packed import Packed
+    from pytest_paramcheck import ParamCheckError
+
+    def test_shared_codes(assert_untied):
+        codes = torch.arange(4)
+        assert_untied(Packed(codes), Packed(codes.clone()))
+        with pytest.raises(ParamCheckError) as error:
+            assert_untied(one=Packed(codes), two=Packed(codes))
+        assert str(error.value).splitlines()[0] == "shares memory: one, two"
+"""
+
+
+def test_a_tensor_of_ones_own(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(packed=dedent(PACKED))
+    conftest(pytester, OPENS)
+
+    run(STORAGES).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("3", "expected a list of tensors, got int"),
+        ("tensor.codes", "expected a list of tensors, got Tensor"),
+        ("[3]", "expected a list of tensors, got int among them"),
+        (
+            "[tensor]",
+            "a tensor does not hold itself: return the tensors inside it, or None",
+        ),
+    ],
+)
+def test_wrong_answers_about_storages(
+    run: Run, pytester: pytest.Pytester, answer: str, text: str
+) -> None:
+    pytester.makepyfile(packed=dedent(PACKED))
+    conftest(pytester, f"def pytest_paramcheck_storages(tensor): return {answer}")
+    result = run(STORAGES, "-q", "--tb=short")
+
+    result.assert_outcomes(failed=1)
+    said = f"E   ParamCheckUsageError: hook pytest_paramcheck_storages: {text}"
+    assert said in result.outlines
+
+
+# -- devices for one directory ------------------------------------------------------------------
+
+MARKED = """
+    import pytest
+
+    @pytest.mark.params
+    def test_any(param_device): pass
+
+    @pytest.mark.params(devices=["cpu"])
+    def test_named(param_device): pass
+
+    def test_unmarked(): pass
+"""
+
+
+def test_devices_of_one_directory(ids: Callable[..., list[str]], pytester: pytest.Pytester) -> None:
+    conftest(pytester, "def pytest_paramcheck_devices(item): return ['meta']", "inner")
+    write_test(pytester, MARKED, "inner")
+    write_test(pytester, MARKED, "outer")
+
+    assert ids("", "inner", "--param-device=cpu,meta") == [
+        "test_any[meta]",
+        "test_named[cpu]",  # the marker's own word wins
+        "test_unmarked",
+    ]
+    assert ids("", "outer", "--param-device=cpu,meta") == [
+        "test_any[cpu]",
+        "test_any[meta]",
+        "test_named[cpu]",
+        "test_unmarked",
+    ]
+
+
+def test_devices_by_item(ids: Callable[..., list[str]], pytester: pytest.Pytester) -> None:
+    conftest(
+        pytester,
+        """
+        def pytest_paramcheck_devices(item):
+            return "meta" if item.name.startswith("test_any") else None
+        """,
+    )
+
+    assert ids(MARKED, "--param-device=cpu,meta")[0:2] == ["test_any[meta]", "test_named[cpu]"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("[]", "names no device"),
+        (
+            "['CUDA']",
+            "'CUDA' is no device name; did you mean 'cuda'?",
+        ),
+        (
+            "['all']",
+            "'all' is a choice for --param-device; devices= names what the test supports, e.g. "
+            "'cpu' or 'accelerator'",
+        ),
+    ],
+)
+def test_wrong_answers_about_devices(
+    run: Run, pytester: pytest.Pytester, answer: str, text: str
+) -> None:
+    conftest(pytester, f"def pytest_paramcheck_devices(item): return {answer}")
+    result = run(MARKED)
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert (
+        f"test_it.py::test_any: hook pytest_paramcheck_devices returned {answer}: {text}"
+        in result.outlines
+    )
+
+
+# -- without the plugin -------------------------------------------------------------------------
+
+
+def test_an_optional_hook_does_not_mind_that_the_plugin_is_off(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    hooks = {"checks": "", "named_tensors": "subject", "storages": "tensor", "devices": "item"}
+    for optional in ("(optionalhook=True)", ""):
+        conftest(
+            pytester,
+            "import pytest\n"
+            + "".join(
+                f"@pytest.hookimpl{optional}\n"
+                f"def pytest_paramcheck_{name}({argument}): return None\n"
+                for name, argument in hooks.items()
+            ),
+        )
+        result = run("def test_it(): pass", *NO_PLUGIN)
+        if optional:
+            result.assert_outcomes(passed=1)
+            run("def test_it(): pass").assert_outcomes(passed=1)
+        else:  # what the docstring warns of
+            assert result.ret != pytest.ExitCode.OK
+            assert any(
+                "unknown hook 'pytest_paramcheck_" in line
+                for line in result.outlines + result.errlines
+            )
