@@ -35,10 +35,8 @@ def files(pytester: pytest.Pytester) -> list[str]:
     )
 
 
-def test_missing_created_matching(
-    run: Run, pytester: pytest.Pytester, plugin_args: tuple[str, ...]
-) -> None:
-    missing = run(LINEAR, *plugin_args)
+def test_missing_created_matching(run: Run, pytester: pytest.Pytester) -> None:
+    missing = run(LINEAR)
     missing.assert_outcomes(failed=1)
     assert said(missing) == [
         "ParamCheckError: no manifest: __params__/test_it/test_lm.txt (Linear)",
@@ -49,7 +47,7 @@ def test_missing_created_matching(
     ]
     assert files(pytester) == []
 
-    created = run("", UPDATE, *plugin_args)
+    created = run("", UPDATE)
     created.assert_outcomes(passed=1)
     assert [
         line for line in created.outlines if line.startswith("paramcheck: ") or "__p" in line
@@ -64,9 +62,9 @@ def test_missing_created_matching(
         "bias 2 float32 trainable",
     ]
 
-    matching = run("", *plugin_args)
+    matching = run("")
     matching.assert_outcomes(passed=1)
-    again = run("", UPDATE, *plugin_args)  # nothing to write, nothing to say
+    again = run("", UPDATE)  # nothing to write, nothing to say
     for result in (matching, again):
         assert not [line for line in result.outlines if line.startswith("paramcheck: ")]
 
@@ -161,14 +159,6 @@ def test_devices_share_a_file(run: Run) -> None:
     run("", "--param-device=meta", "-k", "devices").assert_outcomes(passed=1, deselected=4)
 
 
-def test_workers_write_what_one_process_reads(run: Run, pytester: pytest.Pytester) -> None:
-    result = run(MANY, UPDATE, "-n2")
-
-    assert files(pytester) == ALL
-    assert "paramcheck: wrote 6 manifests:" in result.outlines
-    run("").assert_outcomes(passed=5)
-
-
 def stale(result: pytest.RunResult) -> list[str]:
     lines = result.outlines
     start = [n for n, line in enumerate(lines) if line.startswith("paramcheck: no test asked for")]
@@ -179,8 +169,7 @@ def test_what_is_stale_is_said_at_the_end_of_a_full_run_only(
     run: Run, pytester: pytest.Pytester
 ) -> None:
     run(MANY, UPDATE)
-    fewer = MANY.replace('ids=["small", "big"]', 'ids=["small", "large"]')
-    full = run(fewer, UPDATE)
+    full = run(MANY.replace('"big"', '"large"'), UPDATE)
 
     assert stale(full) == [
         "paramcheck: no test asked for 1 manifest; delete what is stale:",
@@ -189,6 +178,20 @@ def test_what_is_stale_is_said_at_the_end_of_a_full_run_only(
     assert full.ret == pytest.ExitCode.OK
     for partial in (("-k", "small"), ("test_it.py::TestLM",), ("--deselect", "test_it.py::TestLM")):
         assert stale(run("", *partial)) == []
+
+
+def test_workers_tell_what_they_wrote_and_asked_for(run: Run, pytester: pytest.Pytester) -> None:
+    run(MANY, UPDATE)
+    result = run(MANY.replace('"big"', '"large"'), UPDATE, "-n2")
+
+    result.assert_outcomes(passed=5)
+    assert files(pytester) == sorted([*ALL, f"{FOLDER}/test_sizes-large.txt"])
+    assert [line for line in result.outlines if line.startswith(("paramcheck:", "  __"))] == [
+        "paramcheck: wrote 1 manifest:",
+        f"  {FOLDER}/test_sizes-large.txt",
+        "paramcheck: no test asked for 1 manifest; delete what is stale:",
+        f"  {FOLDER}/test_sizes-big.txt",
+    ]
 
 
 def test_a_test_that_did_not_come_so_far_leaves_nothing_stale(
