@@ -54,7 +54,9 @@ def pytest_paramcheck_checks() -> Sequence[Callable[[Any], None]]:  # type: igno
     """Return whole-model checks of your own: functions of one argument, the case.
 
     Each becomes a test item of every :class:`ModelCase` beside the registered checks, under its
-    own name. It raises AssertionError where something does not hold. In conftest.py::
+    own name. It raises AssertionError where something does not hold, and
+    :class:`NothingToCheck` with the reason where there is nothing to look at. ``case.model`` is
+    shared by all checks: change only what ``case.build()`` returns. In conftest.py::
 
         def pytest_paramcheck_checks():
             def check_biases_start_at_zero(case):
