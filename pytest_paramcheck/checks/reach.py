@@ -10,7 +10,7 @@ from ..findings import Finding, ParamCheckUsageError
 from ..parameters.autograd import LossFn, Reached
 from ..parameters.gradstate import GradState
 from ..parameters.inventory import Entry
-from ..parameters.trace import RANK, Place, Reason
+from ..parameters.reasons import RANK, Place, Reason
 from ..wording import fold_rows
 
 _ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..findings import Finding
-from ..parameters.trace import Reason
+from ..parameters.reasons import Reason
 from .gradients import norms_of
 from .reach import Missing, reason_text
 
