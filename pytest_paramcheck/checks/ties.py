@@ -118,8 +118,12 @@ def expand(ties: Ties, names: Iterable[object]) -> list[tuple[str, ...]]:
     Entry names (and globs over them) are one group; module names stand for one group per
     namesake below them. Raises :class:`ParamCheckUsageError` for what is neither.
     """
-    listed = list(names)
     named = ties.inventory.named
+    listed = list(names)
+    if isinstance(names, (set, frozenset)):
+        # A set's order differs from run to run, a message must not.
+        position = {name: number for number, name in enumerate(named)}
+        listed.sort(key=lambda name: (position.get(name, len(position)), str(name)))
     entries: list[str] = []
     modules: list[str] = []
     for name in listed:

@@ -273,6 +273,14 @@ class TestTies:
             "not tied: emb.weight, head.weight (LM)"
         )
 
+    def test_a_set_is_shown_in_the_order_of_registration(self) -> None:
+        tables = {name: nn.Embedding(4, 2) for name in "hgfedcba"}
+        with pytest.raises(ParamCheckError) as caught:
+            assert_ties(nn.ModuleDict(tables), [{f"{name}.weight" for name in tables}])
+        assert [finding.names for finding in caught.value.findings] == [
+            ("h.weight", f"{name}.weight") for name in "gfedcba"
+        ]
+
     def test_undeclared(self) -> None:
         assert failure(assert_ties, LM(tied=True), []) == [
             "tied but not declared: emb.weight, head.weight (LM)",
