@@ -122,7 +122,7 @@ def expand(ties: Ties, names: Iterable[object]) -> list[tuple[str, ...]]:
     listed = list(names)
     if isinstance(names, (set, frozenset)):
         # A set's order differs from run to run, a message must not.
-        position = {name: number for number, name in enumerate(named)}
+        position: dict[object, int] = {name: number for number, name in enumerate(named)}
         listed.sort(key=lambda name: (position.get(name, len(position)), str(name)))
     entries: list[str] = []
     modules: list[str] = []
