@@ -269,7 +269,7 @@ def check_grads_reach(case: CaseRun) -> None:
             hint="take it out of ModelCase(unreached=...)",
         )
         for entry in declared
-        if entry.trainable and entry.name not in missed
+        if entry.trainable and entry.name not in missed and _size(entry)
     ]
     names = {name for entry in declared for name in entry.names}
     left = [
@@ -470,8 +470,16 @@ def _not_reached(case: CaseRun) -> tuple[Finding, ...]:
     try:
         assert_grads_reach(case.model, case.loss)
     except ParamCheckError as error:
-        return error.findings
+        by_name = take_inventory(case.model).by_name
+        # Without elements there is no signal to get, and nothing to miss.
+        return tuple(
+            f for f in error.findings if not f.names or _may_learn(by_name.get(f.names[0]))
+        )
     return ()
+
+
+def _may_learn(entry: Entry | None) -> bool:
+    return entry is None or _size(entry)
 
 
 def _backward(case: CaseRun, model: nn.Module) -> None:

@@ -123,6 +123,18 @@ class Scaled(nn.Module):
         return x / self.temperature
 
 
+class Widened(nn.Module):
+    """Adds ``extra`` columns, which may be none: then a parameter has no elements."""
+
+    def __init__(self, extra: int) -> None:
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.spare = nn.ParameterDict({"columns": nn.Parameter(torch.zeros(6, extra))})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.lin(x), self.spare["columns"]], dim=1)
+
+
 class Encoder(nn.Module):
     """``nn.TransformerEncoder`` with layers of their own, as one should build it."""
 
@@ -476,6 +488,14 @@ COMBINED = [
         randn((3, 4)),
         frozen=["0"],
         optimizer=lambda m: torch.optim.SGD(m[2].parameters(), lr=0.1),
+    ),
+    case("parameter-without-elements", lambda: Widened(0), randn((6, 4))),
+    case(
+        "declared-unreached-without-elements",
+        lambda: nn.ModuleDict({"used": Widened(0), "spare": Widened(0)}),
+        None,
+        loss=lambda model: model["used"](torch.ones(6, 4)).sin().sum(),
+        unreached=["spare"],
     ),
     case("parameter-list-dict", Scaled, randn((3, 4))),
     case(
