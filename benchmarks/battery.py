@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck
 from pytest_paramcheck.battery import run_check
-from pytest_paramcheck.cases import CaseRun
+from pytest_paramcheck.case_run import CaseRun
 
 BUDGET = 3.0
 CASES = 200

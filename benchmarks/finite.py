@@ -8,29 +8,13 @@ tensors are many and small, and no slower anywhere.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-
 import torch
+from timing import milliseconds
 from torch import nn
 
 from pytest_paramcheck import assert_finite
 
 RUNS = 7
-
-
-def medians(*functions: Callable[[], object]) -> list[float]:
-    """Time functions in turn, so that what else the machine does meets all of them."""
-    times: list[list[float]] = [[] for _ in functions]
-    for function in functions:
-        function()  # warm up
-    for _ in range(RUNS):
-        for kept, function in zip(times, functions, strict=True):
-            start = time.perf_counter()
-            function()
-            kept.append(time.perf_counter() - start)
-    return [statistics.median(kept) * 1e3 for kept in times]
 
 
 def model_of(count: int, mebibytes: float) -> nn.ParameterList:
@@ -50,7 +34,7 @@ def main() -> None:
     }
     for title, (count, mebibytes) in shapes.items():
         model = model_of(count, mebibytes)
-        loop, ours = medians(
+        loop, ours = milliseconds(
             lambda model=model: [bool(p.isfinite().all()) for p in model.parameters()],
             lambda model=model: assert_finite(model),
         )

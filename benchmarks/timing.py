@@ -41,6 +41,11 @@ def median(times: list[float]) -> float:
     return statistics.median(times)
 
 
+def milliseconds(*functions: Callable[[], object], runs: int = 7) -> list[float]:
+    """Return the median milliseconds of functions that run in turn."""
+    return [median(times) * 1e3 for times in alternate(runs, *functions)]
+
+
 def paired_ratio(times: list[float], baseline: list[float]) -> float:
     """Return the median of the ratios of runs that lie beside each other."""
     return statistics.median(a / b for a, b in zip(times, baseline, strict=True))

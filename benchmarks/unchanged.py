@@ -8,29 +8,13 @@ Budget: keeping and comparing together at most 3 times one read.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-
 import torch
+from timing import milliseconds
 from torch import nn
 
 from pytest_paramcheck import assert_unchanged
 
 RUNS = 7
-
-
-def medians(*functions: Callable[[], object]) -> list[float]:
-    """Time functions in turn, so that what else the machine does meets all of them."""
-    times: list[list[float]] = [[] for _ in functions]
-    for function in functions:
-        function()  # warm up
-    for _ in range(RUNS):
-        for kept, function in zip(times, functions, strict=True):
-            start = time.perf_counter()
-            function()
-            kept.append(time.perf_counter() - start)
-    return [statistics.median(kept) * 1e3 for kept in times]
 
 
 def main() -> None:
@@ -58,7 +42,7 @@ def main() -> None:
             with assert_unchanged(model):
                 pass
 
-        times = medians(read, clone_and_equal, ours)
+        times = milliseconds(read, clone_and_equal, ours)
         print(title)
         rows = ("one read (sum)", "clone and equal", "assert_unchanged, both ends")
         for label, milliseconds in zip(rows, times, strict=True):

@@ -7,17 +7,15 @@ built from a seed, its inputs and its loss. Which checks apply is decided in ``b
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .findings import ParamCheckUsageError
-from .wording import did_you_mean, shorten
+from .wording import did_you_mean
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from .checks.shapes import ShapeSpec
@@ -75,9 +73,9 @@ class ModelCase:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if _is_module(self.factory) or not callable(self.factory):
+        if is_module(self.factory) or not callable(self.factory):
             hint = (
-                "; pass the class or a function that builds it" if _is_module(self.factory) else ""
+                "; pass the class or a function that builds it" if is_module(self.factory) else ""
             )
             raise ParamCheckUsageError(
                 f"ModelCase: factory must be a function or class that builds the model, got "
@@ -144,232 +142,7 @@ class ModelCase:
 CASE_FIELDS = tuple(f.name for f in fields(ModelCase))
 
 
-class CaseRun:
-    """A case on the device and dtype that are torch's defaults now.
-
-    ``model`` is one instance that all checks look at and none changes; :meth:`build` makes a
-    fresh one from the same seed.
-    """
-
-    def __init__(self, case: ModelCase, seed: int = 0) -> None:
-        import torch
-
-        self.case = case
-        self.seed = seed
-        self._model: nn.Module | None = None
-        self._latest: weakref.ref[nn.Module] | None = None
-        self._inputs: Any = None
-        #: The default device where the run was made: what the model is built on.
-        self.device: torch.device = torch.get_default_device()
-
-    @property
-    def model(self) -> nn.Module:
-        """The instance that all checks look at and none changes."""
-        __tracebackhide__ = True
-        if self._model is None:
-            self._model = self.build()
-        return self._model
-
-    @property
-    def title(self) -> str:
-        """What messages call the model."""
-        return self.case.name
-
-    def build(self, seed: int | None = None) -> nn.Module:
-        """Build a fresh instance from the seed, leaving the random states as they were.
-
-        Raises :class:`ParamCheckUsageError` where the factory hands out what it built before: a
-        check that compares two instances would see one, and training would change it for all.
-        """
-        __tracebackhide__ = True
-        from torch import nn
-
-        model = self._seeded(self.case.factory, seed)
-        if not isinstance(model, nn.Module):
-            raise ParamCheckUsageError(
-                f"the factory of {self.case.name} returned {type(model).__name__}, no nn.Module"
-            )
-        earlier = self._latest() if self._latest is not None else None
-        for known in (self._model, earlier):
-            if known is not None:
-                self._refuse_again(model, known)
-        self._latest = weakref.ref(model)
-        return model
-
-    def _refuse_again(self, model: nn.Module, earlier: nn.Module) -> None:
-        __tracebackhide__ = True
-        if model is earlier:
-            raise ParamCheckUsageError(
-                f"the factory of {self.case.name} returned the same object twice: it has to build "
-                f"a new model at each call"
-            )
-        before = {id(p) for p in earlier.parameters() if p.requires_grad}
-        shared = [name for name, p in model.named_parameters() if id(p) in before]
-        if shared:
-            raise ParamCheckUsageError(
-                f"the factory of {self.case.name} builds models that share parameters "
-                f"({shorten(shared, 3)}): it has to build all that trains anew at each call"
-            )
-
-    def _seeded(self, make: Callable[[], Any], seed: int | None = None) -> Any:
-        __tracebackhide__ = True
-        from .environment import seed_all
-        from .parameters.preserve import keep_random_states
-
-        restore = keep_random_states([self.device])
-        try:
-            seed_all(self.seed if seed is None else seed, self.device)
-            return make()
-        finally:
-            restore()
-
-    @property
-    def inputs(self) -> Any:
-        """Fresh copies of the inputs, made from the seed where they are made, on the device."""
-        __tracebackhide__ = True
-        import torch
-
-        if self._inputs is None:
-            given = self.case.inputs
-            self._inputs = self._seeded(given) if callable(given) else given
-        # A forward may write into what it gets (nn.ReLU(inplace=True) as the first layer).
-        return _fresh(self._inputs, self.device, torch.get_default_dtype())
-
-    def forward(self, model: nn.Module) -> Any:
-        """Run the model on the inputs."""
-        __tracebackhide__ = True
-        if self.case.inputs is None:
-            raise NothingToCheck(f"{self.case.name} declares no inputs to run it on")
-        inputs = self.inputs
-        if isinstance(inputs, Mapping):
-            return model(**inputs)
-        if isinstance(inputs, (tuple, list)) and not hasattr(inputs, "_fields"):
-            return model(*inputs)
-        return model(inputs)  # a PackedSequence is a tuple, and one argument
-
-    def loss(self, model: nn.Module) -> Tensor:
-        """Return the loss of one forward pass."""
-        __tracebackhide__ = True
-        import torch
-
-        if self.case.inputs is None:
-            if self.case.loss is None:
-                raise NothingToCheck(f"{self.case.name} declares neither inputs nor a loss")
-            loss = self.case.loss(model)
-        else:
-            output = self.forward(model)
-            loss = projection(output) if self.case.loss is None else self.case.loss(output)
-        if not isinstance(loss, torch.Tensor):
-            raise ParamCheckUsageError(
-                f"the loss of {self.case.name} returned {type(loss).__name__}, no scalar tensor"
-            )
-        if loss.numel() != 1:
-            raise ParamCheckUsageError(
-                f"the loss of {self.case.name} returned a tensor of shape {tuple(loss.shape)}, no "
-                f"scalar: reduce it with .mean() or .sum()"
-            )
-        return loss
-
-    def optimizers(self, model: nn.Module) -> list[Any]:
-        """Return the declared optimizers of a model, or Adam over what trains.
-
-        Adam's step has the size of its learning rate however small the gradient is, so that a
-        parameter which gets any gradient at all moves in every dtype; Adagrad's first step has
-        too, and takes the sparse gradients that Adam refuses.
-        """
-        __tracebackhide__ = True
-        import torch
-
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        given: Any = self.case.optimizer
-        if given is None:
-            sparse = {
-                id(p)
-                for module in model.modules()
-                if getattr(module, "sparse", False) is True
-                for p in module.parameters(recurse=False)
-            }
-            kinds: list[tuple[Callable[..., Any], list[Any]]] = [
-                (torch.optim.Adam, [p for p in trainable if id(p) not in sparse]),
-                (torch.optim.Adagrad, [p for p in trainable if id(p) in sparse]),
-            ]
-            return [kind(held, lr=0.01) for kind, held in kinds if held]
-        by_class = isinstance(given, type) and issubclass(given, torch.optim.Optimizer)
-        made = given(trainable if by_class else model)
-        made = list(made) if isinstance(made, (list, tuple)) else [made]
-        for optimizer in made:
-            if not isinstance(getattr(optimizer, "param_groups", None), list):
-                raise ParamCheckUsageError(
-                    f"the optimizer of {self.case.name} returned {type(optimizer).__name__}, no "
-                    f"optimizer or list of them"
-                )
-        return made
-
-
-def projection(output: Any) -> Tensor:
-    """Return a scalar that every floating value of an output moves: a fixed random projection.
-
-    A plain sum will not do: it is constant behind a softmax or a LayerNorm, and every gradient
-    before it is zero.
-    """
-    import torch
-
-    tensors = [t for t in _tensors(output, set()) if t.is_floating_point() or t.is_complex()]
-    if not tensors:
-        raise NothingToCheck("the output has no floating tensor to take a loss of; declare a loss")
-    total = None
-    for tensor in tensors:
-        if not tensor.requires_grad:
-            continue
-        flat = tensor.abs() if tensor.is_complex() else tensor
-        generator = torch.Generator(device="cpu").manual_seed(0)
-        weights = torch.rand(flat.shape, generator=generator, device="cpu", dtype=torch.float32).to(
-            device=flat.device, dtype=flat.dtype
-        )
-        term = (flat * weights).sum()
-        total = term if total is None else total + term.to(total.device)
-    if total is None:
-        return tensors[0].sum()  # no graph: the check that runs it says why
-    return total
-
-
-def _tensors(value: Any, seen: set[int]) -> list[Tensor]:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if id(value) in seen:
-        return []
-    seen.add(id(value))
-    if isinstance(value, Mapping):
-        parts: Iterable[Any] = value.values()
-    elif isinstance(value, (list, tuple)):
-        parts = value
-    elif hasattr(value, "__dataclass_fields__"):
-        parts = [getattr(value, name) for name in value.__dataclass_fields__]
-    else:
-        return []
-    return [tensor for part in parts for tensor in _tensors(part, seen)]
-
-
-def _fresh(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        # float32 is what torch makes where nobody says what: it follows the test's choice.
-        wanted = dtype if value.dtype is torch.float32 else value.dtype
-        copied = value.detach().to(device=device, dtype=wanted, copy=True)
-        return copied.requires_grad_(value.requires_grad)
-    if isinstance(value, Mapping):
-        return {key: _fresh(part, device, dtype) for key, part in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_fresh(part, device, dtype) for part in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_fresh(part, device, dtype) for part in value)
-    return value
-
-
-def _is_module(value: object) -> bool:
+def is_module(value: object) -> bool:
     return hasattr(value, "named_parameters") and not isinstance(value, type)
 
 
@@ -406,7 +179,7 @@ def as_cases(value: Any, origin: str) -> list[ModelCase]:
         if not value:
             raise ParamCheckUsageError(f"{origin}: an empty list, nothing to check")
         return [case for part in value for case in as_cases(part, origin)]
-    if _is_module(value) or not callable(value):
+    if is_module(value) or not callable(value):
         raise ParamCheckUsageError(
             f"{origin}: {type(value).__name__} is neither a factory nor a ModelCase"
         )

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .cases import CaseRun, ModelCase, NothingToCheck, as_cases, unknown_check
+from .case_run import CaseRun
+from .cases import ModelCase, NothingToCheck, as_cases, unknown_check
 from .devices import Variant
 from .findings import ParamCheckError, ParamCheckUsageError
 from .options import CASES

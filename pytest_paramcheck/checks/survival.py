@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from ..findings import Finding, ParamCheckUsageError
 from ..parameters.inventory import take_inventory
-from ..parameters.operations import Operation
+from ..parameters.operations import Operation, copied
 from ..parameters.preserve import keep_random_states
 from .ties import Ties, not_tied
 
@@ -59,13 +58,7 @@ def _done(
     operation: Operation,
 ) -> list[tuple[tuple[str, ...], Finding]]:
     """Do one operation to a fresh copy; return the groups it broke."""
-    try:
-        subject = copy.deepcopy(model)
-    except RuntimeError as error:
-        raise ParamCheckUsageError(
-            f"{ties.inventory.title} cannot be copied, so nothing can be done to a copy: "
-            f"{str(error).splitlines()[0]}"
-        ) from None
+    subject = copied(model)
     broken = _broken(Ties(take_inventory(subject)), intact, "deepcopy")
     if broken:
         return broken

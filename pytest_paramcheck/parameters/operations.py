@@ -21,8 +21,20 @@ from torch import nn
 
 from ..findings import ParamCheckUsageError
 from ..wording import did_you_mean
+from .checkpoint_files import safetensors_torch
 
 Operation: TypeAlias = Callable[[nn.Module], "nn.Module | None"]
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy, or raise the error that says why there can be none."""
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ParamCheckUsageError(
+            f"{type(model).__name__} cannot be copied, so nothing can be done to a copy: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
 
 
 def _pickled(model: nn.Module) -> nn.Module:
@@ -49,18 +61,12 @@ def _loaded(model: nn.Module, assign: bool) -> nn.Module:
 
 
 def _safetensors(model: nn.Module) -> nn.Module:
-    try:
-        from safetensors.torch import load_model, save_model
-    except ImportError:
-        raise ParamCheckUsageError(
-            "the operation 'safetensors' needs the package safetensors: "
-            "pip install pytest-paramcheck[safetensors]"
-        ) from None
+    library = safetensors_torch()
     target = copy.deepcopy(model)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "model.safetensors")
-        save_model(model, file)
-        load_model(target, file)
+        library.save_model(model, file)
+        library.load_model(target, file)
     return target
 
 

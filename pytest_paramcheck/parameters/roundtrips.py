@@ -6,7 +6,6 @@ would otherwise look like one that worked.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ..wording import did_you_mean
 from .checkpoint_files import read_checkpoint, safetensors_torch
 from .content import no_values
 from .inventory import Inventory, take_inventory
-from .operations import OPERATIONS
+from .operations import OPERATIONS, copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +97,6 @@ def _load(model: nn.Module, state: Mapping[str, Any]) -> Returned:
     except RuntimeError as error:
         return Returned(target, refused=_reason(error))
     return Returned(target, tuple(keys.missing_keys), tuple(keys.unexpected_keys))
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy, or raise the error that says why there can be none."""
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:
-        raise ParamCheckUsageError(
-            f"{type(model).__name__} cannot be copied, so nothing can be done to a copy: "
-            f"{_reason(error)}"
-        ) from None
 
 
 def _overwritten(model: nn.Module) -> nn.Module:

@@ -49,7 +49,7 @@ from pytest_paramcheck import (
     init,
 )
 from pytest_paramcheck.battery import run_check
-from pytest_paramcheck.cases import CaseRun
+from pytest_paramcheck.case_run import CaseRun
 
 Build = Callable[[bool], Any]
 Run = Callable[[Callable[[], Any]], None]

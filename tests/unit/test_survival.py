@@ -173,6 +173,6 @@ def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ParamCheckUsageError) as caught:
         assert_ties_survive(LM(tied=True), "safetensors")
     assert str(caught.value) == (
-        "the operation 'safetensors' needs the package safetensors: "
-        "pip install pytest-paramcheck[safetensors]"
+        "this needs safetensors, which is not installed: "
+        "pip install 'pytest-paramcheck[safetensors]'"
     )

@@ -1,0 +1,214 @@
+"""Checks that run a model: forward, backward, a training step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..assertions.blocks import Block, assert_unchanged, assert_updated
+from ..assertions.gradients import assert_grads_finite, assert_grads_none
+from ..assertions.optimizer import assert_optimizer_covers
+from ..assertions.raising import raise_if
+from ..assertions.reach import assert_grads_reach, assert_tied_grads_sum
+from ..case_run import CaseRun
+from ..cases import NothingToCheck
+from ..findings import Finding, ParamCheckError
+from ..parameters.gradstate import GradState, grad_state
+from ..parameters.inventory import Entry, take_inventory
+from ..parameters.preserve import preserved
+from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
+
+UNREACHED = "where it is meant, with this loss: ModelCase(unreached=[...])"
+
+
+def check_grads_none(case: CaseRun) -> None:
+    """Before a backward pass no parameter has a gradient."""
+    __tracebackhide__ = True
+    need_parameters(case.model)
+    assert_grads_none(case.model)
+
+
+def check_grads_reach(case: CaseRun) -> None:
+    """The loss's gradient reaches every trainable parameter but those declared ``unreached``."""
+    __tracebackhide__ = True
+    need_trainable(case.model)
+    need_values(case.model)
+    declared = declared_entries(case.model, case.case.unreached)
+    found = _not_reached(case)
+    missed = {name for finding in found for name in finding.names}
+    stale = [
+        Finding(
+            tuple(entry.names),
+            "declared unreached but is reached",
+            found="the loss gives it a gradient",
+            hint="take it out of ModelCase(unreached=...)",
+        )
+        for entry in declared
+        if entry.trainable and entry.name not in missed and _size(entry)
+    ]
+    names = {name for entry in declared for name in entry.names}
+    left = [
+        # What these hints advise is for callers of assert_grads_reach.
+        replace(f, hint=UNREACHED) if "'!name'" in f.hint or "allow_zero" in f.hint else f
+        for f in found
+        if not f.names or not set(f.names) <= names
+    ]
+    raise_if([*left, *stale], case.title)
+
+
+def check_grads_finite(case: CaseRun) -> None:
+    """The gradients of one backward pass are finite."""
+    __tracebackhide__ = True
+    need_trainable(case.model)
+    need_values(case.model)
+    with preserved(case.model):
+        _backward(case, case.model)
+        if not any(p.grad is not None for p in case.model.parameters()):
+            raise NothingToCheck("the loss reaches no parameter: check_grads_reach says why")
+        assert_grads_finite(case.model)
+
+
+def check_tied_grads_sum(case: CaseRun) -> None:
+    """The gradient of a tied parameter is the sum of what each use contributes."""
+    __tracebackhide__ = True
+    need_values(case.model)
+    inventory = take_inventory(case.model)
+    if not any(
+        inventory.by_name[group[0]].trainable and inventory.by_name[group[0]].is_parameter
+        for group in inventory.tie_groups
+    ):
+        raise NothingToCheck("the model has no trainable tied parameter")
+    assert_tied_grads_sum(case.model, case.loss)
+
+
+def check_eval_unchanged(case: CaseRun) -> None:
+    """A forward pass in eval mode changes nothing."""
+    __tracebackhide__ = True
+    need_values(case.model)
+    model = case.build().eval()
+    with assert_unchanged(model), torch.no_grad():
+        if case.case.inputs is None:
+            case.loss(model)
+        else:
+            case.forward(model)
+
+
+def check_training_step(case: CaseRun) -> None:
+    """Training moves what a gradient reaches and leaves frozen parameters bit-identical."""
+    __tracebackhide__ = True
+    need_values(case.model)
+    need_trainable(case.model)
+    model = case.build()
+    entries = [entry for entry in take_inventory(model).parameters if entry.tensor is not None]
+    frozen = [entry.name for entry in entries if not entry.trainable]
+    optimizers = case.optimizers(model)
+    signalled: dict[str, None] = {}
+
+    def train() -> None:
+        __tracebackhide__ = True
+        for _ in range(case.case.steps):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            _backward(case, model)
+            for entry in entries:
+                if entry.tensor is not None and _has_signal(entry.tensor):
+                    signalled[entry.name] = None
+            for optimizer in optimizers:
+                _step(case, model, optimizer)
+
+    held = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}
+    moving = [e.name for e in entries if e.trainable and id(e.tensor) in held and _size(e)]
+    if not moving:
+        raise NothingToCheck("no optimizer holds a trainable parameter")
+    findings: list[Finding] = []
+    with ExitStack() as stack:
+        stack.enter_context(_noting(findings, assert_updated(model, *moving)))
+        if frozen:
+            unchanged = assert_unchanged(model, *frozen, buffers=False)
+            stack.enter_context(_noting(findings, unchanged))
+        train()
+    raise_if(
+        [
+            f
+            for f in findings
+            if f.problem != "not updated" or not signalled.keys().isdisjoint(f.names)
+        ],
+        case.title,
+    )
+
+
+def check_optimizer_covers(case: CaseRun) -> None:
+    """The declared optimizer holds every trainable parameter exactly once."""
+    __tracebackhide__ = True
+    need_trainable(case.model)
+    need_materialized(case.model)
+    model = case.build()
+    assert_optimizer_covers(case.optimizers(model), model)
+
+
+def _not_reached(case: CaseRun) -> tuple[Finding, ...]:
+    __tracebackhide__ = True
+    try:
+        assert_grads_reach(case.model, case.loss)
+    except ParamCheckError as error:
+        by_name = take_inventory(case.model).by_name
+        # Without elements there is no signal to get, and nothing to miss.
+        return tuple(
+            f for f in error.findings if not f.names or _may_learn(by_name.get(f.names[0]))
+        )
+    return ()
+
+
+def _may_learn(entry: Entry | None) -> bool:
+    return entry is None or _size(entry)
+
+
+def _backward(case: CaseRun, model: nn.Module) -> None:
+    __tracebackhide__ = True
+    loss: Tensor = case.loss(model)
+    if not loss.requires_grad:
+        raise NothingToCheck("the loss has no graph: check_grads_reach says why")
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _step(case: CaseRun, model: nn.Module, optimizer: Any) -> None:
+    __tracebackhide__ = True
+    if not isinstance(optimizer, torch.optim.LBFGS):
+        with warnings.catch_warnings():
+            # torch says this of the sparse tensors that its own Adagrad makes.
+            warnings.filterwarnings("ignore", message="Sparse invariant checks")
+            optimizer.step()
+        return
+
+    def closure() -> Tensor:  # it evaluates the loss several times
+        __tracebackhide__ = True
+        optimizer.zero_grad()
+        _backward(case, model)
+        return case.loss(model)
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _noting(findings: list[Finding], block: Block) -> Iterator[None]:
+    """Take in what a block finds, so that a second one around it is heard as well."""
+    __tracebackhide__ = True
+    try:
+        with block:
+            yield
+    except ParamCheckError as error:
+        findings += error.findings
+
+
+def _has_signal(tensor: Tensor) -> bool:
+    return grad_state(tensor.grad) is GradState.SIGNAL
+
+
+def _size(entry: Entry) -> bool:
+    return entry.tensor is not None and entry.tensor.numel() > 0
