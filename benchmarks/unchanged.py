@@ -45,8 +45,8 @@ def main() -> None:
         times = milliseconds(read, clone_and_equal, ours)
         print(title)
         rows = ("one read (sum)", "clone and equal", "assert_unchanged, both ends")
-        for label, milliseconds in zip(rows, times, strict=True):
-            print(f"  {label:30} {milliseconds:9.1f} ms {milliseconds / times[0]:7.2f}")
+        for label, taken in zip(rows, times, strict=True):
+            print(f"  {label:30} {taken:9.1f} ms {taken / times[0]:7.2f}")
 
 
 if __name__ == "__main__":
