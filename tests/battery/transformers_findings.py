@@ -1,0 +1,184 @@
+"""The battery over small architectures of the ``transformers`` package, drawn at random.
+
+``python tests/battery/transformers_findings.py`` (``tox -e transformers``) builds each model of
+``MODELS`` from its config class, tiny and without downloading anything, runs every check that
+applies and compares what they report with ``transformers_findings.txt``. ``--update`` writes
+that file; its header, kept as it is, explains each kind of finding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
+from pytest_paramcheck.battery import run_check
+from pytest_paramcheck.cases import CaseRun
+
+FILE = Path(__file__).with_name("transformers_findings.txt")
+
+#: Sizes by the many names that configs have for them; a config takes those it knows.
+SIZES: dict[str, Any] = {
+    "vocab_size": 67,
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size"), 16),
+    **dict.fromkeys(("word_embed_proj_dim", "decoder_hidden_size", "n_embed"), 16),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 2),
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "num_decoder_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "d_kv": 4,
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "d_ff", "hidden_dim"), 24),
+    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "moe_intermediate_size"), 24),
+    "shared_expert_intermediate_size": 24,
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), 64),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    "num_experts_per_tok": 2,
+    "image_size": 16,
+    "patch_size": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "use_cache": False,
+}
+
+#: Model types by the head they get: those whose tiny config builds and runs as it is.
+TYPES: dict[str, str] = {
+    "causal": """
+        afmoe apertus arcee aria_text bailing_hybrid bart beam bert bert-generation big_bird
+        bigbird_pegasus biogpt bitnet blenderbot blenderbot-small bloom camembert cohere cohere2
+        cohere2_moe ctrl cwm data2vec-text diffllama doge electra ernie ernie4_5 ernie4_5_moe
+        exaone4 exaone_moe falcon_mamba flex_olmo flint gemma gemma2 gemma3_text glm glm4
+        glm4_moe gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss granite granite_swa
+        granitemoe granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense
+        hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jamba jetmoe kolibri1
+        laguna lfm2 lfm3 llama llama4_text mamba marian mbart megatron-bert mellum mimo_v2_flash
+        minimax minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral
+        modernbert-decoder moshi mpt mvp nanochat nemotron olmo olmo2 olmo3 olmo_hybrid olmoe
+        openai-gpt opt pegasus persimmon phi phi3 phimoe plbart qwen2 qwen2_moe qwen3
+        qwen3_5_text qwen3_moe recurrent_gemma rembert roberta roberta-prelayernorm roformer
+        rwkv seed_oss smollm3 solar_open stablelm starcoder2 trocr vaultgemma whisper xglm xlm
+        xlm-roberta xlm-roberta-xl xlstm
+    """,
+    "seq2seq": """
+        led longt5 m2m_100 mt5 nllb-moe pegasus_x seamless_m4t seamless_m4t_v2
+        switch_transformers t5 umt5
+    """,
+    "masked": """
+        albert convbert deberta deberta-v2 distilbert esm eurobert flaubert fnet gte ibert
+        jina_embeddings_v3 layoutlm longformer mobilebert modernbert mpnet mra nomic_bert
+        nystromformer squeezebert tapas ultrabert yoso
+    """,
+    "image": """
+        beit data2vec-vision dinov2 dinov2_with_registers ijepa vit vit_msn
+    """,
+    "base": """
+        canine clip_text_model dpr granite_docling_text higgs_audio_v2 molmo2_text
+        muse_glimmer_text openai_privacy_filter qwen3_vl_moe_text qwen3_vl_text
+        sam3_lite_text_text_model splinter tipsv2_text_model visual_bert
+    """,
+}
+MODELS = [(kind, head) for head, kinds in TYPES.items() for kind in kinds.split()]
+
+#: Checks that are left out until the assertions they call are there.
+NOT_YET = ("check_state_dict_roundtrip", "check_torch_save_roundtrip")
+
+HEADS = {
+    "causal": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "masked": "AutoModelForMaskedLM",
+    "image": "AutoModelForImageClassification",
+    "base": "AutoModel",
+}
+
+
+def config_of(model_type: str) -> Any:
+    """Return the tiny config of a model type."""
+    cls = getattr(transformers, CONFIG_MAPPING_NAMES[model_type])
+    known = cls()
+    return cls(**{name: size for name, size in SIZES.items() if hasattr(known, name)})
+
+
+def case_of(model_type: str, head: str) -> ModelCase:
+    """Return the case of a model type: no declaration but how to run it."""
+    auto = getattr(transformers, HEADS[head])
+
+    def build() -> nn.Module:
+        model: nn.Module = auto.from_config(config_of(model_type))
+        return model
+
+    def inputs() -> dict[str, Tensor]:
+        if head == "image":
+            return {"pixel_values": torch.randn(2, 3, 16, 16)}
+        ids = torch.randint(3, 67, (2, 12))
+        return {"input_ids": ids, **({"decoder_input_ids": ids} if head == "seq2seq" else {})}
+
+    return ModelCase(build, inputs=inputs, name=f"{model_type}-{head}")
+
+
+def lines_of(model: tuple[str, str]) -> tuple[int, list[str]]:
+    """Return how many checks of a model had something to look at, and a line for each report."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    case = case_of(*model)
+    run, looked, lines = CaseRun(case), 0, []
+    for check in CHECKS.values():
+        if check.name in NOT_YET or not check.applies(case):
+            continue
+        try:
+            run_check(check, run)
+            said = ""
+        except NothingToCheck:
+            continue
+        except ParamCheckError as error:
+            said = str(error).splitlines()[0]
+        except Exception as error:  # a crash of the model or of a check is a line as well
+            said = f"crash: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        looked += 1
+        if said:
+            lines.append(f"{case.name}  {check.name}  {said}")
+    return looked, lines
+
+
+def found(processes: int) -> tuple[int, list[str]]:
+    """Return how many checks ran on all models, and the lines of all of them, sorted."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        results = list(pool.map(lines_of, MODELS))
+    return sum(n for n, _ in results), sorted(line for _, lines in results for line in lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--update", action="store_true", help=f"write {FILE.name}")
+    update = parser.parse_args().update
+    text = FILE.read_text(encoding="utf-8") if FILE.exists() else ""
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    known = [line for line in text.splitlines() if not line.startswith("#")]
+    looked, now = found(min(os.cpu_count() or 1, 8))
+    if update:
+        FILE.write_text("\n".join([*header, *now]) + "\n", encoding="utf-8")
+        known = now
+    different = list(difflib.unified_diff(known, now, "committed", "found", lineterm="", n=0))
+    sys.stdout.write(
+        "\n".join([*different, f"{len(MODELS)} models, {looked} checks, {len(now)} findings", ""])
+    )
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
