@@ -25,7 +25,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
 from pytest_paramcheck.battery import run_check
-from pytest_paramcheck.cases import CaseRun
+from pytest_paramcheck.case_run import CaseRun
 
 FILE = Path(__file__).with_name("transformers_findings.txt")
 
