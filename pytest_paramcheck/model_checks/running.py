@@ -19,7 +19,7 @@ from ..assertions.reach import assert_grads_reach, assert_tied_grads_sum
 from ..case_run import CaseRun
 from ..cases import NothingToCheck
 from ..findings import Finding, ParamCheckError
-from ..parameters.gradstate import GradState, grad_state
+from ..parameters.gradstate import GradState, grad_states
 from ..parameters.inventory import Entry, take_inventory
 from ..parameters.preserve import preserved
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
@@ -116,8 +116,9 @@ def check_training_step(case: CaseRun) -> None:
             for optimizer in optimizers:
                 optimizer.zero_grad()
             _backward(case, model)
-            for entry in entries:
-                if entry.tensor is not None and _has_signal(entry.tensor):
+            states = grad_states([e.tensor.grad for e in entries if e.tensor is not None])
+            for entry, state in zip(entries, states, strict=True):
+                if state is GradState.SIGNAL:
                     signalled[entry.name] = None
             for optimizer in optimizers:
                 _step(case, model, optimizer)
@@ -204,10 +205,6 @@ def _noting(findings: list[Finding], block: Block) -> Iterator[None]:
             yield
     except ParamCheckError as error:
         findings += error.findings
-
-
-def _has_signal(tensor: Tensor) -> bool:
-    return grad_state(tensor.grad) is GradState.SIGNAL
 
 
 def _size(entry: Entry) -> bool:
