@@ -96,6 +96,14 @@ def test_everything_that_holds_of_every_model(check):
     check()
 
 
+def test_all_but_the_head_came_from_the_checkpoint(model, checkpoint, assert_loaded):
+    assert_loaded(model, checkpoint, missing=["head"], unexpected=["head.*"])
+
+
+def test_what_is_saved_is_what_was_trained(model, assert_roundtrip):
+    assert_roundtrip(model, through="torch.save")
+
+
 def test_the_backbone_is_frozen_and_nothing_else(model, assert_frozen):
     assert_frozen(model, exactly=["backbone"])
 
@@ -109,6 +117,21 @@ def test_a_step_moves_the_head_and_no_bit_of_the_backbone(model, assert_unchange
 
 def test_the_optimizer_holds_the_head(model, assert_optimizer_covers):
     assert_optimizer_covers(make_optimizer(model), model)
+
+
+def test_a_checkpoint_that_loads_nothing_is_caught(checkpoint, assert_loaded):
+    wrapped = {f"module.{name}": tensor for name, tensor in checkpoint.items()}
+    model = FineTuned()
+    model.load_state_dict(wrapped, strict=False)  # the mistake: no key fits, and no error
+
+    with pytest.raises(ParamCheckError) as caught:
+        assert_loaded(model, wrapped, missing=["head"], unexpected=["module.head.*"])
+
+    first_line = str(caught.value).splitlines()[0]
+    assert first_line == (
+        "probably renamed: module.backbone.stem.weight, module.backbone.norm.weight, "
+        "module.backbone.norm.bias, module.backbone.norm.running_mean and 3 more (FineTuned)"
+    )
 
 
 def test_batchnorm_statistics_that_drift_are_caught(model, assert_unchanged):
