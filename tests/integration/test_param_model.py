@@ -144,7 +144,7 @@ def test_a_failure_is_the_message_and_nothing_else(run: Run, models: str) -> Non
 
     lines = result.outlines
     start = next(n for n, line in enumerate(lines) if line.startswith("____"))
-    assert lines[start : start + 10] == [
+    assert lines[start : start + 9] == [
         f" {models}:broken::check_registered[cpu] ".center(200, "_"),
         "ParamCheckError: not registered: more[0].weight, more[0].bias (Linear)",
         "",
@@ -154,9 +154,11 @@ def test_a_failure_is_the_message_and_nothing_else(run: Run, models: str) -> Non
         "  hint: self.more = nn.ModuleList(...)",
         "broken: 1 of 2 checks failed: check_registered",
         " short test summary info ".center(200, "="),
-        f"FAILED {models}:broken::check_registered[cpu] - ParamCheckError: not registered: "
-        "more[0].weight, more[0].bias (Linear)",
     ]
+    # pytest 8.0 shows no message there for an item that is no Python function.
+    failed = f"FAILED {models}:broken::check_registered[cpu]"
+    message = "ParamCheckError: not registered: more[0].weight, more[0].bias (Linear)"
+    assert lines[start + 9] in (failed, f"{failed} - {message}")
 
 
 def test_a_factory_that_raises_shows_its_own_lines_only(run: Run, models: str) -> None:
