@@ -28,8 +28,8 @@ from typing import Any
 
 from .findings import ParamCheckUsageError
 from .manifest_file import is_ours
+from .manifest_run import FOLDER
 
-FOLDER = "__params__"
 SUFFIX = ".txt"
 _SAFE = re.compile(r"[A-Za-z0-9_.\-]+")
 _NAME = re.compile(r"[A-Za-z0-9_\-]+")

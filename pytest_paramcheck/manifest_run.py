@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .manifest import ManifestSession, manifest_request, stale_files
 from .wording import plural
 
+if TYPE_CHECKING:
+    from .manifest import ManifestSession
+
 OUTPUT = "paramcheck_manifests"
+#: The folder of the manifests, beside the test file.
+FOLDER = "__params__"
 
 
 class ManifestRun:
@@ -23,12 +27,23 @@ class ManifestRun:
         self._root = root
         self._update = update
         self._selected = selected
-        self._session = ManifestSession()
+        self._kept: ManifestSession | None = None
         self._finished: dict[str, bool] = {}
         self._stale: list[Path] = []
 
+    @property
+    def _session(self) -> ManifestSession:
+        # Loaded by the first test that has a manifest: most runs have none.
+        if self._kept is None:
+            from .manifest import ManifestSession
+
+            self._kept = ManifestSession()
+        return self._kept
+
     def bind(self, item: Any, variant: Any) -> Callable[..., None]:
         """Return ``assert_manifest`` for a test: its own file, whatever device it runs on."""
+        from .manifest import manifest_request
+
         cls = getattr(item, "cls", None)
         request = manifest_request(
             item.path,
@@ -41,11 +56,14 @@ class ManifestRun:
 
     def output(self) -> dict[str, list[str]]:
         """Return what a worker sends home."""
-        return {"visited": self._session.visited, "written": self._session.written}
+        if self._kept is None:
+            return {}
+        return {"visited": self._kept.visited, "written": self._kept.written}
 
     def merge(self, output: dict[str, list[str]]) -> None:
         """Take in what a worker sent home."""
-        self._session.merge(output["visited"], output["written"])
+        if output:
+            self._session.merge(output["visited"], output["written"])
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         file = report.nodeid.partition("::")[0]
@@ -56,12 +74,16 @@ class ManifestRun:
     def pytest_sessionfinish(self, session: Any) -> None:
         if session.shouldstop or session.shouldfail or self._selected():
             return
-        files = [self._root / file for file, done in self._finished.items() if done]
-        self._stale = stale_files([f for f in files if f.is_file()], self._session.visited)
+        done = [self._root / file for file, passed in self._finished.items() if passed]
+        files = [file for file in done if (file.parent / FOLDER).is_dir() and file.is_file()]
+        if files:
+            from .manifest import stale_files
+
+            self._stale = stale_files(files, self._session.visited)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for verb, files in (
-            ("wrote", [Path(path) for path in self._session.written]),
+            ("wrote", [Path(path) for path in self.output().get("written", ())]),
             ("no test asked for", self._stale),
         ):
             if files:

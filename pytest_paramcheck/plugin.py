@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import extensions, options
+from . import options
 from .bindings import Bindings
 from .case_report import CaseReport
 from .catalogue import ASSERTIONS, PUBLIC
@@ -234,11 +234,13 @@ def _extensions(item: pytest.Item) -> Iterator[None]:
     hook = item.ihook
     with ExitStack() as stack:
         if hook.pytest_paramcheck_named_tensors.get_hookimpls():
+            from . import extensions
             from .parameters.inventory import subject_readers
 
             read = functools.partial(extensions.named_tensors, hook.pytest_paramcheck_named_tensors)
             stack.enter_context(subject_readers(read))
         if hook.pytest_paramcheck_storages.get_hookimpls():
+            from . import extensions
             from .parameters.memory import storage_openers
 
             opened = functools.partial(extensions.storages, hook.pytest_paramcheck_storages)
