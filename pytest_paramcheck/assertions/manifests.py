@@ -68,10 +68,12 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
     lines = manifest_lines(inventory)
     shown = _shown(target)
     data = _read(target, shown)
+    # One text for one list of lines: where the file is that text there is nothing to parse.
+    same = data is not None and data.replace(b"\r\n", b"\n") == manifest_text(lines).encode()
     if update:
         if data is not None and not is_ours(data):
             parse_manifest(data, shown)  # raises: a newer format, or no manifest at all
-        if data is not None and data.replace(b"\r\n", b"\n") == manifest_text(lines).encode():
+        if same:
             return False
         write_manifest(target, lines)
         return True
@@ -87,6 +89,8 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
             ],
             inventory.title,
         )
+        return False
+    if same:
         return False
     committed = parse_manifest(data, shown)
     findings = manifest_differences(committed, lines)
