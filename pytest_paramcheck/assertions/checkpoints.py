@@ -32,11 +32,12 @@ def assert_roundtrip(
     Passes where names, shapes, dtypes, ``requires_grad``, ties, their order and all values of
     parameters and persistent buffers come back, bit for bit.
 
-    Fails for each key that was not saved or not taken back, and for everything that is
-    different afterwards.
+    Fails for a model that cannot be saved this way, for each key that was not saved or not
+    taken back, and for everything that is different afterwards.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a model that has no
-    values (meta, lazy) or cannot be copied, and for an unknown ``through``.
+    values (meta, lazy), that cannot be copied or whose copy shares memory with it, and for an
+    unknown ``through``. An error of the callable comes through unchanged.
 
     >>> from torch import nn
     >>> assert_roundtrip(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))

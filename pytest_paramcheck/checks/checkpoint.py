@@ -198,8 +198,11 @@ def _lost_ties(model: Inventory, checkpoint: Inventory, key_names: dict[str, str
 
 def lost_on_the_way(before: Inventory, after: Inventory, returned: Returned) -> list[Finding]:
     """Find what a model lost between saving and loading."""
+    if returned.unsaved:
+        return [Finding((), "cannot be saved", found=returned.unsaved)]
     if returned.refused:
-        return [Finding((), "does not load back", found=returned.refused)]
+        found, hint = returned.refused, returned.hint
+        return [Finding((), "does not load back", found=found, hint=hint)]
     findings = [
         Finding((key,), "not saved", found="the file or state_dict has no such key")
         for key in returned.not_saved

@@ -39,14 +39,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     try:
         if file.suffix == SAFETENSORS:
             return _read_safetensors(file)
-        return _read_torch(file)
+        return load_file(file)
     except ParamCheckUsageError:
         raise
     except Exception as error:
         # Readers raise whatever their parsers raise: RuntimeError, EOFError, KeyError,
         # UnpicklingError, SafetensorError, UnicodeDecodeError, ... for one and the same damage.
         kind = "safetensors" if file.suffix == SAFETENSORS else "torch.save"
-        if refused := _refused(str(error)):
+        if other := _other_kind(file):
+            raise ParamCheckUsageError(f"{file} cannot be read as a {kind} file: {other}") from None
+        if refused := refused_name(str(error)):
             raise ParamCheckUsageError(
                 f"{file} holds more than tensors and plain values, and reading it would run code "
                 f"that it names ({refused}); if you trust it, pass the state_dict of "
@@ -79,7 +81,8 @@ def _read_safetensors(file: Path) -> Any:
     return safetensors_torch().load_file(file, device="cpu")
 
 
-def _read_torch(file: Path) -> Any:
+def load_file(file: Path) -> Any:
+    """Read a file of ``torch.save`` with ``weights_only``; errors are torch's own."""
     with warnings.catch_warnings():
         # Old formats warn about torch's own storage classes: nothing a test could change.
         warnings.simplefilter("ignore")
@@ -88,7 +91,25 @@ def _read_torch(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
 
 
-def _refused(text: str) -> str:
+def refused_name(text: str) -> str:
     """Return the class or function that weights_only refused, from torch's message, or ``""``."""
     found = re.search(r"GLOBAL (\S+)", text)
     return found.group(1) if found else ""
+
+
+def _other_kind(file: Path) -> str:
+    """Return what a file is where its first bytes tell, or ``""``."""
+    with file.open("rb") as opened:
+        start = opened.read(64)
+        size = opened.seek(0, os.SEEK_END)
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file; run git lfs pull"
+    if file.suffix == SAFETENSORS:
+        return "it is a zip file, as torch.save writes" if start.startswith(b"PK") else ""
+    # 8 bytes that say how long the JSON header is, then the header.
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and length < size:
+        return f"it looks like safetensors; name it {file.stem}{SAFETENSORS}"
+    return ""

@@ -11,30 +11,65 @@ import io
 import pickle
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..findings import ParamCheckUsageError
-from ..wording import did_you_mean
-from .checkpoint_files import safetensors_torch
+from ..wording import did_you_mean, fold_names, shorten
+from .checkpoint_files import first_line, safetensors_torch
+from .identity import shared_memory
+from .inventory import take_inventory
 
 Operation: TypeAlias = Callable[[nn.Module], "nn.Module | None"]
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what torch says about its own storage classes: nothing a test could change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
+        yield
+
+
 def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy, or raise the error that says why there can be none."""
+    """Return a deep copy with memory of its own, or raise the error that says why there is none.
+
+    What is done to a copy that shares (a ``__deepcopy__`` of the user's own) would be done to
+    the model.
+    """
     try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:
+        with quiet():
+            twin = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
         raise ParamCheckUsageError(
             f"{type(model).__name__} cannot be copied, so nothing can be done to a copy: "
-            f"{str(error).splitlines()[0]}"
+            f"{first_line(str(error))}"
         ) from None
+    ours, theirs = tensors_by_id(model), tensors_by_id(twin)
+    shared = [theirs[key][0] for key in theirs if key in ours]  # the very objects
+    if not shared:
+        both = [*ours.values(), *theirs.values()]
+        groups = shared_memory([tensor for _, tensor in both]).groups
+        shared = [both[group[0]][0] for group in groups if group[0] < len(ours) <= group[-1]]
+    if shared:
+        raise ParamCheckUsageError(
+            f"a deep copy of {type(model).__name__} shares memory with it "
+            f"({shorten(fold_names(shared), 3)}): what is done to the copy would be done to the "
+            f"model; let its __deepcopy__ copy them"
+        )
+    return twin
+
+
+def tensors_by_id(model: nn.Module) -> dict[int, tuple[str, Tensor]]:
+    """Return the tensors of a model by id (alive as long as the model), each with its name."""
+    entries = take_inventory(model, allow_empty=True).entries
+    return {id(e.tensor): (e.name, e.tensor) for e in entries if e.tensor is not None}
 
 
 def _pickled(model: nn.Module) -> nn.Module:

@@ -16,21 +16,25 @@ import torch
 from torch import Tensor, nn
 
 from ..findings import ParamCheckUsageError
-from ..wording import did_you_mean
-from .checkpoint_files import read_checkpoint, safetensors_torch
+from ..wording import did_you_mean, fold_names, shorten
+from .checkpoint_files import first_line, load_file, refused_name, safetensors_torch
 from .content import no_values
 from .inventory import Inventory, take_inventory
-from .operations import OPERATIONS, copied
+from .memory import inner_tensors
+from .operations import OPERATIONS, copied, quiet, tensors_by_id
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What came back: a model, the keys that were not saved or not taken, or torch's refusal."""
+    """What came back: a model, the keys that were not saved or not taken, or the refusal of
+    what saves (``unsaved``) or loads (``refused``) and what to do about it."""
 
     model: nn.Module
     not_saved: tuple[str, ...] = ()
     not_taken: tuple[str, ...] = ()
+    unsaved: str = ""
     refused: str = ""
+    hint: str = ""
 
 
 Way: TypeAlias = Callable[[nn.Module], Returned]
@@ -44,10 +48,10 @@ def way(through: str | Callable[[nn.Module], nn.Module | None]) -> Way:
     if callable(through):
         return _callable(through)
     ways: Mapping[str, Way] = {
-        "state_dict": lambda model: _load(model, model.state_dict()),
+        "state_dict": _state_dict,
         "torch.save": _torch_save,
         "safetensors": _safetensors,
-        "pickle": _callable(OPERATIONS["pickle"]),
+        "pickle": _pickle,
     }
     if through not in ways:
         near = did_you_mean(str(through), ways) or f" there are {', '.join(ways)}, or a callable"
@@ -57,6 +61,7 @@ def way(through: str | Callable[[nn.Module], nn.Module | None]) -> Way:
 
 def _callable(through: Callable[[nn.Module], nn.Module | None]) -> Way:
     def go(model: nn.Module) -> Returned:
+        __tracebackhide__ = True
         subject = copied(model)
         result = through(subject)
         after = subject if result is None else result
@@ -70,11 +75,36 @@ def _callable(through: Callable[[nn.Module], nn.Module | None]) -> Way:
     return go
 
 
+def _pickle(model: nn.Module) -> Returned:
+    subject = copied(model)
+    try:
+        with quiet():
+            after = OPERATIONS["pickle"](subject)
+    except Exception as error:  # pickling raises whatever the members of a model raise
+        return Returned(model, unsaved=_said(error))
+    return Returned(model if after is None else after)
+
+
 def _torch_save(model: nn.Module) -> Returned:
+    target = _overwritten(model)
+    state = model.state_dict()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.pt"
-        torch.save(model.state_dict(), file)
-        return _load(model, read_checkpoint(file))
+        try:
+            with quiet():
+                torch.save(state, file)
+        except Exception as error:  # what is in a state_dict may be anything, and so its errors
+            return Returned(target, unsaved=_said(error))
+        try:
+            with quiet():
+                state = load_file(file)
+        except Exception as error:
+            if name := refused_name(str(error)):
+                said = f"torch.load with weights_only=True refuses {name}"
+                hint = f"torch.serialization.add_safe_globals([...]) allows {name} by name"
+                return Returned(target, refused=said, hint=hint)
+            return Returned(target, refused=_said(error))
+        return _load(target, state)
 
 
 def _safetensors(model: nn.Module) -> Returned:
@@ -82,7 +112,13 @@ def _safetensors(model: nn.Module) -> Returned:
     target = _overwritten(model)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "model.safetensors")
-        library.save_model(model, file)
+        try:
+            with quiet():
+                library.save_model(model, file)
+        except KeyError as error:  # the table of dtypes that the format has
+            return Returned(target, unsaved=_no_dtype(model, str(error)))
+        except Exception as error:  # views, sparse layouts, what is no tensor: each in its way
+            return Returned(target, unsaved=_said(error))
         try:
             missing, unexpected = library.load_model(target, file, strict=False)
         except RuntimeError as error:
@@ -90,13 +126,30 @@ def _safetensors(model: nn.Module) -> Returned:
     return Returned(target, tuple(missing), tuple(unexpected))
 
 
-def _load(model: nn.Module, state: Mapping[str, Any]) -> Returned:
-    target = _overwritten(model)
+def _state_dict(model: nn.Module) -> Returned:
+    return _load(_overwritten(model), model.state_dict())
+
+
+def _load(target: nn.Module, state: Mapping[str, Any]) -> Returned:
+    """Load as users do, strictly; only where that is refused ask which keys were the reason.
+
+    A model's own ``load_state_dict`` may take no ``strict`` and return nothing.
+    """
+    try:
+        target.load_state_dict(state)
+    except RuntimeError as error:
+        refusal = _reason(error)
+    else:
+        return Returned(target)
     try:
         keys = target.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        return Returned(target, refused=_reason(error))
-    return Returned(target, tuple(keys.missing_keys), tuple(keys.unexpected_keys))
+    except (RuntimeError, TypeError):
+        return Returned(target, refused=refusal)
+    missing = tuple(getattr(keys, "missing_keys", ()))
+    unexpected = tuple(getattr(keys, "unexpected_keys", ()))
+    if missing or unexpected:
+        return Returned(target, missing, unexpected)
+    return Returned(target, refused=refusal)
 
 
 def _overwritten(model: nn.Module) -> nn.Module:
@@ -106,19 +159,44 @@ def _overwritten(model: nn.Module) -> nn.Module:
 
 
 def overwrite(inventory: Inventory) -> None:
-    """Give every parameter and persistent buffer other values than it has."""
+    """Give every parameter and persistent buffer other values than it has.
+
+    Raises :class:`ParamCheckUsageError` for one that cannot be written: a load that does
+    nothing to it would look like one that worked.
+    """
     for entry in inventory.entries:
         tensor = entry.tensor
         if tensor is not None and entry.persistent and not no_values(tensor) and tensor.numel():
-            _fill(tensor)
+            try:
+                _fill(tensor)
+            except (RuntimeError, NotImplementedError, TypeError) as error:
+                raise ParamCheckUsageError(
+                    f"{entry.name}: a copy of it cannot be overwritten, so a load that does "
+                    f"nothing would go unnoticed ({first_line(str(error))})"
+                ) from None
 
 
 def _fill(tensor: Tensor) -> None:
+    parts = inner_tensors(tensor)
+    if parts is not None:
+        if tensor.layout is not torch.strided:
+            parts = parts[-1:]  # indices and values: only those may be anything
+        for part in parts:
+            if part.numel():
+                _fill(part)
+        return
     with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-        try:
-            tensor.fill_(1 if bool((tensor == 0).all()) else 0)
-        except (RuntimeError, NotImplementedError):
-            return  # a layout that cannot be filled: a load that does nothing goes unnoticed
+        tensor.fill_(1 if bool((tensor == 0).all()) else 0)
+
+
+def _no_dtype(model: nn.Module, dtype: str) -> str:
+    named = tensors_by_id(model).values()
+    names = fold_names(name for name, tensor in named if str(tensor.dtype) == dtype)
+    return f"safetensors has no {dtype.removeprefix('torch.')}: {shorten(names, 3)}"
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(str(error))}"
 
 
 def _reason(error: Exception) -> str:

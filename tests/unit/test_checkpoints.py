@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pytest_paramcheck import (
     assert_roundtrip,
 )
 
+from .tensor_kinds import WITH_VALUES
+
 WAYS = ("state_dict", "torch.save", "pickle", "safetensors")
 
 
@@ -33,6 +36,29 @@ class LM(nn.Module):
         self.register_buffer("mask", torch.ones(2), persistent=False)
         if tied:
             self.head.weight = self.emb.weight
+
+
+class IgnoresLoads(nn.Module):
+    """A load says that it worked, and does nothing."""
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return nn.Module().load_state_dict({})
+
+
+#: torch has no deep copy of them.
+CANNOT_BE_COPIED = (
+    "sparse_csr",
+    "sparse_csc",
+    "sparse_bsr",
+    "sparse_bsc",
+    "mkldnn",
+    "wrapper",
+    "wrapper_of_wrapper",
+)
 
 
 def saved(model: nn.Module) -> dict[str, Tensor]:
@@ -115,6 +141,119 @@ class TestRoundtrip:
 
         lines = failure(assert_roundtrip, nn.Linear(3, 2), half)
         assert lines[0].startswith("dtype changed: weight, bias; role changed: weight, bias")
+
+    def test_a_load_that_does_nothing_to_a_sparse_buffer(self) -> None:
+        """A sparse tensor cannot be filled, its values can."""
+        model = IgnoresLoads(torch.eye(2, 3).to_sparse())
+        assert failure(assert_roundtrip, model) == [
+            "different values: kept (IgnoresLoads)",
+            "",
+            "  kept  2 of 6 values: max abs 1 at [0, 0], max rel inf",
+        ]
+
+    @pytest.mark.parametrize("kind", [kind for kind in WITH_VALUES if kind not in CANNOT_BE_COPIED])
+    def test_a_load_that_does_nothing_is_noticed_for_every_kind(self, kind: str) -> None:
+        lines = failure(assert_roundtrip, IgnoresLoads(WITH_VALUES[kind]()))
+        assert lines[0] == "different values: kept (IgnoresLoads)"
+
+    @pytest.mark.parametrize("kind", CANNOT_BE_COPIED)
+    @pytest.mark.parametrize("through", WAYS)
+    def test_what_cannot_be_copied_is_named(self, kind: str, through: str) -> None:
+        said = usage(assert_roundtrip, IgnoresLoads(WITH_VALUES[kind]()), through)
+        assert said.startswith("IgnoresLoads cannot be copied, so nothing can be done to a copy: ")
+
+    def test_a_copy_that_shares_memory_is_never_written_to(self) -> None:
+        class Shares(nn.Linear):
+            def __deepcopy__(self, memo: Any) -> Any:
+                return self
+
+        class SharesMemory(nn.Linear):
+            def __deepcopy__(self, memo: Any) -> Any:
+                twin = SharesMemory(3, 2)
+                twin.weight = nn.Parameter(self.weight.data[:])
+                return twin
+
+        def message(name: str, names: str) -> str:
+            return (
+                f"a deep copy of {name} shares memory with it ({names}): what is done to the "
+                f"copy would be done to the model; let its __deepcopy__ copy them"
+            )
+
+        for model, names in ((Shares(3, 2), "weight, bias"), (SharesMemory(3, 2), "weight")):
+            before = model.weight.detach().clone()
+            for through in (*WAYS, lambda model: model):
+                assert usage(assert_roundtrip, model, through) == message(
+                    type(model).__name__, names
+                )
+            assert torch.equal(model.weight, before)
+
+    def test_a_load_state_dict_of_the_model_s_own(self) -> None:
+        """It takes no ``strict``, returns nothing, and knows about a key left out for a tie."""
+
+        class Own(LM):
+            def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                state = super().state_dict(*args, **kwargs)
+                del state["head.weight"]
+                return state
+
+            def load_state_dict(self, state: Any) -> None:  # type: ignore[override]
+                super().load_state_dict({**state, "head.weight": state["emb.weight"]})
+
+        for through in ("state_dict", "torch.save"):
+            assert_roundtrip(Own(), through)
+
+    def test_what_cannot_be_saved(self) -> None:
+        class Local(nn.Linear):
+            pass
+
+        lines = failure(assert_roundtrip, Local(3, 2), "pickle")
+        assert lines[0] == "cannot be saved (Local)"
+        assert lines[2].startswith("  AttributeError: Can't ")
+
+        model = nn.Linear(3, 2)
+        model.register_buffer("phase", torch.ones(2, dtype=torch.complex128))
+        assert_roundtrip(model, "torch.save")
+        assert failure(assert_roundtrip, model, "safetensors") == [
+            "cannot be saved (Linear)",
+            "",
+            "  safetensors has no complex128: phase",
+        ]
+
+    def test_a_state_dict_that_weights_only_refuses(self) -> None:
+        class Extra(nn.Linear):
+            def get_extra_state(self) -> Any:
+                return nn.Linear
+
+            def set_extra_state(self, state: Any) -> None:
+                del state
+
+        assert_roundtrip(Extra(3, 2))
+        assert failure(assert_roundtrip, Extra(3, 2), "torch.save") == [
+            "does not load back (Extra)",
+            "",
+            "  torch.load with weights_only=True refuses torch.nn.modules.linear.Linear",
+            "",
+            "  hint: torch.serialization.add_safe_globals([...]) allows "
+            "torch.nn.modules.linear.Linear by name",
+        ]
+
+    def test_the_error_of_a_callable_comes_through(self) -> None:
+        error = KeyError("mine")
+
+        def fails(model: nn.Module) -> None:
+            raise error
+
+        with pytest.raises(KeyError) as caught:
+            assert_roundtrip(nn.Linear(3, 2), fails)
+        assert caught.value is error
+
+    def test_what_cannot_be_copied_for_its_attributes(self) -> None:
+        model = nn.Linear(3, 2)
+        model.lock = threading.Lock()
+        assert usage(assert_roundtrip, model) == (
+            "Linear cannot be copied, so nothing can be done to a copy: "
+            "cannot pickle '_thread.lock' object"
+        )
 
     def test_usage(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert usage(assert_roundtrip, nn.Linear(2, 2), "statedict") == (
@@ -328,6 +467,36 @@ class TestLoaded:
             "weight of the model: on meta, where tensors have no values; its values cannot be "
             "compared"
         )
+
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("model.pt", b"", "torch.save file: it is empty"),
+            ("model.safetensors", b"", "safetensors file: it is empty"),
+            (
+                "model.pt",
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+                "torch.save file: it is a Git LFS pointer, not the file; run git lfs pull",
+            ),
+            (
+                "model.pt",
+                b"\x02\0\0\0\0\0\0\0{}",
+                "torch.save file: it looks like safetensors; name it model.safetensors",
+            ),
+            (
+                "model.safetensors",
+                b"PK\x03\x04 and more",
+                "safetensors file: it is a zip file, as torch.save writes",
+            ),
+        ],
+    )
+    def test_files_of_another_kind(
+        self, tmp_path: Path, name: str, content: bytes, said: str
+    ) -> None:
+        file = tmp_path / name
+        file.write_bytes(content)
+        assert usage(assert_loaded, nn.Linear(3, 2), file) == f"{file} cannot be read as a {said}"
+        assert file.read_bytes() == content
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
         model = nn.Linear(3, 2)
