@@ -74,6 +74,7 @@ def assert_loaded(
     ``checkpoint`` is a state_dict or the path of a file (``torch.save``, read with
     ``weights_only``; ``.safetensors``). ``missing`` are patterns of the model: what may not be
     in the checkpoint; ``unexpected`` patterns of the checkpoint: what the model may not have.
+    A new head in the place of the old one is named in both.
 
     Passes where every tensor of the checkpoint is in the model under its own name (a wrapper's
     prefix that the model itself carries is part of no name) and every parameter and persistent
@@ -118,9 +119,10 @@ def assert_loaded(
 
 
 def _listed(what: str, patterns: Any) -> Sequence[Pattern]:
-    if isinstance(patterns, str):
+    if isinstance(patterns, (str, type)):
+        shown = patterns.__name__ if isinstance(patterns, type) else repr(patterns)
+        kind = "class" if isinstance(patterns, type) else "string"
         raise ParamCheckUsageError(
-            f"{what} is a list of patterns, got the string {patterns!r}; "
-            f"did you mean [{patterns!r}]?"
+            f"{what} is a list of patterns, got the {kind} {shown}; did you mean [{shown}]?"
         )
     return list(patterns)

@@ -13,11 +13,11 @@ from ..parameters.describe import describe, dtype_text, shape_text
 from ..parameters.identity import shared_memory
 from ..parameters.inventory import Entry, Inventory
 from ..parameters.manifest_lines import manifest_lines
-from ..parameters.memory import memory_of
+from ..parameters.memory import inner_tensors, memory_of
 from ..parameters.roundtrips import Returned
 from .manifest import manifest_differences
 from .renames import common_prefix, probable_renames
-from .values import difference_text, differences
+from .values import difference, differences
 
 
 def not_loaded(
@@ -35,21 +35,82 @@ def not_loaded(
     ``missing`` and ``unexpected`` are what the caller declared.
     """
     extra = [key for key in checkpoint.named if key not in key_names and key not in unexpected]
+    key_names = {key: name for key, name in key_names.items() if key not in unexpected}
     given = {model.by_name[name] for name in key_names.values()}
     absent = [e for e in model.entries if e.persistent and e not in given and e not in missing]
-    findings = _strangers(model, checkpoint, extra, absent)
+    taken = set(key_names.values())
+    findings = _strangers(model, checkpoint, extra, absent, taken=taken, missing=missing)
+    sharing = _sharing(model, checkpoint) if in_memory else {}
+    findings += _shared(model, sharing)
     for key, name in key_names.items():
-        if key not in unexpected:
-            saved, held = checkpoint.named[key], model.named[name]
-            if saved is not None and held is not None:
-                findings += _compare(key, saved, held, in_memory)
+        saved, held = checkpoint.named[key], model.named[name]
+        if saved is None or name in sharing.get(key, ()):
+            continue
+        if held is None:
+            findings.append(Finding((key,), "not the checkpoint's values", found="None"))
+        else:
+            findings += _compare(key, saved, held)
     return findings + _lost_ties(model, checkpoint, key_names)
 
 
+def _sharing(model: Inventory, checkpoint: Inventory) -> dict[str, list[str]]:
+    """Return the names of the model that share memory with a key's tensor, where some do."""
+    ours = {id(t): (name, t) for name, t in model.named.items() if t is not None}
+    # A tensor that both hold stands on the model's side: it is not to be found in a sweep.
+    theirs = {
+        id(t): (key, t)
+        for key, t in checkpoint.named.items()
+        if t is not None and id(t) not in ours
+    }
+    both = [*ours.values(), *theirs.values()]
+    found: dict[int, list[str]] = {}
+    for group in shared_memory([tensor for _, tensor in both]).groups:
+        held = [i for i in group if i < len(ours)]
+        for index in group[len(held) :]:
+            memory = memory_of(both[index][1])  # a group is transitive, this question is not
+            entries = [
+                model.by_name[both[i][0]] for i in held if memory.overlaps(memory_of(both[i][1]))
+            ]
+            if entries:
+                found[id(both[index][1])] = [name for e in entries for name in e.names]
+    sharing = {}
+    for key, tensor in checkpoint.named.items():
+        entry = model.entry_of(tensor)
+        names = found.get(id(tensor), []) if entry is None else entry.names
+        if names:
+            sharing[key] = names
+    return sharing
+
+
+def _shared(model: Inventory, sharing: dict[str, list[str]]) -> list[Finding]:
+    findings = []
+    for key, names in sharing.items():
+        found = describe(model.named[names[0]])
+        findings.append(
+            Finding(
+                (key,),
+                "the checkpoint shares memory with the model",
+                found=found if key in names else f"the memory of {names[0]}, {found}",
+                why="training the model changes the checkpoint",
+                hint="keep a copy: {key: value.clone() for key, value in state.items()}",
+            )
+        )
+    return findings
+
+
 def _strangers(
-    model: Inventory, checkpoint: Inventory, extra: Sequence[str], absent: Sequence[Entry]
+    model: Inventory,
+    checkpoint: Inventory,
+    extra: Sequence[str],
+    absent: Sequence[Entry],
+    *,
+    taken: set[str],
+    missing: set[Entry],
 ) -> list[Finding]:
-    """Return the findings for keys on one side only, near misses first."""
+    """Return the findings for keys on one side only, near misses first.
+
+    ``taken`` are the model's names that have a key of the checkpoint.
+    """
     # Only where every key is a stranger: a wrapped model's own keys carry its prefix rightly.
     every = len(extra) == len(checkpoint.named)
     prefix = common_prefix(checkpoint.named, model.named) if every else ""
@@ -58,7 +119,14 @@ def _strangers(
     prefix = common_prefix(model.named, checkpoint.named) if every else ""
     if prefix:
         return [_prefixed(prefix, [e.name for e in absent], f"put it on: {prefix!r} + key", "lack")]
-    came = {entry.name: _kind(entry.tensor) for entry in absent}
+    # A tied parameter may have come under its other name: the missing one is a near miss too.
+    came = {
+        name: _kind(entry.tensor)
+        for entry in model.entries
+        if entry.persistent and entry not in missing
+        for name in entry.names
+        if name not in taken
+    }
     renames = probable_renames({key: _kind(checkpoint.named[key]) for key in extra}, came)
     old = {rename.old for rename in renames}
     new = {rename.new for rename in renames}
@@ -90,7 +158,7 @@ def _strangers(
             hint="if it is meant to be new: missing=[...]",
         )
         for entry in absent
-        if entry.name not in new
+        if new.isdisjoint(entry.names)
     ]
     return findings
 
@@ -116,53 +184,77 @@ def _kind(tensor: Tensor | None) -> tuple[str, str]:
     return shape_text(tensor), "floating" if tensor.is_floating_point() else dtype_text(tensor)
 
 
-def _compare(key: str, saved: Tensor, held: Tensor, in_memory: bool) -> list[Finding]:
+def _compare(key: str, saved: Tensor, held: Tensor) -> list[Finding]:
     for tensor, where in ((held, "of the model"), (saved, "of the checkpoint")):
         if reason := no_values(tensor):
             raise ParamCheckUsageError(f"{key} {where}: {reason}; its values cannot be compared")
-    if in_memory and (saved is held or memory_of(saved).overlaps(memory_of(held))):
-        return [
-            Finding(
-                (key,),
-                "the checkpoint shares memory with the model",
-                found=describe(held),
-                why="training the model changes the checkpoint",
-                hint="keep a copy: {key: value.clone() for key, value in state.items()}",
-            )
-        ]
     # A (1,) entry goes into a 0-dim parameter by torch's own rule; nothing else is reshaped.
     scalar = held.dim() == 0 and tuple(saved.shape) == (1,)
     if saved.shape != held.shape and not scalar:
+        fits = _fits(saved, held)
         return [
             Finding(
                 (key,),
                 "wrong shape",
                 expected=f"{shape_text(saved)} as in the checkpoint",
                 found=shape_text(held),
-                why="equal after broadcasting, which is no match" if _fits(saved, held) else "",
+                why="equal after broadcasting, which is no match" if fits else "",
+                hint="" if fits else "if it is meant to be new: missing=[...], unexpected=[...]",
             )
         ]
     if _family(saved.dtype) != _family(held.dtype):
         return [Finding((key,), "wrong dtype", f"{dtype_text(saved)}", f"{dtype_text(held)}")]
     with torch.no_grad():
-        cast = saved.detach().reshape(held.shape) if scalar else saved.detach()
-        cast = cast.to(device=held.device, dtype=held.dtype)
-        if same_bits(cast, held.detach()):
-            return []
-        text = difference_text(held.detach(), cast)
+        text = _difference(key, saved.detach(), held.detach())
     return [Finding((key,), "not the checkpoint's values", found=text)] if text else []
+
+
+def _difference(key: str, saved: Tensor, held: Tensor) -> str:
+    """Return how the model's values differ from the checkpoint's, cast as a load casts them."""
+    if same_bits(saved, held):
+        return ""
+    strided = saved.layout is held.layout is torch.strided
+    if strided and (inner_tensors(saved) is None) != (inner_tensors(held) is None):
+        # A whole tensor against a shard or a packed weight: neither is the other's values.
+        raise ParamCheckUsageError(
+            f"{key} is {describe(saved)} in the checkpoint and {describe(held)} in the model: "
+            f"they do not hold their values in the same way and cannot be compared"
+        )
+    try:
+        if saved.shape != held.shape:
+            saved = saved.reshape(held.shape)
+        saved = saved.to(held.device)
+        if _family(held.dtype) == "integer":
+            # A cast to a narrower integer wraps round: the wide ones are compared.
+            saved, held = saved.to(torch.int64), held.to(torch.int64)
+        saved = saved.to(held.dtype)
+        return "" if same_bits(saved, held) else difference(held, saved)
+    except (RuntimeError, TypeError) as error:
+        # Subclasses compute what they know to: a DTensor and a plain tensor do not mix.
+        raise ParamCheckUsageError(
+            f"{key}: {describe(saved)} of the checkpoint and {describe(held)} of the model cannot "
+            f"be compared ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
+        ) from None
 
 
 def _family(dtype: torch.dtype) -> str:
     if dtype.is_complex:
         return "complex"
-    return "floating" if dtype.is_floating_point else str(dtype)
+    if dtype.is_floating_point:
+        return "floating"
+    return "integer" if dtype in _INTEGERS else str(dtype)
+
+
+_INTEGERS = frozenset(
+    getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
+)
 
 
 def _fits(a: Tensor, b: Tensor) -> bool:
     """Whether one of two tensors broadcasts to the other and then holds the same values."""
+    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
     try:
-        return bool((a.to(b.device, torch.float64) == b.to(torch.float64)).all())
+        return bool((a.to(b.device, wide) == b.to(wide)).all())
     except (RuntimeError, TypeError):
         return False
 
@@ -192,8 +284,17 @@ def _lost_ties(model: Inventory, checkpoint: Inventory, key_names: dict[str, str
             hint="tie them in the model before loading",
         )
         for group in groups
-        if len({model.by_name[key_names[key]] for key in group}) > 1
+        if not _together(model, [key_names[key] for key in group])
     ]
+
+
+def _together(model: Inventory, names: Sequence[str]) -> bool:
+    """Whether names of the model are one parameter, or several on the very same memory."""
+    unique = {id(t): t for name in names if (t := model.named[name]) is not None}
+    if len(unique) == 1:
+        return True
+    found = shared_memory(list(unique.values()))
+    return found.exact == [True] and len(found.groups[0]) == len(unique)
 
 
 def lost_on_the_way(before: Inventory, after: Inventory, returned: Returned) -> list[Finding]:

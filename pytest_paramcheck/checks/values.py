@@ -84,7 +84,7 @@ def _compare(
     if same_bits(a, b) and not a.is_quantized:
         return None
     with torch.no_grad():
-        found = _difference(a.detach(), b.detach(), rtol, atol)
+        found = difference(a.detach(), b.detach(), rtol, atol)
     return Finding(names, "different values", found=found) if found else None
 
 
@@ -92,7 +92,8 @@ def _short(value: object) -> str:
     return str(value).removeprefix("torch.")
 
 
-def _difference(a: Tensor, b: Tensor, rtol: float, atol: float) -> str:
+def difference(a: Tensor, b: Tensor, rtol: float = 0.0, atol: float = 0.0) -> str:
+    """Return how two tensors of one shape and dtype and any kind differ, or ``""``."""
     parts_a = inner_tensors(a) if a.layout is torch.strided else None
     parts_b = inner_tensors(b) if b.layout is torch.strided else None
     if parts_a is None and parts_b is None:
@@ -104,7 +105,7 @@ def _difference(a: Tensor, b: Tensor, rtol: float, atol: float) -> str:
         if left.shape != right.shape or left.dtype != right.dtype:
             return f"inner {describe(left)} in the first, {describe(right)} in the second"
     texts = (
-        _difference(left, right, rtol, atol) for left, right in zip(parts_a, parts_b, strict=True)
+        difference(left, right, rtol, atol) for left, right in zip(parts_a, parts_b, strict=True)
     )
     return "; ".join(text for text in texts if text)
 

@@ -19,8 +19,9 @@ from pytest_paramcheck import (
     assert_loaded,
     assert_roundtrip,
 )
+from pytest_paramcheck.parameters.memory import inner_tensors
 
-from .tensor_kinds import WITH_VALUES
+from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES, Wrapper
 
 WAYS = ("state_dict", "torch.save", "pickle", "safetensors")
 
@@ -426,6 +427,148 @@ class TestLoaded:
             "  hint: tie them in the model before loading",
         ]
 
+    def test_a_checkpoint_that_shares_under_another_name(self) -> None:
+        model = nn.Linear(3, 2)
+        state = {**saved(model), "ema.weight": model.weight.detach()[:1]}
+        assert failure(assert_loaded, model, state, unexpected=["ema"]) == [
+            "the checkpoint shares memory with the model: ema.weight (Linear)",
+            "",
+            "  ema.weight  the memory of weight, Parameter 2x3 float32 cpu: training the model "
+            "changes the checkpoint",
+            "",
+            "  hint: keep a copy: {key: value.clone() for key, value in state.items()}",
+        ]
+
+    def test_slices_of_one_buffer_share_nothing(self) -> None:
+        """One storage, no cell in common: comparing storages would flag it."""
+        flat = torch.ones(4)
+        model = nn.Module()
+        model.weight = nn.Parameter(flat[:2])
+        assert_loaded(model, {"weight": flat[2:]})
+
+    def test_a_tie_by_memory_that_both_have(self) -> None:
+        """Two Parameters on one memory: the state_dict holds one memory twice, and so it should."""
+        model = nn.Module()
+        model.a = nn.Parameter(torch.ones(3))
+        model.b = nn.Parameter(model.a.data)
+        assert_loaded(model, saved(model))
+
+    def test_a_new_head_in_the_place_of_the_old_one(self) -> None:
+        model = nn.ModuleDict({"body": nn.Linear(3, 3), "head": nn.Linear(3, 2)})
+        state = {**saved(model), "head.weight": torch.ones(9, 3), "head.bias": torch.ones(9)}
+        assert failure(assert_loaded, model, state, missing=["head"]) == [
+            "wrong shape: head.weight, head.bias (ModuleDict)",
+            "",
+            "  head.weight  expected 9x3 as in the checkpoint, found 2x3",
+            "  head.bias    expected 9 as in the checkpoint, found 2",
+            "",
+            "  hint: if it is meant to be new: missing=[...], unexpected=[...]",
+        ]
+        assert failure(assert_loaded, model, state, unexpected=["head"]) == [
+            "not in the checkpoint: head.weight, head.bias (ModuleDict)",
+            "",
+            "  head.weight  Parameter 2x3 float32 cpu as the model was built",
+            "  head.bias    Parameter 2 float32 cpu as the model was built",
+            "",
+            "  hint: if it is meant to be new: missing=[...]",
+        ]
+        assert_loaded(model, state, missing=["head"], unexpected=["head"])
+
+    def test_a_tied_name_that_was_renamed(self) -> None:
+        model = LM()
+        state = saved(model)
+        state["lm_head.weight"] = state.pop("head.weight")
+        assert failure(assert_loaded, model, state) == [
+            "probably renamed: lm_head.weight (LM)",
+            "",
+            "  lm_head.weight  'lm_head' became 'head'",
+            "",
+            "  hint: rename the key before loading, or load what was saved from this model",
+        ]
+
+    def test_integers_of_another_width(self) -> None:
+        model = nn.BatchNorm1d(2)
+        with torch.no_grad():
+            model.num_batches_tracked.fill_(3)
+        state = {**saved(model), "num_batches_tracked": torch.tensor(3, dtype=torch.int32)}
+        assert_loaded(model, state)
+        model.num_batches_tracked = model.num_batches_tracked.to(torch.int8)
+        assert failure(
+            assert_loaded, model, {**state, "num_batches_tracked": torch.tensor(259)}
+        ) == [
+            "not the checkpoint's values: num_batches_tracked (BatchNorm1d)",
+            "",
+            "  num_batches_tracked  1 of 1 value: max abs 256 at [], max rel 0.988",
+        ]
+
+    @pytest.mark.parametrize("kind", WITH_VALUES)
+    def test_every_kind_of_tensor(self, kind: str) -> None:
+        model = IgnoresLoads(WITH_VALUES[kind]())
+        assert_loaded(model, {"kept": WITH_VALUES[kind]()})
+        assert_loaded({"kept": WITH_VALUES[kind]()}, {"kept": WITH_VALUES[kind]()})
+
+    @pytest.mark.parametrize("kind", [k for k in WITH_VALUES if k not in ("expanded", "scalar")])
+    def test_every_kind_of_tensor_with_other_values(self, kind: str) -> None:
+        """All kinds of the table hold ones on a diagonal; expanded and scalar ones do not."""
+        held, other = WITH_VALUES[kind](), WITH_VALUES[kind]()
+        with torch.inference_mode(other.is_inference()), torch.no_grad():
+            part: Tensor = other
+            while (inner := inner_tensors(part)) is not None:
+                part = inner[-1]
+            if part.is_mkldnn:
+                other = torch.zeros(2, 3).to_mkldnn()
+            else:
+                part.fill_(7)
+        lines = failure(assert_loaded, IgnoresLoads(held), {"kept": other})
+        assert lines[0] == "not the checkpoint's values: kept (IgnoresLoads)"
+
+    @pytest.mark.parametrize("kind", WITHOUT_VALUES)
+    def test_what_has_no_values_is_named(self, kind: str) -> None:
+        build, why = WITHOUT_VALUES[kind]
+        ones = torch.ones(2, 3)
+        for model, state, where in (
+            (build(), ones, "of the model"),
+            (ones, build(), "of the checkpoint"),
+        ):
+            assert usage(assert_loaded, {"kept": model}, {"kept": state}) == (
+                f"kept {where}: {why}; its values cannot be compared"
+            )
+
+    def test_a_subclass_against_a_plain_tensor(self) -> None:
+        assert usage(
+            assert_loaded, {"kept": Wrapper(torch.ones(2, 3))}, {"kept": torch.zeros(2, 3)}
+        ) == (
+            "kept is Tensor 2x3 float32 cpu in the checkpoint and Wrapper 2x3 float32 cpu in the "
+            "model: they do not hold their values in the same way and cannot be compared"
+        )
+        assert usage(
+            assert_loaded,
+            {"kept": Wrapper(torch.ones(2, 3))},
+            {"kept": Wrapper(torch.ones(2, 3).double())},
+        ) == (
+            "kept: Wrapper 2x3 float64 cpu of the checkpoint and Wrapper 2x3 float32 cpu of the "
+            "model cannot be compared (NotImplementedError: Wrapper does not know "
+            "aten._to_copy.default)"
+        )
+
+    def test_a_complex_broadcast_match_is_no_match(self) -> None:
+        lines = failure(
+            assert_loaded,
+            {"kept": torch.ones(2, 3, dtype=torch.complex64)},
+            {"kept": torch.ones(1, 3, dtype=torch.complex64)},
+        )
+        assert lines[2] == (
+            "  kept  expected 1x3 as in the checkpoint, found 2x3: equal after broadcasting, "
+            "which is no match"
+        )
+
+    def test_a_name_without_a_tensor(self) -> None:
+        assert failure(assert_loaded, {"kept": None}, {"kept": torch.ones(2)}) == [
+            "not the checkpoint's values: kept (dict)",
+            "",
+            "  kept  None",
+        ]
+
     @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
     def test_from_disk(self, tmp_path: Path, suffix: str) -> None:
         model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -459,6 +602,9 @@ class TestLoaded:
         )
         assert usage(assert_loaded, model, state, missing="bias") == (
             "missing is a list of patterns, got the string 'bias'; did you mean ['bias']?"
+        )
+        assert usage(assert_loaded, model, state, missing=nn.Linear) == (
+            "missing is a list of patterns, got the class Linear; did you mean [Linear]?"
         )
         assert usage(assert_loaded, model, state, unexpected=["old"]) == (
             "pattern 'old' matches nothing in checkpoint; it has weight, bias"
