@@ -208,3 +208,19 @@ def test_reading_changes_nothing() -> None:
 )
 def test_describe(tensor: Tensor | None, text: str) -> None:
     assert describe(tensor) == text
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [0, 1, 2, 8])
+@pytest.mark.parametrize("size", [4095, 4096, 8192, 8199])
+def test_long_tensors_are_compared_to_the_last_byte(
+    dtype: torch.dtype, offset: int, size: int
+) -> None:
+    """They are compared eight bytes at a time where their place in memory allows it."""
+    a = torch.ones(offset + size, dtype=dtype)[offset:]
+    assert same_bits(a, torch.ones(size, dtype=dtype)) is True
+    for place in (0, size // 2, size - 9, size - 1):
+        b = torch.ones(size, dtype=dtype)
+        b[place] = 2
+        assert same_bits(a, b) is False
+        assert same_bits(b, a) is False
