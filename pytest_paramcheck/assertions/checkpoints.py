@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..checks import checkpoint as checks
+from ..checks.checkpoint import not_loaded
+from ..checks.roundtrip import lost_on_the_way
 from ..findings import ParamCheckUsageError
 from ..parameters.content import no_values
 from ..parameters.inventory import Subject, take_inventory
-from ..parameters.preserve import keep_random_states
+from ..parameters.preserve import keep_modes, keep_random_states
 from ..parameters.roundtrips import way
 from ..parameters.select import Pattern, select
 from ..parameters.state_dicts import take_checkpoint, wrapped_keys
@@ -53,13 +54,15 @@ def assert_roundtrip(
     for entry in before.entries:
         if entry.tensor is not None and (reason := no_values(entry.tensor)):
             raise ParamCheckUsageError(f"{entry.name}: {reason}; there is nothing to save")
-    restore = keep_random_states()
+    devices = {entry.tensor.device for entry in before.entries if entry.tensor is not None}
+    restores = (keep_random_states(devices), keep_modes({device.type for device in devices}))
     try:
         returned = go(model)
     finally:
-        restore()
+        for restore in restores:
+            restore()
     after = take_inventory(returned.model, allow_empty=True)
-    raise_if(checks.lost_on_the_way(before, after, returned), before.title)
+    raise_if(lost_on_the_way(before, after, returned), before.title)
 
 
 def assert_loaded(
@@ -107,7 +110,7 @@ def assert_loaded(
             key_names[key] = name
     absent = select(inventory, _listed("missing", missing)) if missing else []
     extra = select(saved, _listed("unexpected", unexpected)) if unexpected else []
-    findings = checks.not_loaded(
+    findings = not_loaded(
         inventory,
         saved,
         key_names,

@@ -1,4 +1,4 @@
-"""A checkpoint against a model, and a model against what came back of it."""
+"""A checkpoint against a model: what is on one side only, and what is different."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from ..parameters.content import no_values, same_bits
 from ..parameters.describe import describe, dtype_text, shape_text
 from ..parameters.identity import shared_memory
 from ..parameters.inventory import Entry, Inventory
-from ..parameters.manifest_lines import manifest_lines
 from ..parameters.memory import inner_tensors, memory_of
-from ..parameters.roundtrips import Returned
-from .manifest import manifest_differences
 from .renames import common_prefix, probable_renames
-from .values import difference, differences
+from .values import difference
 
 
 def not_loaded(
@@ -295,28 +292,3 @@ def _together(model: Inventory, names: Sequence[str]) -> bool:
         return True
     found = shared_memory(list(unique.values()))
     return found.exact == [True] and len(found.groups[0]) == len(unique)
-
-
-def lost_on_the_way(before: Inventory, after: Inventory, returned: Returned) -> list[Finding]:
-    """Find what a model lost between saving and loading."""
-    if returned.unsaved:
-        return [Finding((), "cannot be saved", found=returned.unsaved)]
-    if returned.refused:
-        found, hint = returned.refused, returned.hint
-        return [Finding((), "does not load back", found=found, hint=hint)]
-    findings = [
-        Finding((key,), "not saved", found="the file or state_dict has no such key")
-        for key in returned.not_saved
-    ]
-    findings += [
-        Finding((key,), "saved but not taken back", found="the model has no such name")
-        for key in returned.not_taken
-    ]
-    findings += manifest_differences(manifest_lines(before), manifest_lines(after))
-    lost = set(returned.not_saved)
-    names = [
-        name
-        for name in before.named
-        if name in after.named and before.by_name[name].persistent and name not in lost
-    ]
-    return findings + differences(before, after, names, rtol=0.0, atol=0.0)

@@ -21,6 +21,7 @@ from pytest_paramcheck import (
 )
 from pytest_paramcheck.parameters.memory import inner_tensors
 
+from .state import difference, state_of
 from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES, Wrapper
 
 WAYS = ("state_dict", "torch.save", "pickle", "safetensors")
@@ -48,6 +49,19 @@ class IgnoresLoads(nn.Module):
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         return nn.Module().load_state_dict({})
+
+
+class Freezes(nn.Linear):
+    """What is unpickled is frozen."""
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self.requires_grad_(False)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = Freezes(self.in_features, self.out_features)
+        twin.load_state_dict(self.state_dict())
+        return twin
 
 
 #: torch has no deep copy of them.
@@ -140,8 +154,94 @@ class TestRoundtrip:
         def half(model: nn.Module) -> nn.Module:
             return model.requires_grad_(False).to(torch.bfloat16)
 
-        lines = failure(assert_roundtrip, nn.Linear(3, 2), half)
-        assert lines[0].startswith("dtype changed: weight, bias; role changed: weight, bias")
+        assert failure(assert_roundtrip, nn.Linear(3, 2), half) == [
+            "dtype changed: weight, bias; role changed: weight, bias (Linear)",
+            "",
+            "  dtype changed:",
+            "    weight  expected float32, found bfloat16",
+            "    bias    expected float32, found bfloat16",
+            "  role changed:",
+            "    weight  expected trainable, found frozen",
+            "    bias    expected trainable, found frozen",
+        ]
+
+    def test_another_model_comes_back(self) -> None:
+        assert failure(assert_roundtrip, nn.Linear(3, 2), lambda model: nn.PReLU()) == [
+            "did not come back: bias; reshaped: weight (Linear)",
+            "",
+            "  did not come back:",
+            "    bias  expected 2 float32 trainable",
+            "  reshaped:",
+            "    weight  expected 2x3, found 1",
+        ]
+
+        def more(model: Any) -> None:
+            model.extra = nn.Parameter(torch.ones(2))
+
+        assert failure(assert_roundtrip, nn.Linear(3, 2), more) == [
+            "was not there before: extra (Linear)",
+            "",
+            "  extra  2 float32 trainable",
+        ]
+
+    def test_a_model_without_values_comes_back(self) -> None:
+        assert failure(assert_roundtrip, nn.Linear(3, 2), lambda model: model.to("meta")) == [
+            "came back without values: weight, bias (Linear)",
+            "",
+            "  weight  on meta, where tensors have no values",
+            "  bias    on meta, where tensors have no values",
+        ]
+
+    def test_a_flag_that_pickling_loses(self) -> None:
+        assert_roundtrip(Freezes(3, 2), "state_dict")
+        assert failure(assert_roundtrip, Freezes(3, 2), "pickle") == [
+            "role changed: weight, bias (Freezes)",
+            "",
+            "  weight  expected trainable, found frozen",
+            "  bias    expected trainable, found frozen",
+        ]
+
+    def test_two_parameters_that_change_places(self) -> None:
+        """All keys, shapes and values are there, each under the other's name."""
+
+        class Swaps(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a = nn.Parameter(torch.zeros(2))
+                self.b = nn.Parameter(torch.ones(2))
+
+            def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                state = super().state_dict(*args, **kwargs)
+                state["a"], state["b"] = state["b"], state["a"]
+                return state
+
+        assert failure(assert_roundtrip, Swaps()) == [
+            "different values: a, b (Swaps)",
+            "",
+            "  a  2 of 2 values: max abs 1 at [0], max rel 1",
+            "  b  2 of 2 values: max abs 1 at [0], max rel inf",
+        ]
+
+    @pytest.mark.parametrize("through", WAYS)
+    def test_a_half_trained_model_is_left_as_it_was(self, through: str) -> None:
+        model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        model(torch.eye(3)).sum().backward()
+        model[1].eval()
+        model[0].bias.requires_grad_(False)
+        before = state_of(model)
+        assert_roundtrip(model, through)
+        assert difference(before, state_of(model)) == []
+
+    def test_modes_that_a_callable_leaves_behind(self) -> None:
+        def careless(model: nn.Module) -> None:
+            torch.manual_seed(5)
+            torch.set_grad_enabled(False)
+            torch.set_default_dtype(torch.float64)
+
+        model = nn.Linear(3, 2)
+        before = state_of(model)
+        assert_roundtrip(model, careless)
+        assert difference(before, state_of(model)) == []
 
     def test_a_load_that_does_nothing_to_a_sparse_buffer(self) -> None:
         """A sparse tensor cannot be filled, its values can."""
