@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,8 +34,10 @@ def not_loaded(
     """
     extra = [key for key in checkpoint.named if key not in key_names and key not in unexpected]
     key_names = {key: name for key, name in key_names.items() if key not in unexpected}
-    given = {model.by_name[name] for name in key_names.values()}
-    absent = [e for e in model.entries if e.persistent and e not in given and e not in missing]
+    keys_of: dict[Entry, list[str]] = {}
+    for key, name in key_names.items():
+        keys_of.setdefault(model.by_name[name], []).append(key)
+    absent = [e for e in model.entries if e.persistent and e not in keys_of and e not in missing]
     taken = set(key_names.values())
     findings = _strangers(model, checkpoint, extra, absent, taken=taken, missing=missing)
     sharing = _sharing(model, checkpoint) if in_memory else {}
@@ -46,7 +49,10 @@ def not_loaded(
         if held is None:
             findings.append(Finding((key,), "not the checkpoint's values", found="None"))
         else:
-            findings += _compare(key, saved, held)
+            wrong = _compare(key, saved, held)
+            if wrong and (rival := _rival(checkpoint, keys_of[model.by_name[name]], saved)):
+                wrong = [replace(finding, why=_RIVAL.format(rival)) for finding in wrong]
+            findings += wrong
     return findings + _lost_ties(model, checkpoint, key_names)
 
 
@@ -109,11 +115,11 @@ def _strangers(
     ``taken`` are the model's names that have a key of the checkpoint.
     """
     # Only where every key is a stranger: a wrapped model's own keys carry its prefix rightly.
-    every = len(extra) == len(checkpoint.named)
-    prefix = common_prefix(checkpoint.named, model.named) if every else ""
+    every = not taken
+    prefix = common_prefix(extra, model.named) if every else ""
     if prefix:
         return [_prefixed(prefix, extra, f"take it off: key.removeprefix({prefix!r})")]
-    prefix = common_prefix(model.named, checkpoint.named) if every else ""
+    prefix = common_prefix(model.named, extra) if every else ""
     if prefix:
         return [_prefixed(prefix, [e.name for e in absent], f"put it on: {prefix!r} + key", "lack")]
     # A tied parameter may have come under its other name: the missing one is a near miss too.
@@ -179,6 +185,18 @@ def _kind(tensor: Tensor | None) -> tuple[str, str]:
     if tensor is None:
         return "None", ""
     return shape_text(tensor), "floating" if tensor.is_floating_point() else dtype_text(tensor)
+
+
+_RIVAL = "tied to {}, of which the checkpoint has another value: the last one loaded stays"
+
+
+def _rival(checkpoint: Inventory, keys: Sequence[str], saved: Tensor) -> str:
+    """Return the one of a parameter's keys that has other values in the checkpoint, or ``""``."""
+    for key in keys:
+        other = checkpoint.named[key]
+        if other is not None and other.shape == saved.shape and same_bits(other, saved) is False:
+            return key
+    return ""
 
 
 def _compare(key: str, saved: Tensor, held: Tensor) -> list[Finding]:

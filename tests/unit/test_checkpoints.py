@@ -418,6 +418,19 @@ class TestLoaded:
             "  hint: take it off: key.removeprefix('module.')",
         ]
 
+    def test_a_prefix_beside_what_was_declared(self) -> None:
+        model = nn.ModuleDict({"net": nn.Linear(3, 2), "head": nn.Linear(2, 4)})
+        state = {f"module.{k}": v for k, v in saved(model).items() if k.startswith("net.")}
+        state["step"] = torch.tensor(7)
+        assert failure(assert_loaded, model, state, missing=["head"], unexpected=["step"]) == [
+            "not loaded: module.net.weight, module.net.bias (ModuleDict)",
+            "",
+            "  module.net.weight, module.net.bias  all keys of the checkpoint carry the prefix "
+            "'module.'",
+            "",
+            "  hint: take it off: key.removeprefix('module.')",
+        ]
+
     def test_a_prefix_on_none(self) -> None:
         model = nn.ModuleDict({"net": nn.Linear(3, 2)})
         state = {key.removeprefix("net."): value for key, value in saved(model).items()}
@@ -481,6 +494,29 @@ class TestLoaded:
         lines = failure(assert_loaded, model, state)
         assert lines[0] == "not the checkpoint's values: bias (Linear)"
         assert lines[2].startswith("  bias  1 of 2 values: max abs 0.5 at [1]")
+
+    def test_one_parameter_with_two_values_in_the_checkpoint(self) -> None:
+        """An untied checkpoint in a tied model: the key that was loaded last is the one it has."""
+        model = LM()
+        state = saved(LM(tied=False))
+        state["emb.weight"] = torch.zeros(5, 3)
+        state["head.weight"] = torch.ones(5, 3)
+        model.load_state_dict(state)
+        assert failure(assert_loaded, model, state) == [
+            "not the checkpoint's values: emb.weight (LM)",
+            "",
+            "  emb.weight  15 of 15 values: max abs 1 at [0, 0], max rel inf: tied to head.weight, "
+            "of which the checkpoint has another value: the last one loaded stays",
+        ]
+        assert_loaded(model, {**state, "emb.weight": torch.ones(5, 3)})
+        with torch.no_grad():
+            model.emb.weight.fill_(3)  # trained since: both keys agree, and both are told
+        assert failure(assert_loaded, model, {**state, "emb.weight": torch.ones(5, 3)}) == [
+            "not the checkpoint's values: emb.weight, head.weight (LM)",
+            "",
+            "  emb.weight   15 of 15 values: max abs 2 at [0, 0], max rel 2",
+            "  head.weight  15 of 15 values: max abs 2 at [0, 0], max rel 2",
+        ]
 
     def test_a_broadcast_match_is_no_match(self) -> None:
         model = nn.Linear(3, 2)
