@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from ..parameters.inventory import Entry, Inventory
 from ..parameters.memory import inner_tensors, memory_of
 from .renames import common_prefix, probable_renames
 from .values import difference
+
+#: Tensors of a model and of a checkpoint that share memory.
+_Meeting: TypeAlias = tuple[list[Tensor], list[Tensor]]
 
 
 def not_loaded(
@@ -40,7 +44,11 @@ def not_loaded(
     absent = [e for e in model.entries if e.persistent and e not in keys_of and e not in missing]
     taken = set(key_names.values())
     findings = _strangers(model, checkpoint, extra, absent, taken=taken, missing=missing)
-    sharing = _sharing(model, checkpoint) if in_memory else {}
+    held_tensors = [entry.tensor for entry in model.entries if entry.tensor is not None]
+    saved_tensors = [tensor for tensor in checkpoint.named.values() if tensor is not None]
+    # What was read from a file cannot share memory with the model.
+    meetings = _meeting(held_tensors if in_memory else [], saved_tensors)
+    sharing = _sharing(model, checkpoint, meetings) if in_memory else {}
     findings += _shared(model, sharing)
     for key, name in key_names.items():
         saved, held = checkpoint.named[key], model.named[name]
@@ -53,33 +61,37 @@ def not_loaded(
             if wrong and (rival := _rival(checkpoint, keys_of[model.by_name[name]], saved)):
                 wrong = [replace(finding, why=_RIVAL.format(rival)) for finding in wrong]
             findings += wrong
-    return findings + _lost_ties(model, checkpoint, key_names)
+    return findings + _lost_ties(model, checkpoint, key_names, meetings)
 
 
-def _sharing(model: Inventory, checkpoint: Inventory) -> dict[str, list[str]]:
+def _meeting(held: Sequence[Tensor], saved: Sequence[Tensor]) -> list[_Meeting]:
+    """Return the tensors connected by shared memory: those of the model, of the checkpoint."""
+    tensors = list({id(tensor): tensor for tensor in (*held, *saved)}.values())
+    ours, theirs = set(map(id, held)), set(map(id, saved))
+    return [
+        (
+            [tensors[i] for i in group if id(tensors[i]) in ours],
+            [tensors[i] for i in group if id(tensors[i]) in theirs],
+        )
+        for group in shared_memory(tensors).groups
+    ]
+
+
+def _sharing(
+    model: Inventory, checkpoint: Inventory, meetings: Sequence[_Meeting]
+) -> dict[str, list[str]]:
     """Return the names of the model that share memory with a key's tensor, where some do."""
-    ours = {id(t): (name, t) for name, t in model.named.items() if t is not None}
-    # A tensor that both hold stands on the model's side: it is not to be found in a sweep.
-    theirs = {
-        id(t): (key, t)
-        for key, t in checkpoint.named.items()
-        if t is not None and id(t) not in ours
-    }
-    both = [*ours.values(), *theirs.values()]
     found: dict[int, list[str]] = {}
-    for group in shared_memory([tensor for _, tensor in both]).groups:
-        held = [i for i in group if i < len(ours)]
-        for index in group[len(held) :]:
-            memory = memory_of(both[index][1])  # a group is transitive, this question is not
-            entries = [
-                model.by_name[both[i][0]] for i in held if memory.overlaps(memory_of(both[i][1]))
-            ]
+    for held, saved in meetings:
+        for tensor in saved:
+            memory = memory_of(tensor)  # a group is transitive, this question is not
+            entries = [model.entry_of(t) for t in held if memory.overlaps(memory_of(t))]
             if entries:
-                found[id(both[index][1])] = [name for e in entries for name in e.names]
+                found[id(tensor)] = [name for e in entries if e is not None for name in e.names]
     sharing = {}
-    for key, tensor in checkpoint.named.items():
-        entry = model.entry_of(tensor)
-        names = found.get(id(tensor), []) if entry is None else entry.names
+    for key, value in checkpoint.named.items():
+        entry = model.entry_of(value)  # the very object
+        names = found.get(id(value), []) if entry is None else entry.names
         if names:
             sharing[key] = names
     return sharing
@@ -274,22 +286,18 @@ def _fits(a: Tensor, b: Tensor) -> bool:
         return False
 
 
-def _lost_ties(model: Inventory, checkpoint: Inventory, key_names: dict[str, str]) -> list[Finding]:
+def _lost_ties(
+    model: Inventory,
+    checkpoint: Inventory,
+    key_names: dict[str, str],
+    meetings: Sequence[_Meeting],
+) -> list[Finding]:
     """Find keys that are one tensor in the checkpoint and several parameters in the model."""
-    keys = [key for key in key_names if checkpoint.named[key] is not None]
-    tensors = [tensor for key in keys if (tensor := checkpoint.named[key]) is not None]
-    by_id: dict[int, list[str]] = {}
-    for key, tensor in zip(keys, tensors, strict=True):
-        by_id.setdefault(id(tensor), []).append(key)
-    unique = {id(tensor): tensor for tensor in tensors}
-    found = shared_memory(list(unique.values()))
-    groups = [group for group in by_id.values() if len(group) > 1]
-    ids = list(unique)
-    groups += [
-        [key for i in indices for key in by_id[ids[i]]]
-        for indices, exact in zip(found.groups, found.exact, strict=True)
-        if exact
-    ]
+    places = {id(t): memory_of(t).key for _, saved in meetings for t in saved}
+    groups: dict[object, list[str]] = {}
+    for key in key_names:
+        address = id(checkpoint.named[key])
+        groups.setdefault(places.get(address, address), []).append(key)
     return [
         Finding(
             tuple(group),
@@ -298,8 +306,8 @@ def _lost_ties(model: Inventory, checkpoint: Inventory, key_names: dict[str, str
             why="they part at the first optimizer step",
             hint="tie them in the model before loading",
         )
-        for group in groups
-        if not _together(model, [key_names[key] for key in group])
+        for group in groups.values()
+        if len(group) > 1 and not _together(model, [key_names[key] for key in group])
     ]
 
 

@@ -168,6 +168,21 @@ def test_a_model_that_cannot_be_copied() -> None:
         assert_ties_survive(model, "deepcopy")
 
 
+def test_a_copy_that_shares_memory_is_left_alone() -> None:
+    class Shares(LM):
+        def __deepcopy__(self, memo: object) -> LM:
+            return self
+
+    model = Shares(tied=True)
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_ties_survive(model, "to(float64)")
+    assert str(caught.value) == (
+        "a deep copy of Shares shares memory with it (emb.weight): what is done to the copy would "
+        "be done to the model; let its __deepcopy__ copy them"
+    )
+    assert model.emb.weight.dtype == torch.float32
+
+
 def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(ParamCheckUsageError) as caught:
