@@ -129,7 +129,7 @@ def test_a_checkpoint_that_loads_nothing_is_caught(checkpoint, assert_loaded):
 
     first_line = str(caught.value).splitlines()[0]
     assert first_line == (
-        "probably renamed: module.backbone.stem.weight, module.backbone.norm.weight, "
+        "not loaded: module.backbone.stem.weight, module.backbone.norm.weight, "
         "module.backbone.norm.bias, module.backbone.norm.running_mean and 3 more (FineTuned)"
     )
 
