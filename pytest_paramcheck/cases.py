@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,9 +137,6 @@ class ModelCase:
     def runs(self) -> bool:
         """Whether the case says how to run the model."""
         return self.inputs is not None or self.loss is not None
-
-
-CASE_FIELDS = tuple(f.name for f in fields(ModelCase))
 
 
 def is_module(value: object) -> bool:

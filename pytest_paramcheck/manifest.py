@@ -84,21 +84,6 @@ def manifest_request(
     return ManifestRequest(_folder(test_file), stem, update)
 
 
-def manifest_path(
-    test_file: Path,
-    class_name: str | None,
-    function: str,
-    callspec_id: str | None = None,
-    name: str | None = None,
-) -> Path:
-    """Return the file of one call of ``assert_manifest`` in a test.
-
-    >>> manifest_path(Path("tests/test_lm.py"), None, "test_tied", None, "small").as_posix()
-    'tests/__params__/test_lm/test_tied.small.txt'
-    """
-    return manifest_request(test_file, class_name, function, callspec_id).path(name)
-
-
 def name_suffix(name: str | None) -> str:
     """Return ``.name`` for a manifest's name, or raise where it cannot be part of a file's."""
     if name is None:

@@ -18,8 +18,23 @@ from . import options
 from .bindings import Bindings
 from .case_report import CaseReport
 from .catalogue import ASSERTIONS, PUBLIC
-from .devices import Machine, Variant, variants
+from .devices import Machine, Variant
 from .manifest_run import OUTPUT, ManifestRun
+from .marked import (
+    MACHINE,
+    OURS,
+    OURS_IN_ITEMS,
+    SETTINGS,
+    SHOWN,
+    VARIANT,
+    VARIANTS,
+    first_variant,
+    parametrize_devices,
+    params_of,
+    support_or_fail,
+    variant_of,
+    variants_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -27,21 +42,11 @@ if TYPE_CHECKING:
     from .environment import Running
     from .model_items import LatestRun
 
-MACHINE = pytest.StashKey[Machine]()
-SETTINGS = pytest.StashKey[options.Settings]()
 RUNNING: pytest.StashKey[Running] = pytest.StashKey()
 BINDINGS = pytest.StashKey[Bindings]()
-VARIANTS = pytest.StashKey[dict[Variant, Variant]]()
 NODEID = pytest.StashKey[str]()
 MANIFESTS = pytest.StashKey[ManifestRun]()
 LATEST: pytest.StashKey[LatestRun] = pytest.StashKey()
-
-#: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
-VARIANT = "_param_variant"
-#: Carries it where ``param_device`` is the first chosen device anyway.
-SHOWN = "_param_shown"
-OURS = frozenset({VARIANT, "param_device", "param_dtype"})
-OURS_IN_ITEMS = OURS | {SHOWN}
 
 
 class ParamCheckWarning(pytest.PytestWarning):
@@ -91,7 +96,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from .model_items import LatestRun, ModelRun, load_cases
 
         cases = load_cases(models, config.invocation_params.dir)
-        chosen = _variants(config, options.Support())
+        chosen = variants_of(config, options.Support())
         seed = config.stash[SETTINGS].seed
         run = ModelRun(session, cases, chosen, seed, LatestRun())
         config.pluginmanager.register(run, "paramcheck-models")
@@ -124,7 +129,7 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # our id comes first
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    _parametrize_devices(metafunc)
+    parametrize_devices(metafunc)
     if metafunc.definition.get_closest_marker(options.CASES) is not None:
         from .model_items import LatestRun, parametrize_checks
 
@@ -133,99 +138,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         parametrize_checks(metafunc, stash[SETTINGS].seed, latest)
 
 
-def _parametrize_devices(metafunc: pytest.Metafunc) -> None:
-    support = _support_or_fail(metafunc.definition)
-    if support is None or _parametrized_by_hand(metafunc):
-        return
-    chosen = _variants(metafunc.config, support)
-    asks = not OURS.isdisjoint(metafunc.fixturenames)
-    # Session-scoped parameters make pytest regroup tests across modules, so that they keep
-    # their order only tests that ask for a device get one, and only where there is a choice.
-    plain = asks and chosen == (_first(metafunc.config),)
-    argument = SHOWN if plain else VARIANT
-    if argument not in metafunc.fixturenames:
-        metafunc.fixturenames.append(argument)
-    metafunc.parametrize(
-        argument,
-        chosen,
-        ids=[variant.id for variant in chosen],
-        indirect=True,
-        scope="session" if asks and not plain else "function",
-    )
-
-
-def _support(node: pytest.Item) -> options.Support | None:
-    """Return what the closest marker supports (None: unmarked); check the outer ones as well."""
-    supports = [options.read_marker(mark) for mark in node.iter_markers(options.MARKER)]
-    if not supports:
-        return None
-    if supports[0].devices is None:
-        answer = node.ihook.pytest_paramcheck_devices(item=node)
-        if answer is not None:
-            return supports[0]._replace(devices=options.read_devices_of_hook(answer))
-    return supports[0]
-
-
-def _support_or_fail(node: pytest.Item) -> options.Support | None:
-    try:
-        return _support(node)
-    except ValueError as error:
-        problem = str(error)
-    # Outside the handler: pytest would show the error a second time as the cause of the first.
-    pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
-
-
-def _variants(config: pytest.Config, support: options.Support) -> tuple[Variant, ...]:
-    settings, known = config.stash[SETTINGS], config.stash[VARIANTS]
-    found = variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
-    # pytest 8.0 builds a wider fixture again unless its parameter is the very same object.
-    return tuple(known.setdefault(variant, variant) for variant in found)
-
-
-def _first(config: pytest.Config) -> Variant:
-    """Return what an unmarked test that requests ``param_device`` gets."""
-    settings = config.stash[SETTINGS]
-    return variants(settings.devices, settings.dtypes, None, None)[0]
-
-
-def _parametrized_by_hand(metafunc: pytest.Metafunc) -> bool:
-    """Whether the test parametrizes ``param_device`` or ``param_dtype`` itself."""
-    names: set[str] = set()
-    for mark in metafunc.definition.iter_markers("parametrize"):
-        argnames = mark.args[0] if mark.args else mark.kwargs.get("argnames", "")
-        names.update(argnames.replace(",", " ").split() if isinstance(argnames, str) else argnames)
-    return not OURS.isdisjoint(names)
-
-
-def _params(item: pytest.Function) -> dict[str, Any]:
-    return dict(item.callspec.params) if hasattr(item, "callspec") else {}
-
-
-def _variant_of(item: pytest.Item) -> Variant | None:
-    """Return what a marked item runs on; None for what is left alone."""
-    own = getattr(item, "param_variant", None)  # an item of --param-model brings its own
-    if isinstance(own, Variant):
-        return own
-    if not isinstance(item, pytest.Function) or item.get_closest_marker(options.MARKER) is None:
-        return None
-    given = _params(item)
-    for argument in (VARIANT, SHOWN):
-        if isinstance(given.get(argument), Variant):
-            variant: Variant = given[argument]
-            return variant
-    if "param_device" in given:
-        return Variant(str(given["param_device"]))
-    if "param_dtype" in given:
-        return None
-    support = _support(item)  # a TestCase, or marked after the collection
-    return None if support is None else _variants(item.config, support)[0]
-
-
 def pytest_itemcollected(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function) and item.get_closest_marker(options.CASES) is not None:
         from .model_items import note_check
 
-        note_check(item, _params(item).get("check"))
+        note_check(item, params_of(item).get("check"))
 
 
 @contextmanager
@@ -252,7 +169,7 @@ def _extensions(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     item.config.stash[NODEID] = item.nodeid
     try:
-        variant = _variant_of(item)
+        variant = variant_of(item)
     except ValueError:
         variant = None  # a wrong marker that collection has not seen: reported at set-up
     with _extensions(item):
@@ -285,7 +202,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     running = item.config.stash.get(RUNNING, None)
     if running is not None:
         running.start()
-    if isinstance(item, pytest.Function) and OURS_IN_ITEMS.isdisjoint(_params(item)):
+    if isinstance(item, pytest.Function) and OURS_IN_ITEMS.isdisjoint(params_of(item)):
         _explain_unparametrized(item)
 
 
@@ -297,10 +214,10 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 
 def _explain_unparametrized(item: pytest.Function) -> None:
-    support = _support_or_fail(item)
+    support = support_or_fail(item)
     if support is None:
         return
-    chosen = _variants(item.config, support)
+    chosen = variants_of(item.config, support)
     if len(chosen) > 1:
         ids = ", ".join(variant.id for variant in chosen)
         is_case = item.cls is not None and issubclass(item.cls, unittest.TestCase)
@@ -386,7 +303,7 @@ def _param_variant(request: pytest.FixtureRequest) -> Variant:
         variant = request.param
         if isinstance(variant, Variant):
             return variant
-    first = _first(request.config)
+    first = first_variant(request.config)
     if reason := request.config.stash[MACHINE].absent(first.device, first.dtype):
         pytest.skip(reason)
     return first
@@ -437,4 +354,4 @@ def assert_manifest(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Assert that a model's parameters are those of the committed manifest."""
     # Function-scoped, unlike the others: the manifest lies beside the test that asks.
     run = request.config.stash[MANIFESTS]
-    return run.bind(request.node, _variant_of(request.node))
+    return run.bind(request.node, variant_of(request.node))

@@ -25,7 +25,7 @@ every_module = pytest.mark.parametrize("module", list(SOURCES))
 #: model_items makes items, which are classes of pytest's: the part of the plugin that is loaded
 #: only where whole-model checks are collected, because it needs torch soon after.
 MAY_IMPORT_PYTEST = {
-    f"{PACKAGE}.{name}" for name in ("plugin", "options", "hookspecs", "model_items")
+    f"{PACKAGE}.{name}" for name in ("plugin", "marked", "options", "hookspecs", "model_items")
 }
 #: What pytest loads in every run, whether it has a model test or not; and what those load.
 NEVER_TORCH = [
@@ -45,6 +45,7 @@ NEVER_TORCH = [
                 "case_report",
                 "manifest_run",
                 "extensions",
+                "marked",
                 "model_items",
                 "cases",
             )

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_finite
 from pytest_paramcheck.checks.finite import are_finite
 
+from .tensor_kinds import Wrapper
 from .whole import whole
 
 NAN, INF = float("nan"), float("inf")
@@ -164,29 +165,10 @@ def test_a_nan_scale_of_a_quantized_tensor_is_found() -> None:
         """)
 
 
-class Doubled(Tensor):
-    """A traceable wrapper subclass: its values are twice those of an inner tensor."""
-
-    inner: Tensor
-
-    @staticmethod
-    def __new__(cls, inner: Tensor) -> Doubled:
-        made = Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
-        made.inner = inner
-        return made
-
-    def __tensor_flatten__(self) -> tuple[list[str], None]:
-        return ["inner"], None
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any, kwargs: Any = None) -> Any:
-        raise NotImplementedError(f"{func} of a Doubled")
-
-
 def test_a_wrapper_subclass_is_judged_by_its_inner_tensors() -> None:
-    assert_finite({"w": Doubled(torch.ones(2))})
+    assert_finite({"w": Wrapper(torch.ones(2))})
     with pytest.raises(ParamCheckError, match="not finite: w"):
-        assert_finite({"w": Doubled(torch.tensor([1, NAN]))})
+        assert_finite({"w": Wrapper(torch.tensor([1, NAN]))})
 
 
 def test_the_message_counts_kinds_and_names_the_first_place() -> None:

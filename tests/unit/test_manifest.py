@@ -11,7 +11,6 @@ from torch import nn
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_manifest
 from pytest_paramcheck.manifest import (
     ManifestSession,
-    manifest_path,
     manifest_request,
     stale_files,
 )
@@ -305,14 +304,15 @@ def test_a_70b_model_on_meta(tmp_path) -> None:
     ],
 )
 def test_path(parts, name: str) -> None:
-    path = manifest_path(Path("tests/test_lm.py"), *parts)
+    *test, call = parts
+    path = manifest_request(Path("tests/test_lm.py"), *test).path(call)
     assert path.as_posix() == f"tests/__params__/test_lm/{name}"
     assert len(path.name) < 255
 
 
 def test_distinct_ids_have_distinct_files() -> None:
     ids = ["a b", "a_b", "a/b", "a:b", "a b ", ".a", "a.", "", "x" * 57, "x" * 58, "ä", "ö"]
-    paths = {manifest_path(Path("test_a.py"), None, "test", callspec) for callspec in ids}
+    paths = {manifest_request(Path("test_a.py"), None, "test", callspec).path() for callspec in ids}
     assert len(paths) == len(ids)
 
 

@@ -731,3 +731,20 @@ def test_old_style_weight_norm_is_left_as_it_was() -> None:
     weight = layer.weight
     assert_grads_reach(layer, loss)
     assert layer.weight is weight
+
+
+def test_a_shared_module_is_one_row_with_both_names() -> None:
+    class Both(nn.Module):
+        def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.a = self.b = linear()
+            self.out = linear()
+            self.read = read
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.read(self.b(self.a(x))))
+
+    assert_grads_reach(Both(lambda x: x), loss)
+    assert message(Both(Tensor.detach)) == (
+        "no gradient: a.weight, b.weight (Both)\n\n  a.weight, b.weight  detached: .detach in Both"
+    )

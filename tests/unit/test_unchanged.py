@@ -17,6 +17,7 @@ from torch.optim import optimizer as optimizers
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_unchanged
 from pytest_paramcheck.parameters.snapshot import PIECE, difference, read_contents
 
+from .tensor_kinds import Wrapper
 from .whole import whole
 
 
@@ -451,27 +452,8 @@ def test_every_kind_of_tensor_is_proven(kind: str) -> None:
             change(tensor)
 
 
-class Held(Tensor):
-    """A traceable wrapper subclass that implements no operator."""
-
-    inner: Tensor
-
-    @staticmethod
-    def __new__(cls, inner: Tensor) -> Held:
-        made = Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
-        made.inner = inner
-        return made
-
-    def __tensor_flatten__(self) -> tuple[list[str], None]:
-        return ["inner"], None
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any, kwargs: Any = None) -> Any:
-        raise NotImplementedError(f"{func} of a Held")
-
-
 def test_a_wrapper_subclass_is_proven_by_its_inner_tensors() -> None:
-    tensor = Held(torch.ones(2))
+    tensor = Wrapper(torch.ones(2))
     with assert_unchanged({"w": tensor}):
         pass
     with pytest.raises(ParamCheckError, match=r"^values changed: w \(dict\)\n\n  w  other content"):
