@@ -56,9 +56,9 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .battery import CHECKS as CHECKS
     from .cases import ModelCase as ModelCase
     from .cases import NothingToCheck as NothingToCheck
-    from .findings import Finding as Finding
-    from .findings import ParamCheckError as ParamCheckError
-    from .findings import ParamCheckUsageError as ParamCheckUsageError
+    from .messages.findings import Finding as Finding
+    from .messages.findings import ParamCheckError as ParamCheckError
+    from .messages.findings import ParamCheckUsageError as ParamCheckUsageError
     from .model_items import parametrize_with_param_checks as parametrize_with_param_checks
     from .table import param_table as param_table
 

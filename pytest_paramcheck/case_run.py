@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .cases import ModelCase, NothingToCheck
-from .findings import ParamCheckUsageError
-from .wording import shorten
+from .messages.findings import ParamCheckUsageError
+from .messages.wording import shorten
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .findings import ParamCheckUsageError
-from .wording import did_you_mean
+from .messages.findings import ParamCheckUsageError
+from .messages.wording import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

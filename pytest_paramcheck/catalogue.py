@@ -19,12 +19,14 @@ class Public(NamedTuple):
 
 PUBLIC: dict[str, Public] = {
     # what is raised
-    "Finding": Public("findings", "One thing that does not hold of a subject."),
+    "Finding": Public("messages.findings", "One thing that does not hold of a subject."),
     "ParamCheckError": Public(
-        "findings", "An invariant that does not hold; ``findings`` lists everything that was found."
+        "messages.findings",
+        "An invariant that does not hold; ``findings`` lists everything that was found.",
     ),
     "ParamCheckUsageError": Public(
-        "findings", "A wrong call: an unknown name, a pattern without a match, an empty subject."
+        "messages.findings",
+        "A wrong call: an unknown name, a pattern without a match, an empty subject.",
     ),
     # ties
     "assert_tied": Public("assertions.ties", "Assert that parameters are one and the same object."),

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .findings import ParamCheckUsageError
 from .manifest_file import is_ours
 from .manifest_run import FOLDER
+from .messages.findings import ParamCheckUsageError
 
 SUFFIX = ".txt"
 _SAFE = re.compile(r"[A-Za-z0-9_.\-]+")

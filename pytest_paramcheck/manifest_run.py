@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .wording import plural
+from .messages.wording import plural
 
 if TYPE_CHECKING:
     from .manifest import ManifestSession

@@ -17,9 +17,9 @@ import pytest
 from .case_run import CaseRun
 from .cases import ModelCase, NothingToCheck, as_cases, unknown_check
 from .devices import Variant
-from .findings import ParamCheckError, ParamCheckUsageError
+from .messages.findings import ParamCheckError, ParamCheckUsageError
+from .messages.wording import did_you_mean
 from .options import CASES
-from .wording import did_you_mean
 
 if TYPE_CHECKING:
     from .battery import Check

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from .devices import Machine, device_names, dtype_names
-from .wording import did_you_mean
+from .messages.wording import did_you_mean
 
 T = TypeVar("T")
 #: xdist's workers get the controller's resolved names under these keys.

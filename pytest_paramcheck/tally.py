@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .devices import meets
-from .wording import plural
+from .messages.wording import plural
 
 
 class Tally:

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from ..checks import updates as checks
 from ..checks.finite import are_finite, count_text
-from ..findings import Finding
+from ..messages.findings import Finding
 from ..parameters.content import no_values
 from ..parameters.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.select import Pattern, parameters_only, select, select_again

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..checks.checkpoint import not_loaded
 from ..checks.roundtrip import lost_on_the_way
-from ..findings import ParamCheckUsageError
+from ..messages.findings import ParamCheckUsageError
 from ..parameters.content import no_values
 from ..parameters.inventory import Subject, take_inventory
 from ..parameters.preserve import keep_modes, keep_random_states

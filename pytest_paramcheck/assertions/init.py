@@ -9,8 +9,8 @@ from torch import nn
 
 from ..checks import init as checks
 from ..checks.poison import uninitialised
-from ..findings import ParamCheckUsageError
 from ..init import Distribution
+from ..messages.findings import ParamCheckUsageError
 from ..parameters.inventory import Subject, take_inventory
 from ..parameters.select import Pattern, decide, pattern_text
 from .raising import raise_if

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from ..checks import optimizer as checks
 from ..checks import optimizer_state as state_checks
-from ..findings import ParamCheckUsageError
+from ..messages.findings import ParamCheckUsageError
 from ..parameters.inventory import Entry, Subject, take_inventory
 from ..parameters.optimizers import read_saved, read_slots
 from ..parameters.select import Pattern, decide, parameters_only, select

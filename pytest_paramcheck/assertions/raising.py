@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..findings import Finding, ParamCheckError
+from ..messages.findings import Finding, ParamCheckError
 
 
 def raise_if(findings: Iterable[Finding], subject: str) -> None:

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from ..checks import reach as checks
 from ..checks import tied_sum
-from ..findings import ParamCheckUsageError
+from ..messages.findings import ParamCheckUsageError
 from ..parameters.autograd import LossFn, Reached, gradients_of, reach
 from ..parameters.content import no_values
 from ..parameters.gradstate import GradState

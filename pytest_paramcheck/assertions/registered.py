@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..checks import registered as checks
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.wording import did_you_mean
 from ..parameters.graph import leaves_of_call
 from ..parameters.hidden import hidden_tensors
 from ..parameters.inventory import take_inventory
 from ..parameters.preserve import preserved
-from ..wording import did_you_mean
 from .raising import raise_if
 
 

@@ -12,7 +12,7 @@ from ..checks import shapes as shape_checks
 from ..checks import structure as checks
 from ..checks.shapes import ShapeSpec
 from ..checks.structure import Item
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
 from ..parameters.content import no_values
 from ..parameters.describe import shape_text
 from ..parameters.hidden import Hidden, stored_tensors, with_hidden

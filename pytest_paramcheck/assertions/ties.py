@@ -12,7 +12,7 @@ from ..checks import survival
 from ..checks import ties as checks
 from ..checks.same_ties import same_sharing
 from ..checks.ties import Ties
-from ..findings import ParamCheckUsageError
+from ..messages.findings import ParamCheckUsageError
 from ..parameters.inventory import Inventory, Subject, take_inventory
 from ..parameters.operations import USUAL, Operation, operation
 from ..parameters.select import Pattern, parameters_only, select_names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..checks import training as checks
-from ..findings import ParamCheckUsageError
+from ..messages.findings import ParamCheckUsageError
 from ..parameters.inventory import Entry, Subject, take_inventory
 from ..parameters.select import Pattern, names_in_and_out, parameters_only, select
 from .raising import raise_if

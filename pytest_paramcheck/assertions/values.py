@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..checks import finite, values
-from ..findings import ParamCheckUsageError
+from ..messages.findings import ParamCheckUsageError
 from ..parameters.inventory import Inventory, Subject, take_inventory
 from ..parameters.select import Pattern, parameters_only, select
 from .raising import raise_if

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.wording import fold_rows
 from ..parameters.content import bits, no_values, same_bits
 from ..parameters.describe import describe
 from ..parameters.identity import Relation, shared_memory
 from ..parameters.inventory import Entry, Inventory
 from ..parameters.memory import memory_of
-from ..wording import fold_rows
 from .ties import shares_memory
 
 

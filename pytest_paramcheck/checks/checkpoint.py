@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
 from ..parameters.content import no_values, same_bits
 from ..parameters.describe import describe, dtype_text, shape_text
 from ..parameters.identity import shared_memory

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
 from ..parameters.content import no_values
 from ..parameters.describe import describe
 from ..parameters.gradstate import (

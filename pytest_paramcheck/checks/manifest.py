@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
-from ..findings import Finding
 from ..manifest_file import ManifestLine
+from ..messages.findings import Finding
 from .renames import probable_renames
 
 ORPHANED = "checkpoints saved before this change will not load"

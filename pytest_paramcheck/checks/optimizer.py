@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.wording import did_you_mean, join_words
 from ..parameters.describe import describe
 from ..parameters.identity import shared_memory
 from ..parameters.inventory import Entry, Inventory
@@ -15,7 +16,6 @@ from ..parameters.memory import Memory, memory_of
 from ..parameters.optimizers import Slot
 from ..parameters.select import Pattern, pattern_text
 from ..parameters.watch import MOMENTUM_KEYS, largest
-from ..wording import did_you_mean, join_words
 from .gradients import GradState, grad_state
 
 REBUILD = "build the optimizer after the model is complete, or add_param_group() what is new"

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..findings import Finding
+from ..messages.findings import Finding
+from ..messages.wording import did_you_mean, plural
 from ..parameters.content import no_values
 from ..parameters.describe import describe, shape_text
 from ..parameters.inventory import Entry, Inventory
 from ..parameters.optimizers import SavedSlot, Slot
 from ..parameters.snapshot import read_contents
-from ..wording import did_you_mean, plural
 
 Fingerprint = tuple[tuple[str, object], ...]
 

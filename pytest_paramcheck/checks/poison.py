@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.wording import plural
 from ..parameters.content import bits, no_values
 from ..parameters.describe import describe
 from ..parameters.inventory import Inventory, take_inventory
 from ..parameters.memory import is_fake
 from ..parameters.preserve import keep_modes, keep_random_states
-from ..wording import plural
 
 #: Bytes that give finite, far apart numbers in every floating dtype.
 FIRST, SECOND = 0xA5, 0x5B

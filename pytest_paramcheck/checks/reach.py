@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.wording import fold_rows
 from ..parameters.autograd import LossFn, Reached
 from ..parameters.gradstate import GradState
 from ..parameters.inventory import Entry
 from ..parameters.reasons import RANK, Place, Reason
-from ..wording import fold_rows
 
 _ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..findings import Finding
+from ..messages.findings import Finding
 from ..parameters.describe import describe
 from ..parameters.graph import GraphLeaf, graph_leaves
 from ..parameters.hidden import Hidden, HiddenTensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..findings import Finding
+from ..messages.findings import Finding
 from ..parameters.content import no_values
 from ..parameters.inventory import Inventory
 from ..parameters.manifest_lines import manifest_lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..findings import Finding
+from ..messages.findings import Finding
 from ..parameters.identity import Relation, shared_memory
 from .ties import CONSEQUENCES, Ties, closest, not_tied
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.wording import plural
 from ..parameters.describe import describe
-from ..wording import plural
 
 Dim: TypeAlias = int | str | EllipsisType | None
 ShapeSpec: TypeAlias = Sequence[Dim]

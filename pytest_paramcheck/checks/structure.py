@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.wording import fold, plural, shorten
 from ..parameters.content import no_values
 from ..parameters.hidden import Hidden
 from ..parameters.identity import shared_memory
 from ..parameters.inventory import Entry, Inventory
-from ..wording import fold, plural, shorten
 
 V = TypeVar("V")
 #: Names, tensor, and the hidden place it was found in (None: it is registered).

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
 from ..parameters.inventory import take_inventory
 from ..parameters.operations import Operation, copied
 from ..parameters.preserve import keep_random_states

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..findings import Finding
+from ..messages.findings import Finding
 from ..parameters.reasons import Reason
 from .gradients import norms_of
 from .reach import Missing, reason_text

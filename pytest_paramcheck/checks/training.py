@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ..findings import Finding
+from ..messages.findings import Finding
 from ..parameters.describe import dtype_text
 from ..parameters.inventory import Entry
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
 from ..parameters.content import no_values, version_of
 from ..parameters.describe import describe, dtype_text
 from ..parameters.inventory import Entry, Inventory

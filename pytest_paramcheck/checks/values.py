@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ..findings import Finding, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.wording import plural
 from ..parameters.content import no_values, same_bits
 from ..parameters.describe import describe, shape_text
 from ..parameters.inventory import Inventory
 from ..parameters.memory import inner_tensors
-from ..wording import plural
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
 CHUNK = 1 << 22

@@ -21,7 +21,7 @@ from ..case_run import CaseRun
 from ..cases import NothingToCheck
 from ..checks.apart import EQUAL, can_be_equal
 from ..checks.manifest import manifest_differences
-from ..findings import Finding, ParamCheckError, ParamCheckUsageError
+from ..messages.findings import Finding, ParamCheckError, ParamCheckUsageError
 from ..parameters.inventory import take_inventory
 from ..parameters.manifest_lines import manifest_lines
 from .needs import (

@@ -18,7 +18,7 @@ from ..assertions.raising import raise_if
 from ..assertions.reach import assert_grads_reach, assert_tied_grads_sum
 from ..case_run import CaseRun
 from ..cases import NothingToCheck
-from ..findings import Finding, ParamCheckError
+from ..messages.findings import Finding, ParamCheckError
 from ..parameters.gradstate import GradState, grad_states
 from ..parameters.inventory import Entry, take_inventory
 from ..parameters.preserve import preserved

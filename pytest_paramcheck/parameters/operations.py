@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..findings import ParamCheckUsageError
-from ..wording import did_you_mean, fold_names, shorten
+from ..messages.findings import ParamCheckUsageError
+from ..messages.wording import did_you_mean, fold_names, shorten
 from .checkpoint_files import first_line, safetensors_torch
 from .identity import shared_memory
 from .inventory import take_inventory

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..findings import ParamCheckUsageError
-from ..wording import did_you_mean, fold_names, shorten
+from ..messages.findings import ParamCheckUsageError
+from ..messages.wording import did_you_mean, fold_names, shorten
 from .checkpoint_files import first_line, load_file, refused_name, safetensors_torch
 from .content import no_values
 from .inventory import Inventory, take_inventory

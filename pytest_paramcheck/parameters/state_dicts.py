@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..findings import ParamCheckUsageError
-from ..wording import join_words
+from ..messages.findings import ParamCheckUsageError
+from ..messages.wording import join_words
 from .checkpoint_files import read_checkpoint
 from .inventory import Inventory, walk_modules
 

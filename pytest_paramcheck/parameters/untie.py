@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from ..findings import ParamCheckUsageError
+from ..messages.findings import ParamCheckUsageError
 from .inventory import take_inventory, walk_modules
 
 

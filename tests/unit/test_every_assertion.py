@@ -15,7 +15,7 @@ from torch import nn
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError
 from pytest_paramcheck.catalogue import ASSERTIONS
-from pytest_paramcheck.wording import fold_names
+from pytest_paramcheck.messages.wording import fold_names
 
 from ..recipes import Recipe, all_recipes
 from .state import difference, state_of

@@ -6,8 +6,8 @@ from textwrap import dedent
 
 import pytest
 
-from pytest_paramcheck.findings import Finding
-from pytest_paramcheck.rendering import align, render
+from pytest_paramcheck.messages.findings import Finding
+from pytest_paramcheck.messages.rendering import align, render
 
 
 def text(message: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_paramcheck.wording import (
+from pytest_paramcheck.messages.wording import (
     did_you_mean,
     fold,
     fold_names,

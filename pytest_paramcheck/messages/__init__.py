@@ -1,0 +1,1 @@
+"""What is said: findings, the errors that carry them, and their text."""
