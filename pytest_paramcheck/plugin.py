@@ -158,7 +158,7 @@ def _extensions(item: pytest.Item) -> Iterator[None]:
             stack.enter_context(subject_readers(read))
         if hook.pytest_paramcheck_storages.get_hookimpls():
             from . import extensions
-            from .parameters.memory import storage_openers
+            from .parameters.tensors.memory import storage_openers
 
             opened = functools.partial(extensions.storages, hook.pytest_paramcheck_storages)
             stack.enter_context(storage_openers(opened))

@@ -13,11 +13,11 @@ from ..checks import structure as checks
 from ..checks.shapes import ShapeSpec
 from ..checks.structure import Item
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.content import no_values
-from ..parameters.describe import shape_text
 from ..parameters.hidden import Hidden, stored_tensors, with_hidden
 from ..parameters.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.select import Pattern, decide, pattern_text
+from ..parameters.tensors.content import no_values
+from ..parameters.tensors.describe import shape_text
 from .raising import raise_if
 
 Device: TypeAlias = str | torch.device

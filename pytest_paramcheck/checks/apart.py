@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import fold_rows
-from ..parameters.content import bits, no_values, same_bits
-from ..parameters.describe import describe
-from ..parameters.identity import Relation, shared_memory
 from ..parameters.inventory import Entry, Inventory
-from ..parameters.memory import memory_of
+from ..parameters.tensors.content import bits, no_values, same_bits
+from ..parameters.tensors.describe import describe
+from ..parameters.tensors.identity import Relation, shared_memory
+from ..parameters.tensors.memory import memory_of
 from .ties import shares_memory
 
 

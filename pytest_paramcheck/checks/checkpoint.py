@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.content import no_values, same_bits
-from ..parameters.describe import describe, dtype_text, shape_text
-from ..parameters.identity import shared_memory
 from ..parameters.inventory import Entry, Inventory
-from ..parameters.memory import inner_tensors, memory_of
+from ..parameters.tensors.content import no_values, same_bits
+from ..parameters.tensors.describe import describe, dtype_text, shape_text
+from ..parameters.tensors.identity import shared_memory
+from ..parameters.tensors.memory import inner_tensors, memory_of
 from .renames import common_prefix, probable_renames
 from .values import difference
 

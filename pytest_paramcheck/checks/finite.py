@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import plural
-from ..parameters.content import no_values, value_parts
 from ..parameters.inventory import Entry
+from ..parameters.tensors.content import no_values, value_parts
 
 #: What the fused norm takes as it is. Everything else is taken apart first.
 _PLAIN_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.content import no_values
-from ..parameters.describe import describe
 from ..parameters.gradstate import (
     GradState,
     grad_of,
@@ -20,6 +18,8 @@ from ..parameters.gradstate import (
     stored_values,
 )
 from ..parameters.inventory import Entry
+from ..parameters.tensors.content import no_values
+from ..parameters.tensors.describe import describe
 from .finite import count_text, not_finite
 
 __all__ = ["GradState", "grad_of", "grad_state", "grads_none"]

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ..init import Constant, Distribution, Normal, Orthogonal, TruncNormal, Uniform
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import fold_rows, plural
-from ..parameters.content import bits, no_values
-from ..parameters.describe import kind_of
 from ..parameters.inventory import Entry, Inventory
-from ..parameters.memory import inner_tensors
+from ..parameters.tensors.content import bits, no_values
+from ..parameters.tensors.describe import kind_of
+from ..parameters.tensors.memory import inner_tensors
 from .statistics import Outcome, number_of_tests, sample_tests
 
 #: Chance that one call on values drawn as expected alarms.

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import did_you_mean, join_words
-from ..parameters.describe import describe
-from ..parameters.identity import shared_memory
 from ..parameters.inventory import Entry, Inventory
-from ..parameters.memory import Memory, memory_of
 from ..parameters.optimizers import Slot
 from ..parameters.select import Pattern, pattern_text
+from ..parameters.tensors.describe import describe
+from ..parameters.tensors.identity import shared_memory
+from ..parameters.tensors.memory import Memory, memory_of
 from ..parameters.watch import MOMENTUM_KEYS, largest
 from .gradients import GradState, grad_state
 

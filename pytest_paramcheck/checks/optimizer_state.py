@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..messages.findings import Finding
 from ..messages.wording import did_you_mean, plural
-from ..parameters.content import no_values
-from ..parameters.describe import describe, shape_text
 from ..parameters.inventory import Entry, Inventory
 from ..parameters.optimizers import SavedSlot, Slot
-from ..parameters.snapshot import read_contents
+from ..parameters.tensors.content import no_values
+from ..parameters.tensors.describe import describe, shape_text
+from ..parameters.tensors.digest import read_contents
 
 Fingerprint = tuple[tuple[str, object], ...]
 

@@ -18,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import plural
-from ..parameters.content import bits, no_values
-from ..parameters.describe import describe
 from ..parameters.inventory import Inventory, take_inventory
-from ..parameters.memory import is_fake
 from ..parameters.preserve import keep_modes, keep_random_states
+from ..parameters.tensors.content import bits, no_values
+from ..parameters.tensors.describe import describe
+from ..parameters.tensors.memory import is_fake
 
 #: Bytes that give finite, far apart numbers in every floating dtype.
 FIRST, SECOND = 0xA5, 0x5B

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..messages.findings import Finding
-from ..parameters.describe import describe
 from ..parameters.graph import GraphLeaf, graph_leaves
 from ..parameters.hidden import Hidden, HiddenTensors
 from ..parameters.inventory import Inventory
+from ..parameters.tensors.describe import describe
 
 _CONTAINER_OF = {
     "list": ("ModuleList", "ParameterList"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..messages.findings import Finding
-from ..parameters.content import no_values
 from ..parameters.inventory import Inventory
 from ..parameters.manifest_lines import manifest_lines
 from ..parameters.roundtrips import Returned
+from ..parameters.tensors.content import no_values
 from .manifest import ORPHANED, manifest_differences
 from .values import differences
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..messages.findings import Finding
-from ..parameters.identity import Relation, shared_memory
+from ..parameters.tensors.identity import Relation, shared_memory
 from .ties import CONSEQUENCES, Ties, closest, not_tied
 
 

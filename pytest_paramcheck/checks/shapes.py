@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import plural
-from ..parameters.describe import describe
+from ..parameters.tensors.describe import describe
 
 Dim: TypeAlias = int | str | EllipsisType | None
 ShapeSpec: TypeAlias = Sequence[Dim]

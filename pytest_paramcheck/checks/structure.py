@@ -11,10 +11,10 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import fold, plural, shorten
-from ..parameters.content import no_values
 from ..parameters.hidden import Hidden
-from ..parameters.identity import shared_memory
 from ..parameters.inventory import Entry, Inventory
+from ..parameters.tensors.content import no_values
+from ..parameters.tensors.identity import shared_memory
 
 V = TypeVar("V")
 #: Names, tensor, and the hidden place it was found in (None: it is registered).

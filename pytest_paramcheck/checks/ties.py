@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import did_you_mean, fold_rows
-from ..parameters.content import no_values
-from ..parameters.describe import describe
-from ..parameters.identity import Related, Relation, relate, shared_memory
 from ..parameters.inventory import Inventory
 from ..parameters.parametrized import Computed, computed_weights, may_be_leaf
 from ..parameters.select import name_matcher
+from ..parameters.tensors.content import no_values
+from ..parameters.tensors.describe import describe
+from ..parameters.tensors.identity import Related, Relation, relate, shared_memory
 
 #: What follows from each relation for somebody who wanted a tie.
 CONSEQUENCES = {

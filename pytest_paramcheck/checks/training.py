@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding
-from ..parameters.describe import dtype_text
 from ..parameters.inventory import Entry
+from ..parameters.tensors.describe import dtype_text
 
 
 def why_not_trainable(tensor: Tensor) -> str:

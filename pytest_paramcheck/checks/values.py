@@ -10,10 +10,10 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import plural
-from ..parameters.content import no_values, same_bits
-from ..parameters.describe import describe, shape_text
 from ..parameters.inventory import Inventory
-from ..parameters.memory import inner_tensors
+from ..parameters.tensors.content import no_values, same_bits
+from ..parameters.tensors.describe import describe, shape_text
+from ..parameters.tensors.memory import inner_tensors
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
 CHUNK = 1 << 22

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ..messages.findings import ParamCheckUsageError
-from .describe import describe
 from .gradstate import GradState, grad_states
 from .preserve import keep_gradients, preserved
+from .tensors.describe import describe
 
 LossFn: TypeAlias = Callable[[Any], Any]
 

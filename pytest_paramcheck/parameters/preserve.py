@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .content import no_values, same_bits
 from .inventory import walk_modules
+from .tensors.content import no_values, same_bits
 from .wrappers import wrapped_child
 
 Restore: TypeAlias = Callable[[], None]

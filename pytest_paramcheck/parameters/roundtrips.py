@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ..messages.findings import ParamCheckUsageError
 from ..messages.wording import did_you_mean, fold_names, shorten
 from .checkpoint_files import first_line, load_file, refused_name, safetensors_torch
-from .content import no_values
 from .inventory import Inventory, take_inventory
-from .memory import inner_tensors
 from .operations import OPERATIONS, copied, quiet, tensors_by_id
+from .tensors.content import no_values
+from .tensors.memory import inner_tensors
 
 
 @dataclass(frozen=True, slots=True)

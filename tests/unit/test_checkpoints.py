@@ -19,7 +19,7 @@ from pytest_paramcheck import (
     assert_loaded,
     assert_roundtrip,
 )
-from pytest_paramcheck.parameters.memory import inner_tensors
+from pytest_paramcheck.parameters.tensors.memory import inner_tensors
 
 from .state import difference, state_of
 from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES, Wrapper

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_paramcheck.parameters.content import bits, no_values, same_bits
-from pytest_paramcheck.parameters.describe import describe
+from pytest_paramcheck.parameters.tensors.content import bits, no_values, same_bits
+from pytest_paramcheck.parameters.tensors.describe import describe
 
 from .tensor_kinds import EVERY_KIND, WITH_VALUES, WITHOUT_VALUES, Wrapper, quiet
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_paramcheck.parameters.memory import inner_tensors, memory_of, storage_openers
+from pytest_paramcheck.parameters.tensors.memory import inner_tensors, memory_of, storage_openers
 
 from .tensor_kinds import EVERY_KIND, Opaque, Wrapper, fake, freed
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_paramcheck.parameters.identity import Relation, relate, shared_memory
-from pytest_paramcheck.parameters.memory import memory_of
-from pytest_paramcheck.parameters.overlap import Layout, overlap, overlaps_itself, reachable
+from pytest_paramcheck.parameters.tensors.identity import Relation, relate, shared_memory
+from pytest_paramcheck.parameters.tensors.memory import memory_of
+from pytest_paramcheck.parameters.tensors.overlap import Layout, overlap, overlaps_itself, reachable
 
 CELLS = 96  # bytes of a storage in these tests: small enough to list, large enough to miss
 DTYPES = [torch.uint8, torch.bfloat16, torch.float32, torch.float64, torch.complex64]

@@ -251,7 +251,7 @@ class TestComputedWeights:
 
 
 def related(model: LM) -> str:
-    from pytest_paramcheck.parameters.identity import Relation, relate
+    from pytest_paramcheck.parameters.tensors.identity import Relation, relate
 
     relations = [
         relate(model.emb.weight, leaf).relation

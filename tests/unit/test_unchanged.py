@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_unchanged
-from pytest_paramcheck.parameters.snapshot import PIECE, difference, read_contents
+from pytest_paramcheck.parameters.tensors.digest import PIECE, difference, read_contents
 
 from .tensor_kinds import Wrapper
 from .whole import whole

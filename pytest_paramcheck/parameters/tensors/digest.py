@@ -21,9 +21,9 @@ import xxhash
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from ..inventory import Entry
 from .content import bits, version_of
 from .describe import describe
-from .inventory import Entry
 from .memory import Memory, inner_tensors, memory_of
 
 #: Bytes hashed at a time. Large tensors are hashed in pieces, several pieces at once, and what

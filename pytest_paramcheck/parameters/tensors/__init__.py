@@ -1,0 +1,1 @@
+"""One tensor's bytes: memory, content, relations; knows no names."""
