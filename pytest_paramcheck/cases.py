@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .checks.shapes import ShapeSpec
-    from .parameters.select import Pattern
+    from .parameters.subject.select import Pattern
 
 
 class NothingToCheck(Exception):  # noqa: N818 - an outcome, as pytest.skip is; no error

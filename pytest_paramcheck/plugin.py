@@ -152,7 +152,7 @@ def _extensions(item: pytest.Item) -> Iterator[None]:
     with ExitStack() as stack:
         if hook.pytest_paramcheck_named_tensors.get_hookimpls():
             from . import extensions
-            from .parameters.inventory import subject_readers
+            from .parameters.subject.inventory import subject_readers
 
             read = functools.partial(extensions.named_tensors, hook.pytest_paramcheck_named_tensors)
             stack.enter_context(subject_readers(read))

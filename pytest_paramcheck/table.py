@@ -9,8 +9,8 @@ from torch.nn.parameter import is_lazy
 from .checks.gradients import GradState, grad_state
 from .messages.findings import ParamCheckUsageError
 from .messages.wording import fold, fold_names, plural, shorten
-from .parameters.inventory import Entry, Inventory, Subject, take_inventory
-from .parameters.select import Pattern, select
+from .parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
+from .parameters.subject.select import Pattern, select
 from .parameters.tensors.describe import dtype_text, shape_text
 
 WIDTH = 80

@@ -13,8 +13,8 @@ from types import TracebackType
 from ..checks import updates as checks
 from ..checks.finite import are_finite, count_text
 from ..messages.findings import Finding
-from ..parameters.inventory import Entry, Inventory, Subject, take_inventory
-from ..parameters.select import Pattern, parameters_only, select, select_again
+from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
+from ..parameters.subject.select import Pattern, parameters_only, select, select_again
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.digest import Kept, keep
 from ..parameters.watch import Watch

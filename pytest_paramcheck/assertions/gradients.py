@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..checks import gradients as checks
-from ..parameters.inventory import Entry, Inventory, Subject, take_inventory
-from ..parameters.select import Pattern, parameters_only, select
+from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
+from ..parameters.subject.select import Pattern, parameters_only, select
 from .raising import raise_if
 
 

@@ -11,8 +11,8 @@ from ..checks import init as checks
 from ..checks.poison import uninitialised
 from ..init import Distribution
 from ..messages.findings import ParamCheckUsageError
-from ..parameters.inventory import Subject, take_inventory
-from ..parameters.select import Pattern, decide, pattern_text
+from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.select import Pattern, decide, pattern_text
 from .raising import raise_if
 
 

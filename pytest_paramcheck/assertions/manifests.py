@@ -10,8 +10,8 @@ from ..checks.manifest import manifest_differences
 from ..manifest import named_path
 from ..manifest_file import is_ours, manifest_text, parse_manifest, write_manifest
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.inventory import Subject, take_inventory
-from ..parameters.manifest_lines import manifest_lines
+from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.recorded import manifest_lines
 from .raising import raise_if
 
 

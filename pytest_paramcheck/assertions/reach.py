@@ -13,9 +13,9 @@ from ..checks import tied_sum
 from ..messages.findings import ParamCheckUsageError
 from ..parameters.autograd import LossFn, Reached, gradients_of, reach
 from ..parameters.gradstate import GradState
-from ..parameters.inventory import Entry, Inventory, take_inventory
 from ..parameters.reasons import Reason
-from ..parameters.select import Pattern, decide, parameters_only, pattern_text, select
+from ..parameters.subject.inventory import Entry, Inventory, take_inventory
+from ..parameters.subject.select import Pattern, decide, parameters_only, pattern_text, select
 from ..parameters.tensors.content import no_values
 from ..parameters.trace import explain
 from ..parameters.untie import untied_copy

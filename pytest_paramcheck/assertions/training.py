@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from ..checks import training as checks
 from ..messages.findings import ParamCheckUsageError
-from ..parameters.inventory import Entry, Subject, take_inventory
-from ..parameters.select import Pattern, names_in_and_out, parameters_only, select
+from ..parameters.subject.inventory import Entry, Subject, take_inventory
+from ..parameters.subject.select import Pattern, names_in_and_out, parameters_only, select
 from .raising import raise_if
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..checks import finite, values
 from ..messages.findings import ParamCheckUsageError
-from ..parameters.inventory import Inventory, Subject, take_inventory
-from ..parameters.select import Pattern, parameters_only, select
+from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.select import Pattern, parameters_only, select
 from .raising import raise_if
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import fold_rows
-from ..parameters.inventory import Entry, Inventory
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values, same_bits
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import Relation, shared_memory

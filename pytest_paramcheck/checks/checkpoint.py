@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.inventory import Entry, Inventory
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import describe, dtype_text, shape_text
 from ..parameters.tensors.identity import shared_memory

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import plural
-from ..parameters.inventory import Entry
+from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.content import no_values, value_parts
 
 #: What the fused norm takes as it is. Everything else is taken apart first.

@@ -17,7 +17,7 @@ from ..parameters.gradstate import (
     grad_states,
     stored_values,
 )
-from ..parameters.inventory import Entry
+from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe
 from .finite import count_text, not_finite

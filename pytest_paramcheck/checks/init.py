@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..init import Constant, Distribution, Normal, Orthogonal, TruncNormal, Uniform
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import fold_rows, plural
-from ..parameters.inventory import Entry, Inventory
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import kind_of
 from ..parameters.tensors.memory import inner_tensors

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import did_you_mean, join_words
-from ..parameters.inventory import Entry, Inventory
-from ..parameters.optimizers import Slot
-from ..parameters.select import Pattern, pattern_text
+from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.optimizers import Slot
+from ..parameters.subject.select import Pattern, pattern_text
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import shared_memory
 from ..parameters.tensors.memory import Memory, memory_of

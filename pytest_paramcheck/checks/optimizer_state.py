@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..messages.findings import Finding
 from ..messages.wording import did_you_mean, plural
-from ..parameters.inventory import Entry, Inventory
-from ..parameters.optimizers import SavedSlot, Slot
+from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.optimizers import SavedSlot, Slot
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe, shape_text
 from ..parameters.tensors.digest import read_contents

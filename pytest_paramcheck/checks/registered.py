@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..messages.findings import Finding
 from ..parameters.graph import GraphLeaf, graph_leaves
-from ..parameters.hidden import Hidden, HiddenTensors
-from ..parameters.inventory import Inventory
+from ..parameters.subject.hidden import Hidden, HiddenTensors
+from ..parameters.subject.inventory import Inventory
 from ..parameters.tensors.describe import describe
 
 _CONTAINER_OF = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..messages.findings import Finding
-from ..parameters.inventory import Inventory
-from ..parameters.manifest_lines import manifest_lines
 from ..parameters.roundtrips import Returned
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.recorded import manifest_lines
 from ..parameters.tensors.content import no_values
 from .manifest import ORPHANED, manifest_differences
 from .values import differences

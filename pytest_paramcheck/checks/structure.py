@@ -11,8 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import fold, plural, shorten
-from ..parameters.hidden import Hidden
-from ..parameters.inventory import Entry, Inventory
+from ..parameters.subject.hidden import Hidden
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.identity import shared_memory
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import nn
 
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.inventory import take_inventory
 from ..parameters.operations import Operation, copied
 from ..parameters.preserve import keep_random_states
+from ..parameters.subject.inventory import take_inventory
 from .ties import Ties, not_tied
 
 #: Why an operation parts a tie, and what keeps it: measured, see tests/unit/test_survival.py.

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import did_you_mean, fold_rows
-from ..parameters.inventory import Inventory
-from ..parameters.parametrized import Computed, computed_weights, may_be_leaf
-from ..parameters.select import name_matcher
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.parametrized import Computed, computed_weights, may_be_leaf
+from ..parameters.subject.select import name_matcher
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import Related, Relation, relate, shared_memory

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding
-from ..parameters.inventory import Entry
+from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.describe import dtype_text
 
 

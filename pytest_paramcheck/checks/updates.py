@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.inventory import Entry, Inventory
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values, version_of
 from ..parameters.tensors.describe import describe, dtype_text
 from ..parameters.tensors.digest import Content, Kept, difference, read_contents

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import plural
-from ..parameters.inventory import Inventory
+from ..parameters.subject.inventory import Inventory
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import describe, shape_text
 from ..parameters.tensors.memory import inner_tensors

@@ -22,8 +22,8 @@ from ..cases import NothingToCheck
 from ..checks.apart import EQUAL, can_be_equal
 from ..checks.manifest import manifest_differences
 from ..messages.findings import Finding, ParamCheckError, ParamCheckUsageError
-from ..parameters.inventory import take_inventory
-from ..parameters.manifest_lines import manifest_lines
+from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.recorded import manifest_lines
 from .needs import (
     NOTHING,
     declared_entries,

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..cases import NothingToCheck
-from ..parameters.inventory import Entry, take_inventory
-from ..parameters.select import Pattern, parameters_only, select
+from ..parameters.subject.inventory import Entry, take_inventory
+from ..parameters.subject.select import Pattern, parameters_only, select
 from ..parameters.tensors.content import no_values
 
 NOTHING = "the model has no parameters and no buffers"

@@ -20,8 +20,8 @@ from ..case_run import CaseRun
 from ..cases import NothingToCheck
 from ..messages.findings import Finding, ParamCheckError
 from ..parameters.gradstate import GradState, grad_states
-from ..parameters.inventory import Entry, take_inventory
 from ..parameters.preserve import preserved
+from ..parameters.subject.inventory import Entry, take_inventory
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
 
 UNREACHED = "where it is meant, with this loss: ModelCase(unreached=[...])"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .inventory import Entry
+from .subject.inventory import Entry
 from .tensors.content import bits, no_values
 
 

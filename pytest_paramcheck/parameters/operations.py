@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..messages.findings import ParamCheckUsageError
 from ..messages.wording import did_you_mean, fold_names, shorten
 from .checkpoint_files import first_line, safetensors_torch
-from .inventory import take_inventory
+from .subject.inventory import take_inventory
 from .tensors.identity import shared_memory
 
 Operation: TypeAlias = Callable[[nn.Module], "nn.Module | None"]

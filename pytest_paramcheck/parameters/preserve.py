@@ -18,9 +18,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .inventory import walk_modules
+from .subject.inventory import walk_modules
+from .subject.wrappers import wrapped_child
 from .tensors.content import no_values, same_bits
-from .wrappers import wrapped_child
 
 Restore: TypeAlias = Callable[[], None]
 

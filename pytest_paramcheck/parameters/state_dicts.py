@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..messages.findings import ParamCheckUsageError
 from ..messages.wording import join_words
 from .checkpoint_files import read_checkpoint
-from .inventory import Inventory, walk_modules
+from .subject.inventory import Inventory, walk_modules
 
 DEEPEST = 3
 

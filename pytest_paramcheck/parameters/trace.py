@@ -30,9 +30,9 @@ from .autograd import (
     uncompiled,
 )
 from .gradstate import GradState, grad_state
-from .inventory import Inventory, walk_modules
 from .preserve import preserved
 from .reasons import Kind, Place, Reason
+from .subject.inventory import Inventory, walk_modules
 
 
 def explain(

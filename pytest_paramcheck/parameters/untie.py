@@ -12,7 +12,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from ..messages.findings import ParamCheckUsageError
-from .inventory import take_inventory, walk_modules
+from .subject.inventory import take_inventory, walk_modules
 
 
 def untied_copy(model: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_init, init
 from pytest_paramcheck.checks.init import wrong_init
 from pytest_paramcheck.checks.statistics import number_of_tests, sample_tests
-from pytest_paramcheck.parameters.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.inventory import take_inventory
 
 DRAWS: list[tuple[init.Distribution, Callable[[Tensor], Tensor]]] = [
     (init.normal(0.5, 0.02), lambda t: nn.init.normal_(t, 0.5, 0.02)),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import ParamCheckUsageError
-from pytest_paramcheck.parameters.inventory import (
+from pytest_paramcheck.parameters.subject.inventory import (
     Inventory,
     subject_readers,
     take_inventory,

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.utils import prune
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_registered
-from pytest_paramcheck.parameters import hidden
-from pytest_paramcheck.parameters.hidden import hidden_tensors
-from pytest_paramcheck.parameters.inventory import take_inventory
+from pytest_paramcheck.parameters.subject import hidden
+from pytest_paramcheck.parameters.subject.hidden import hidden_tensors
+from pytest_paramcheck.parameters.subject.inventory import take_inventory
 
 
 class Model(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import ParamCheckUsageError
-from pytest_paramcheck.parameters.inventory import Inventory, take_inventory
-from pytest_paramcheck.parameters.select import (
+from pytest_paramcheck.parameters.subject.inventory import Inventory, take_inventory
+from pytest_paramcheck.parameters.subject.select import (
     decide,
     matching,
     parameters_only,

@@ -21,7 +21,7 @@ import xxhash
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ..inventory import Entry
+from ..subject.inventory import Entry
 from .content import bits, version_of
 from .describe import describe
 from .memory import Memory, inner_tensors, memory_of

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..manifest_file import ManifestLine
+from ...manifest_file import ManifestLine
+from ..tensors.describe import dtype_text, shape_text
 from .inventory import Inventory
-from .tensors.describe import dtype_text, shape_text
 
 
 def manifest_lines(inventory: Inventory) -> list[ManifestLine]:

@@ -1,0 +1,1 @@
+"""Names: what a subject holds, under which names, and how patterns select it."""
