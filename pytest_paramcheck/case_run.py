@@ -85,7 +85,7 @@ class CaseRun:
     def _seeded(self, make: Callable[[], Any], seed: int | None = None) -> Any:
         __tracebackhide__ = True
         from .environment import seed_all
-        from .parameters.preserve import keep_random_states
+        from .parameters.running.preserve import keep_random_states
 
         restore = keep_random_states([self.device])
         try:

@@ -13,11 +13,11 @@ from types import TracebackType
 from ..checks import updates as checks
 from ..checks.finite import are_finite, count_text
 from ..messages.findings import Finding
+from ..parameters.running.watch import Watch
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select, select_again
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.digest import Kept, keep
-from ..parameters.watch import Watch
 from .raising import raise_if
 
 

@@ -11,14 +11,14 @@ from torch.nn.parameter import is_lazy
 from ..checks import reach as checks
 from ..checks import tied_sum
 from ..messages.findings import ParamCheckUsageError
-from ..parameters.autograd import LossFn, Reached, gradients_of, reach
-from ..parameters.gradstate import GradState
-from ..parameters.reasons import Reason
+from ..parameters.running.gradstate import GradState
+from ..parameters.running.reach import LossFn, Reached, gradients_of, reach
+from ..parameters.running.reasons import Reason
+from ..parameters.running.trace import explain
+from ..parameters.running.untie import untied_copy
 from ..parameters.subject.inventory import Entry, Inventory, take_inventory
 from ..parameters.subject.select import Pattern, decide, parameters_only, pattern_text, select
 from ..parameters.tensors.content import no_values
-from ..parameters.trace import explain
-from ..parameters.untie import untied_copy
 from .raising import raise_if
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..checks import registered as checks
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import did_you_mean
-from ..parameters.graph import leaves_of_call
-from ..parameters.preserve import preserved
+from ..parameters.running.graph import leaves_of_call
+from ..parameters.running.preserve import preserved
 from ..parameters.subject.hidden import hidden_tensors
 from ..parameters.subject.inventory import take_inventory
 from .raising import raise_if

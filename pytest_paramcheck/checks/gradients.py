@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.gradstate import (
+from ..parameters.running.gradstate import (
     GradState,
     grad_of,
     grad_state,

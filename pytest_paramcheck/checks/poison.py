@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import plural
-from ..parameters.preserve import keep_modes, keep_random_states
+from ..parameters.running.preserve import keep_modes, keep_random_states
 from ..parameters.subject.inventory import Inventory, take_inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import describe

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import fold_rows
-from ..parameters.autograd import LossFn, Reached
-from ..parameters.gradstate import GradState
-from ..parameters.reasons import RANK, Place, Reason
+from ..parameters.running.gradstate import GradState
+from ..parameters.running.reach import LossFn, Reached
+from ..parameters.running.reasons import RANK, Place, Reason
 from ..parameters.subject.inventory import Entry
 
 _ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..messages.findings import Finding
-from ..parameters.graph import GraphLeaf, graph_leaves
+from ..parameters.running.graph import GraphLeaf, graph_leaves
 from ..parameters.subject.hidden import Hidden, HiddenTensors
 from ..parameters.subject.inventory import Inventory
 from ..parameters.tensors.describe import describe

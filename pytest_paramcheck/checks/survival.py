@@ -9,7 +9,7 @@ from torch import nn
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..parameters.operations import Operation, copied
-from ..parameters.preserve import keep_random_states
+from ..parameters.running.preserve import keep_random_states
 from ..parameters.subject.inventory import take_inventory
 from .ties import Ties, not_tied
 

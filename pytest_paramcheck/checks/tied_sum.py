@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..messages.findings import Finding
-from ..parameters.reasons import Reason
+from ..parameters.running.reasons import Reason
 from .gradients import norms_of
 from .reach import Missing, reason_text
 

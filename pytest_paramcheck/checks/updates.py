@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..messages.findings import Finding, ParamCheckUsageError
+from ..parameters.running.watch import Seen, Watch
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values, version_of
 from ..parameters.tensors.describe import describe, dtype_text
 from ..parameters.tensors.digest import Content, Kept, difference, read_contents
 from ..parameters.tensors.memory import memory_of
-from ..parameters.watch import Seen, Watch
 
 #: ``(names, tensor) -> (reason, hint)`` where it is known what moves an entry, else two ``""``.
 Cause: TypeAlias = Callable[[tuple[str, ...], Tensor], tuple[str, str]]

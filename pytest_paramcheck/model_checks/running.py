@@ -19,8 +19,8 @@ from ..assertions.reach import assert_grads_reach, assert_tied_grads_sum
 from ..case_run import CaseRun
 from ..cases import NothingToCheck
 from ..messages.findings import Finding, ParamCheckError
-from ..parameters.gradstate import GradState, grad_states
-from ..parameters.preserve import preserved
+from ..parameters.running.gradstate import GradState, grad_states
+from ..parameters.running.preserve import preserved
 from ..parameters.subject.inventory import Entry, take_inventory
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
 

@@ -16,7 +16,7 @@ from pytest_paramcheck import (
     assert_grads_none,
     assert_grads_present,
 )
-from pytest_paramcheck.parameters.gradstate import GradState, grad_state, grad_states
+from pytest_paramcheck.parameters.running.gradstate import GradState, grad_state, grad_states
 
 
 def dedent(text: str) -> str:

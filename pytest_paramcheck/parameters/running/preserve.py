@@ -18,9 +18,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .subject.inventory import walk_modules
-from .subject.wrappers import wrapped_child
-from .tensors.content import no_values, same_bits
+from ..subject.inventory import walk_modules
+from ..subject.wrappers import wrapped_child
+from ..tensors.content import no_values, same_bits
 
 Restore: TypeAlias = Callable[[], None]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .subject.hidden import reachable_tensors
+from ..subject.hidden import reachable_tensors
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .subject.inventory import Entry
-from .tensors.content import bits, no_values
+from ..subject.inventory import Entry
+from ..tensors.content import bits, no_values
 
 
 class GradState(enum.Enum):

@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..messages.findings import ParamCheckUsageError
+from ...messages.findings import ParamCheckUsageError
+from ..tensors.describe import describe
 from .gradstate import GradState, grad_states
 from .preserve import keep_gradients, preserved
-from .tensors.describe import describe
 
 LossFn: TypeAlias = Callable[[Any], Any]
 

@@ -20,7 +20,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from .tensors.content import no_values, value_parts
+from ..tensors.content import no_values, value_parts
 
 #: Under these names optimizers keep what goes on moving a parameter without a gradient.
 MOMENTUM_KEYS = ("momentum_buffer", "exp_avg", "momentum", "m")

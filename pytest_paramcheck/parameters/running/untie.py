@@ -11,8 +11,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from ..messages.findings import ParamCheckUsageError
-from .subject.inventory import take_inventory, walk_modules
+from ...messages.findings import ParamCheckUsageError
+from ..subject.inventory import take_inventory, walk_modules
 
 
 def untied_copy(model: nn.Module) -> nn.Module:

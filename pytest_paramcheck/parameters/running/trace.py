@@ -21,7 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .autograd import (
+from ..subject.inventory import Inventory, walk_modules
+from .gradstate import GradState, grad_state
+from .preserve import preserved
+from .reach import (
     LossFn,
     foreign_gradients_kept,
     gradients_on,
@@ -29,10 +32,7 @@ from .autograd import (
     loss_problem,
     uncompiled,
 )
-from .gradstate import GradState, grad_state
-from .preserve import preserved
 from .reasons import Kind, Place, Reason
-from .subject.inventory import Inventory, walk_modules
 
 
 def explain(
