@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..checks.checkpoint import not_loaded
 from ..checks.roundtrip import lost_on_the_way
 from ..messages.findings import ParamCheckUsageError
-from ..parameters.roundtrips import way
 from ..parameters.running.preserve import keep_modes, keep_random_states
-from ..parameters.state_dicts import take_checkpoint, wrapped_keys
+from ..parameters.saving.roundtrips import way
+from ..parameters.saving.state_dicts import take_checkpoint, wrapped_keys
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.select import Pattern, select
 from ..parameters.tensors.content import no_values

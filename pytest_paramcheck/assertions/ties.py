@@ -13,7 +13,7 @@ from ..checks import ties as checks
 from ..checks.same_ties import same_sharing
 from ..checks.ties import Ties
 from ..messages.findings import ParamCheckUsageError
-from ..parameters.operations import USUAL, Operation, operation
+from ..parameters.saving.operations import USUAL, Operation, operation
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select_names
 from .raising import raise_if

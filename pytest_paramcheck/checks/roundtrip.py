@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..messages.findings import Finding
-from ..parameters.roundtrips import Returned
+from ..parameters.saving.roundtrips import Returned
 from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.recorded import manifest_lines
 from ..parameters.tensors.content import no_values

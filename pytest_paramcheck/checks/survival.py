@@ -8,8 +8,8 @@ from dataclasses import replace
 from torch import nn
 
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.operations import Operation, copied
 from ..parameters.running.preserve import keep_random_states
+from ..parameters.saving.operations import Operation, copied
 from ..parameters.subject.inventory import take_inventory
 from .ties import Ties, not_tied
 

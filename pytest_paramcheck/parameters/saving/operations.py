@@ -20,11 +20,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..messages.findings import ParamCheckUsageError
-from ..messages.wording import did_you_mean, fold_names, shorten
+from ...messages.findings import ParamCheckUsageError
+from ...messages.wording import did_you_mean, fold_names, shorten
+from ..subject.inventory import take_inventory
+from ..tensors.identity import shared_memory
 from .checkpoint_files import first_line, safetensors_torch
-from .subject.inventory import take_inventory
-from .tensors.identity import shared_memory
 
 Operation: TypeAlias = Callable[[nn.Module], "nn.Module | None"]
 

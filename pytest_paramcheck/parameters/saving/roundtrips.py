@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..messages.findings import ParamCheckUsageError
-from ..messages.wording import did_you_mean, fold_names, shorten
+from ...messages.findings import ParamCheckUsageError
+from ...messages.wording import did_you_mean, fold_names, shorten
+from ..subject.inventory import Inventory, take_inventory
+from ..tensors.content import no_values
+from ..tensors.memory import inner_tensors
 from .checkpoint_files import first_line, load_file, refused_name, safetensors_torch
 from .operations import OPERATIONS, copied, quiet, tensors_by_id
-from .subject.inventory import Inventory, take_inventory
-from .tensors.content import no_values
-from .tensors.memory import inner_tensors
 
 
 @dataclass(frozen=True, slots=True)

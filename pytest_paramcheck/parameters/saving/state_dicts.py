@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..messages.findings import ParamCheckUsageError
-from ..messages.wording import join_words
+from ...messages.findings import ParamCheckUsageError
+from ...messages.wording import join_words
+from ..subject.inventory import Inventory, walk_modules
 from .checkpoint_files import read_checkpoint
-from .subject.inventory import Inventory, walk_modules
 
 DEEPEST = 3
 

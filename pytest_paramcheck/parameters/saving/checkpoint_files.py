@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from ..messages.findings import ParamCheckUsageError
-from ..messages.wording import did_you_mean
+from ...messages.findings import ParamCheckUsageError
+from ...messages.wording import did_you_mean
 
 SAFETENSORS = ".safetensors"
 INSTALL = "pip install 'pytest-paramcheck[safetensors]'"

@@ -1,0 +1,1 @@
+"""Copies, moves, saves and loads."""
