@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..checks.manifest import manifest_differences
-from ..manifest import named_path
-from ..manifest_file import is_ours, manifest_text, parse_manifest, write_manifest
+from ..manifest.paths import named_path
+from ..manifest.text import is_ours, manifest_text, parse_manifest, write_manifest
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.recorded import manifest_lines

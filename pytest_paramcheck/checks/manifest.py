@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
-from ..manifest_file import ManifestLine
+from ..manifest.text import ManifestLine
 from ..messages.findings import Finding
 from .renames import probable_renames
 

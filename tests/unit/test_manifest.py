@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_manifest
-from pytest_paramcheck.manifest import (
+from pytest_paramcheck.manifest.paths import (
     ManifestSession,
     manifest_request,
     stale_files,

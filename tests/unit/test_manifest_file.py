@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_paramcheck import ParamCheckUsageError
-from pytest_paramcheck.manifest_file import (
+from pytest_paramcheck.manifest.text import (
     HEADER,
     ROLES,
     ManifestLine,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...manifest_file import ManifestLine
+from ...manifest.text import ManifestLine
 from ..tensors.describe import dtype_text, shape_text
 from .inventory import Inventory
 

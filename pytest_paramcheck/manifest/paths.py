@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .manifest_file import is_ours
-from .manifest_run import FOLDER
-from .messages.findings import ParamCheckUsageError
+from ..manifest_run import FOLDER
+from ..messages.findings import ParamCheckUsageError
+from .text import is_ours
 
 SUFFIX = ".txt"
 _SAFE = re.compile(r"[A-Za-z0-9_.\-]+")
@@ -134,7 +134,7 @@ class ManifestSession:
             update: bool | None = None,
         ) -> None:
             __tracebackhide__ = True
-            from .assertions.manifests import manifest_at
+            from ..assertions.manifests import manifest_at
 
             update = request.update if update is None else update
             if path is None:

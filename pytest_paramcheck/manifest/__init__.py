@@ -1,0 +1,1 @@
+"""The committed manifest: its text and where its files lie. Never torch."""
