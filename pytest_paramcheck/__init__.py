@@ -53,12 +53,12 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .assertions.training import assert_trainable as assert_trainable
     from .assertions.values import assert_finite as assert_finite
     from .assertions.values import assert_same_values as assert_same_values
-    from .battery import CHECKS as CHECKS
-    from .cases import ModelCase as ModelCase
-    from .cases import NothingToCheck as NothingToCheck
     from .messages.findings import Finding as Finding
     from .messages.findings import ParamCheckError as ParamCheckError
     from .messages.findings import ParamCheckUsageError as ParamCheckUsageError
+    from .model_checks.case import ModelCase as ModelCase
+    from .model_checks.case import NothingToCheck as NothingToCheck
+    from .model_checks.registry import CHECKS as CHECKS
     from .model_items import parametrize_with_param_checks as parametrize_with_param_checks
     from .table import param_table as param_table
 

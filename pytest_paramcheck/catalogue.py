@@ -149,10 +149,11 @@ PUBLIC: dict[str, Public] = {
     ),
     # whole models
     "ModelCase": Public(
-        "cases", "A model declared once; every invariant that applies becomes a named test item."
+        "model_checks.case",
+        "A model declared once; every invariant that applies becomes a named test item.",
     ),
     "NothingToCheck": Public(
-        "cases",
+        "model_checks.case",
         "Raised by a check that has nothing to look at: its item is skipped with the reason.",
     ),
     "parametrize_with_param_checks": Public(
@@ -160,7 +161,7 @@ PUBLIC: dict[str, Public] = {
         "Parametrize a test with one ``check`` per model case and check that applies.",
     ),
     "CHECKS": Public(
-        "battery", "Every registered check, in the order in which they are collected."
+        "model_checks.registry", "Every registered check, in the order in which they are collected."
     ),
 }
 

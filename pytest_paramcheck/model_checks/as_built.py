@@ -17,13 +17,12 @@ from ..assertions.structure import assert_materialized, assert_shapes
 from ..assertions.ties import assert_distinct, assert_same_ties, assert_ties, assert_untied
 from ..assertions.training import assert_frozen
 from ..assertions.values import assert_finite, assert_same_values
-from ..case_run import CaseRun
-from ..cases import NothingToCheck
 from ..checks.apart import EQUAL, can_be_equal
 from ..checks.manifest import manifest_differences
 from ..messages.findings import Finding, ParamCheckError, ParamCheckUsageError
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.recorded import manifest_lines
+from .case import NothingToCheck
 from .needs import (
     NOTHING,
     declared_entries,
@@ -32,6 +31,7 @@ from .needs import (
     need_values,
     without_values,
 )
+from .run import CaseRun
 
 ALIKE = "ModelCase(alike=[...])"
 

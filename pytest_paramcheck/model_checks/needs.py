@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..cases import NothingToCheck
 from ..parameters.subject.inventory import Entry, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select
 from ..parameters.tensors.content import no_values
+from .case import NothingToCheck
 
 NOTHING = "the model has no parameters and no buffers"
 

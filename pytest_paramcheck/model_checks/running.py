@@ -16,13 +16,13 @@ from ..assertions.gradients import assert_grads_finite, assert_grads_none
 from ..assertions.optimizer import assert_optimizer_covers
 from ..assertions.raising import raise_if
 from ..assertions.reach import assert_grads_reach, assert_tied_grads_sum
-from ..case_run import CaseRun
-from ..cases import NothingToCheck
 from ..messages.findings import Finding, ParamCheckError
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.preserve import preserved
 from ..parameters.subject.inventory import Entry, take_inventory
+from .case import NothingToCheck
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
+from .run import CaseRun
 
 UNREACHED = "where it is meant, with this loss: ModelCase(unreached=[...])"
 

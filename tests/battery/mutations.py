@@ -49,8 +49,8 @@ from pytest_paramcheck import (
     assert_updated,
     init,
 )
-from pytest_paramcheck.battery import run_check
-from pytest_paramcheck.case_run import CaseRun
+from pytest_paramcheck.model_checks.registry import run_check
+from pytest_paramcheck.model_checks.run import CaseRun
 
 Build = Callable[[bool], Any]
 Run = Callable[[Callable[[], Any]], None]

@@ -21,8 +21,8 @@ from pytest_paramcheck import (
     ParamCheckUsageError,
     assert_manifest,
 )
-from pytest_paramcheck.battery import run_check
-from pytest_paramcheck.case_run import CaseRun
+from pytest_paramcheck.model_checks.registry import run_check
+from pytest_paramcheck.model_checks.run import CaseRun
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)
 IDS = torch.tensor([[0, 2, 1]])

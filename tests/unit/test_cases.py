@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import ModelCase, NothingToCheck, ParamCheckUsageError
-from pytest_paramcheck.case_run import CaseRun, projection
-from pytest_paramcheck.cases import as_cases, unknown_check
+from pytest_paramcheck.model_checks.case import as_cases, unknown_check
+from pytest_paramcheck.model_checks.run import CaseRun, projection
 from pytest_paramcheck.model_items import LatestRun, parametrize_with_param_checks
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .messages.findings import ParamCheckUsageError
-from .messages.wording import did_you_mean
+from ..messages.findings import ParamCheckUsageError
+from ..messages.wording import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from .checks.shapes import ShapeSpec
-    from .parameters.subject.select import Pattern
+    from ..checks.shapes import ShapeSpec
+    from ..parameters.subject.select import Pattern
 
 
 class NothingToCheck(Exception):  # noqa: N818 - an outcome, as pytest.skip is; no error

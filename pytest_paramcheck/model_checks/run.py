@@ -6,9 +6,9 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .cases import ModelCase, NothingToCheck
-from .messages.findings import ParamCheckUsageError
-from .messages.wording import shorten
+from ..messages.findings import ParamCheckUsageError
+from ..messages.wording import shorten
+from .case import ModelCase, NothingToCheck
 
 if TYPE_CHECKING:
     import torch
@@ -84,8 +84,8 @@ class CaseRun:
 
     def _seeded(self, make: Callable[[], Any], seed: int | None = None) -> Any:
         __tracebackhide__ = True
-        from .environment import seed_all
-        from .parameters.running.preserve import keep_random_states
+        from ..environment import seed_all
+        from ..parameters.running.preserve import keep_random_states
 
         restore = keep_random_states([self.device])
         try:

@@ -1,6 +1,6 @@
 """The whole-model checks: one named function per invariant, over the assertions.
 
-Each takes a :class:`~pytest_paramcheck.case_run.CaseRun` and raises what the assertion raises.
+Each takes a :class:`~pytest_paramcheck.model_checks.run.CaseRun` and raises what the assertion raises.
 A check that does not apply to what the case declares is not collected (``Check.applies``); one
 that finds nothing to look at on the model itself raises :class:`NothingToCheck` with the
 reason, which skips its item. ``case.model`` is shared by all checks and changed by none.
@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .case_run import CaseRun
-from .cases import ModelCase, NothingToCheck
-from .environment import random_states, seed_all
-from .model_checks.as_built import (
+from ..environment import random_states, seed_all
+from .as_built import (
     check_deepcopy,
     check_deterministic,
     check_device_move,
@@ -31,7 +29,9 @@ from .model_checks.as_built import (
     check_ties,
     check_torch_save_roundtrip,
 )
-from .model_checks.running import (
+from .case import ModelCase, NothingToCheck
+from .run import CaseRun
+from .running import (
     check_eval_unchanged,
     check_grads_finite,
     check_grads_none,
