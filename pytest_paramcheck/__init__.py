@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .assertions.blocks import assert_updated as assert_updated
     from .assertions.checkpoints import assert_loaded as assert_loaded
     from .assertions.checkpoints import assert_roundtrip as assert_roundtrip
+    from .assertions.flags import assert_frozen as assert_frozen
+    from .assertions.flags import assert_trainable as assert_trainable
     from .assertions.gradients import assert_grad_norm as assert_grad_norm
     from .assertions.gradients import assert_grads_finite as assert_grads_finite
     from .assertions.gradients import assert_grads_none as assert_grads_none
@@ -49,8 +51,6 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .assertions.ties import assert_ties as assert_ties
     from .assertions.ties import assert_ties_survive as assert_ties_survive
     from .assertions.ties import assert_untied as assert_untied
-    from .assertions.training import assert_frozen as assert_frozen
-    from .assertions.training import assert_trainable as assert_trainable
     from .assertions.values import assert_finite as assert_finite
     from .assertions.values import assert_same_values as assert_same_values
     from .messages.findings import Finding as Finding

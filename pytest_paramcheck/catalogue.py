@@ -66,11 +66,11 @@ PUBLIC: dict[str, Public] = {
     ),
     # training
     "assert_frozen": Public(
-        "assertions.training",
+        "assertions.flags",
         "Assert that parameters are frozen: no gradient is computed for them.",
     ),
     "assert_trainable": Public(
-        "assertions.training",
+        "assertions.flags",
         "Assert that parameters are trainable: a gradient can reach and move them.",
     ),
     "assert_unchanged": Public(

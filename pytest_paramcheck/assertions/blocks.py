@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from ..checks import updates as checks
+from ..checks import blocks as checks
 from ..checks.finite import are_finite, count_text
 from ..messages.findings import Finding
 from ..parameters.running.watch import Watch

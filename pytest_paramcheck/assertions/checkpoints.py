@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..checks.checkpoint import not_loaded
+from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way
 from ..messages.findings import ParamCheckUsageError
 from ..parameters.running.preserve import keep_modes, keep_random_states

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..checks import init as checks
-from ..checks.poison import uninitialised
+from ..checks.init_complete import uninitialised
 from ..init import Distribution
 from ..messages.findings import ParamCheckUsageError
 from ..parameters.subject.inventory import Subject, take_inventory

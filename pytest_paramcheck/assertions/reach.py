@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..checks import reach as checks
-from ..checks import tied_sum
+from ..checks import tied_grads_sum as tied_sum
 from ..messages.findings import ParamCheckUsageError
 from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import LossFn, Reached, gradients_of, reach

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..checks import apart as apart_checks
-from ..checks import survival
 from ..checks import ties as checks
+from ..checks import ties_survive as survival
+from ..checks import untied as apart_checks
 from ..checks.same_ties import same_sharing
 from ..checks.ties import Ties
 from ..messages.findings import ParamCheckUsageError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..checks import finite, values
+from ..checks import finite
+from ..checks import same_values as values
 from ..messages.findings import ParamCheckUsageError
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select

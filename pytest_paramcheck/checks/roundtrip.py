@@ -10,7 +10,7 @@ from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.recorded import manifest_lines
 from ..parameters.tensors.content import no_values
 from .manifest import ORPHANED, manifest_differences
-from .values import differences
+from .same_values import differences
 
 
 def lost_on_the_way(before: Inventory, after: Inventory, returned: Returned) -> list[Finding]:

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from ..assertions.checkpoints import assert_roundtrip
+from ..assertions.flags import assert_frozen
 from ..assertions.init import assert_init_complete
 from ..assertions.manifests import assert_manifest
 from ..assertions.raising import raise_if
 from ..assertions.registered import assert_registered
 from ..assertions.structure import assert_materialized, assert_shapes
 from ..assertions.ties import assert_distinct, assert_same_ties, assert_ties, assert_untied
-from ..assertions.training import assert_frozen
 from ..assertions.values import assert_finite, assert_same_values
-from ..checks.apart import EQUAL, can_be_equal
 from ..checks.manifest import manifest_differences
+from ..checks.untied import EQUAL, can_be_equal
 from ..messages.findings import Finding, ParamCheckError, ParamCheckUsageError
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.recorded import manifest_lines

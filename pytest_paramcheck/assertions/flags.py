@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..checks import training as checks
+from ..checks import flags as checks
 from ..messages.findings import ParamCheckUsageError
 from ..parameters.subject.inventory import Entry, Subject, take_inventory
 from ..parameters.subject.select import Pattern, names_in_and_out, parameters_only, select

@@ -16,7 +16,7 @@ from ..parameters.tensors.describe import describe, dtype_text, shape_text
 from ..parameters.tensors.identity import shared_memory
 from ..parameters.tensors.memory import inner_tensors, memory_of
 from .renames import common_prefix, probable_renames
-from .values import difference
+from .same_values import difference
 
 #: Tensors of a model and of a checkpoint that share memory.
 _Meeting: TypeAlias = tuple[list[Tensor], list[Tensor]]
