@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .model_checks.case import NothingToCheck as NothingToCheck
     from .model_checks.registry import CHECKS as CHECKS
     from .model_items import parametrize_with_param_checks as parametrize_with_param_checks
-    from .table import param_table as param_table
+    from .showing.table import param_table as param_table
 
 
 __version__ = "0.1.0"

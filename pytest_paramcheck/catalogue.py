@@ -119,7 +119,7 @@ PUBLIC: dict[str, Public] = {
     "assert_registered": Public(
         "assertions.registered", "Assert that no parameter or module hides from ``parameters()``."
     ),
-    "param_table": Public("table", "Return a readable table of a model's parameters."),
+    "param_table": Public("showing.table", "Return a readable table of a model's parameters."),
     # values
     "assert_finite": Public(
         "assertions.values", "Assert that no parameter holds a NaN or an infinity."

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch.nn.parameter import is_lazy
 
-from .checks.gradients import GradState, grad_state
-from .messages.findings import ParamCheckUsageError
-from .messages.wording import fold, fold_names, plural, shorten
-from .parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
-from .parameters.subject.select import Pattern, select
-from .parameters.tensors.describe import dtype_text, shape_text
+from ..checks.gradients import GradState, grad_state
+from ..messages.findings import ParamCheckUsageError
+from ..messages.wording import fold, fold_names, plural, shorten
+from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
+from ..parameters.subject.select import Pattern, select
+from ..parameters.tensors.describe import dtype_text, shape_text
 
 WIDTH = 80
 #: The least room for names; one that is wider than there is room gets a line of its own.
