@@ -30,7 +30,7 @@ import time
 def pytest_configure(config):
     import torch
     if config.pluginmanager.hasplugin("paramcheck"):
-        import pytest_paramcheck.environment
+        import pytest_paramcheck.plugin.environment
 def pytest_collection(session):
     global start
     start = time.perf_counter()

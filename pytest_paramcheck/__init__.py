@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .model_checks.case import ModelCase as ModelCase
     from .model_checks.case import NothingToCheck as NothingToCheck
     from .model_checks.registry import CHECKS as CHECKS
-    from .model_items import parametrize_with_param_checks as parametrize_with_param_checks
+    from .plugin.model_items import parametrize_with_param_checks as parametrize_with_param_checks
     from .showing.table import param_table as param_table
 
 

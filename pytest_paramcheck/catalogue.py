@@ -157,7 +157,7 @@ PUBLIC: dict[str, Public] = {
         "Raised by a check that has nothing to look at: its item is skipped with the reason.",
     ),
     "parametrize_with_param_checks": Public(
-        "model_items",
+        "plugin.model_items",
         "Parametrize a test with one ``check`` per model case and check that applies.",
     ),
     "CHECKS": Public(

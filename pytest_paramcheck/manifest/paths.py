@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..manifest_run import FOLDER
 from ..messages.findings import ParamCheckUsageError
+from ..plugin.manifests import FOLDER
 from .text import is_ours
 
 SUFFIX = ".txt"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..environment import random_states, seed_all
+from ..plugin.environment import random_states, seed_all
 from .as_built import (
     check_deepcopy,
     check_deterministic,

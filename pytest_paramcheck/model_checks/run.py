@@ -84,8 +84,8 @@ class CaseRun:
 
     def _seeded(self, make: Callable[[], Any], seed: int | None = None) -> Any:
         __tracebackhide__ = True
-        from ..environment import seed_all
         from ..parameters.running.preserve import keep_random_states
+        from ..plugin.environment import seed_all
 
         restore = keep_random_states([self.device])
         try:

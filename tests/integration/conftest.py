@@ -15,9 +15,9 @@ import torch
 import torch._dynamo
 import torch._inductor.test_operators
 
-import pytest_paramcheck.environment
 import pytest_paramcheck.plugin
-from pytest_paramcheck.devices import Machine
+import pytest_paramcheck.plugin.environment
+from pytest_paramcheck.plugin.devices import Machine
 
 STRICT = (
     *("--strict-markers", "--strict-config", "-p", "no:cacheprovider", "-W", "error"),

@@ -25,7 +25,8 @@ every_module = pytest.mark.parametrize("module", list(SOURCES))
 #: model_items makes items, which are classes of pytest's: the part of the plugin that is loaded
 #: only where whole-model checks are collected, because it needs torch soon after.
 MAY_IMPORT_PYTEST = {
-    f"{PACKAGE}.{name}" for name in ("plugin", "marked", "options", "hookspecs", "model_items")
+    f"{PACKAGE}.plugin",
+    *(f"{PACKAGE}.plugin.{name}" for name in ("marker", "options", "hookspecs", "model_items")),
 }
 #: What pytest loads in every run, whether it has a model test or not; and what those load.
 NEVER_TORCH = [
@@ -35,19 +36,19 @@ NEVER_TORCH = [
         *(
             f"{PACKAGE}.{leaf}"
             for leaf in (
-                "findings",
-                "rendering",
-                "wording",
+                "messages.findings",
+                "messages.rendering",
+                "messages.wording",
                 "catalogue",
                 "plugin",
-                "options",
-                "hookspecs",
-                "case_report",
-                "manifest_run",
-                "extensions",
-                "marked",
-                "model_items",
-                "cases",
+                "plugin.options",
+                "plugin.hookspecs",
+                "plugin.model_report",
+                "plugin.manifests",
+                "plugin.hook_answers",
+                "plugin.marker",
+                "plugin.model_items",
+                "model_checks.case",
             )
         ),
     )
@@ -234,6 +235,6 @@ def test_the_reader_sees_imports(source: str, everything: set[str], loading: set
 
 
 def test_the_reader_follows_our_own_imports() -> None:
-    assert f"{PACKAGE}.wording" in _loaded_with(f"{PACKAGE}.findings")
+    assert f"{PACKAGE}.messages.wording" in _loaded_with(f"{PACKAGE}.messages.findings")
     assert "torch" in _loaded_with(f"{PACKAGE}.assertions.values")
     assert len(SOURCES) > 20

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pytest_paramcheck import ModelCase, NothingToCheck, ParamCheckUsageError
 from pytest_paramcheck.model_checks.case import as_cases, unknown_check
 from pytest_paramcheck.model_checks.run import CaseRun, projection
-from pytest_paramcheck.model_items import LatestRun, parametrize_with_param_checks
+from pytest_paramcheck.plugin.model_items import LatestRun, parametrize_with_param_checks
 
 
 def make() -> nn.Module:

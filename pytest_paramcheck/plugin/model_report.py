@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .messages.wording import shorten
+from ..messages.wording import shorten
 
 
 class CaseReport:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+from ..messages.wording import did_you_mean
 from .devices import Machine, device_names, dtype_names
-from .messages.wording import did_you_mean
 
 T = TypeVar("T")
 #: xdist's workers get the controller's resolved names under these keys.

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..messages.findings import ParamCheckError, ParamCheckUsageError
+from ..messages.wording import did_you_mean
+from ..model_checks.case import ModelCase, NothingToCheck, as_cases, unknown_check
+from ..model_checks.run import CaseRun
 from .devices import Variant
-from .messages.findings import ParamCheckError, ParamCheckUsageError
-from .messages.wording import did_you_mean
-from .model_checks.case import ModelCase, NothingToCheck, as_cases, unknown_check
-from .model_checks.run import CaseRun
 from .options import CASES
 
 if TYPE_CHECKING:
-    from .model_checks.registry import Check
+    from ..model_checks.registry import Check
 
 
 def parametrize_with_param_checks(
@@ -111,7 +111,7 @@ class BoundCheck:
     def __call__(self) -> None:
         """Run the check; skip where there is nothing to look at."""
         __tracebackhide__ = True
-        from .model_checks.registry import run_check
+        from ..model_checks.registry import run_check
 
         try:
             run_check(self._check, self._latest.get(self._case, self._seed))
@@ -132,7 +132,7 @@ def bound_checks(
 
     Raises :class:`ParamCheckUsageError` for an expected failure of a check that is not there.
     """
-    from .model_checks.registry import CHECKS, Check
+    from ..model_checks.registry import CHECKS, Check
 
     known = dict(CHECKS)
     for function in custom:
@@ -158,7 +158,7 @@ def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[Any], No
 
     Raises :class:`ParamCheckUsageError` for an answer that is no list of named functions.
     """
-    from .model_checks.registry import CHECKS
+    from ..model_checks.registry import CHECKS
 
     hook = "hook pytest_paramcheck_checks"
     found: dict[str, Callable[[Any], None]] = {}

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..messages.wording import plural
 from .devices import meets
-from .messages.wording import plural
 
 
 class Tally:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..catalogue import ASSERTIONS, PUBLIC
 from . import options
-from .bindings import Bindings
-from .case_report import CaseReport
-from .catalogue import ASSERTIONS, PUBLIC
 from .devices import Machine, Variant
-from .manifest_run import OUTPUT, ManifestRun
-from .marked import (
+from .fixture_scopes import Bindings
+from .manifests import OUTPUT, ManifestRun
+from .marker import (
     MACHINE,
     OURS,
     OURS_IN_ITEMS,
@@ -35,6 +34,7 @@ from .marked import (
     variant_of,
     variants_of,
 )
+from .model_report import CaseReport
 
 if TYPE_CHECKING:
     import torch
@@ -151,14 +151,14 @@ def _extensions(item: pytest.Item) -> Iterator[None]:
     hook = item.ihook
     with ExitStack() as stack:
         if hook.pytest_paramcheck_named_tensors.get_hookimpls():
-            from . import extensions
-            from .parameters.subject.inventory import subject_readers
+            from ..parameters.subject.inventory import subject_readers
+            from . import hook_answers as extensions
 
             read = functools.partial(extensions.named_tensors, hook.pytest_paramcheck_named_tensors)
             stack.enter_context(subject_readers(read))
         if hook.pytest_paramcheck_storages.get_hookimpls():
-            from . import extensions
-            from .parameters.tensors.memory import storage_openers
+            from ..parameters.tensors.memory import storage_openers
+            from . import hook_answers as extensions
 
             opened = functools.partial(extensions.storages, hook.pytest_paramcheck_storages)
             stack.enter_context(storage_openers(opened))
@@ -257,7 +257,7 @@ class RunReport:
     """Registered where devices were asked for on the command line: fails a run that tested none."""
 
     def __init__(self, config: pytest.Config) -> None:
-        from .tally import Tally
+        from .device_report import Tally
 
         self._asked = config.stash[SETTINGS].asked
         self._tally = Tally()
@@ -288,7 +288,7 @@ class RunReport:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
     """Show all rows of our failures at ``-vv``."""
     if call.excinfo is not None and item.config.getoption("verbose") >= 2:
-        from .messages.findings import show_all
+        from ..messages.findings import show_all
 
         show_all(call.excinfo.value)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .messages.wording import did_you_mean, join_words, plural
+from ..messages.wording import did_you_mean, join_words, plural
 
 if TYPE_CHECKING:
     import torch

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .messages.wording import plural
+from ..messages.wording import plural
 
 if TYPE_CHECKING:
-    from .manifest.paths import ManifestSession
+    from ..manifest.paths import ManifestSession
 
 OUTPUT = "paramcheck_manifests"
 #: The folder of the manifests, beside the test file.
@@ -35,14 +35,14 @@ class ManifestRun:
     def _session(self) -> ManifestSession:
         # Loaded by the first test that has a manifest: most runs have none.
         if self._kept is None:
-            from .manifest.paths import ManifestSession
+            from ..manifest.paths import ManifestSession
 
             self._kept = ManifestSession()
         return self._kept
 
     def bind(self, item: Any, variant: Any) -> Callable[..., None]:
         """Return ``assert_manifest`` for a test: its own file, whatever device it runs on."""
-        from .manifest.paths import manifest_request
+        from ..manifest.paths import manifest_request
 
         cls = getattr(item, "cls", None)
         request = manifest_request(
@@ -77,7 +77,7 @@ class ManifestRun:
         done = [self._root / file for file, passed in self._finished.items() if passed]
         files = [file for file in done if (file.parent / FOLDER).is_dir() and file.is_file()]
         if files:
-            from .manifest.paths import stale_files
+            from ..manifest.paths import stale_files
 
             self._stale = stale_files(files, self._session.visited)
 
