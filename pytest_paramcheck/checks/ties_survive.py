@@ -13,7 +13,7 @@ from ..parameters.saving.operations import Operation, copied
 from ..parameters.subject.inventory import take_inventory
 from .ties import Ties, not_tied
 
-#: Why an operation parts a tie, and what keeps it: measured, see tests/unit/test_survival.py.
+#: Why an operation parts a tie, and what keeps it: measured, see tests/unit/test_ties_survive.py.
 _REASONS = {
     "load_state_dict(assign=True)": (
         "assign=True puts a tensor of its own under every name",

@@ -1,7 +1,7 @@
 """Deliberate parameter bugs, each beside the clean twin, and what catches it.
 
-``python tests/battery/mutations.py > docs/mutations.md`` writes the table of the documentation;
-``test_mutations.py`` holds the committed table to it.
+``python -m tests.planted_bugs > docs/planted_bugs.md`` writes the table of the documentation;
+``test_planted_bugs.py`` holds the committed table to it.
 
 Each function below builds its model with the bug (``planted=True``) or without: the twins
 differ in the planted line and in nothing else, and the very same check passes the clean one.
@@ -10,7 +10,6 @@ differ in the planted line and in nothing else, and the very same check passes t
 from __future__ import annotations
 
 import copy
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ class Catch:
 
 
 @dataclass(frozen=True)
-class Mutation:
+class PlantedBug:
     """One kind of bug: its family, what it is, what catches it and what has to be named."""
 
     family: str
@@ -93,21 +92,21 @@ class Mutation:
         raise LookupError(f"{self.title}: {self.catch.name} does not catch it")
 
 
-MUTATIONS: list[Mutation] = []
+PLANTED: list[PlantedBug] = []
 
 
-def mutation(family: str, title: str, catch: Catch, *names: str) -> Callable[[Build], Build]:
+def bug(family: str, title: str, catch: Catch, *names: str) -> Callable[[Build], Build]:
     """Register a bug; the first line of the message has to name all of ``names``, as folded."""
 
     def register(build: Build) -> Build:
-        MUTATIONS.append(Mutation(family, title, catch, names, build))
+        PLANTED.append(PlantedBug(family, title, catch, names, build))
         return build
 
     return register
 
 
 def checked(check: str, **declared: Any) -> Catch:
-    """Caught by a check of the battery, the model declared like this."""
+    """Caught by a whole-model check, the model declared like this."""
     found = CHECKS[check]
 
     def run(factory: Callable[[], Any]) -> None:
@@ -211,7 +210,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor | None = 
 LM_TIE = {"ties": [{"emb.weight", "head.weight"}]}
 
 
-@mutation(
+@bug(
     "ties",
     "tie replaced by an equal copy",
     checked("check_ties", **LM_TIE),
@@ -225,7 +224,7 @@ def equal_copy(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "ties",
     "tie by .data: two Parameters on one memory",
     checked("check_ties", **LM_TIE),
@@ -239,7 +238,7 @@ def aliased(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "ties",
     "tie lost by load_state_dict(assign=True)",
     checked("check_ties", **LM_TIE),
@@ -252,7 +251,7 @@ def assign_load(planted: bool) -> nn.Module:
     return model
 
 
-@mutation("ties", "tie lost by a __deepcopy__ of its own", checked("check_deepcopy"), "head.weight")
+@bug("ties", "tie lost by a __deepcopy__ of its own", checked("check_deepcopy"), "head.weight")
 def deepcopy_override(planted: bool) -> nn.Module:
     class Copied(LM):
         def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
@@ -265,7 +264,7 @@ def deepcopy_override(planted: bool) -> nn.Module:
     return Copied()
 
 
-@mutation(
+@bug(
     "ties",
     "weight_norm on one side of a tie",
     asserted(assert_tied, "emb.weight", "head.weight"),
@@ -279,9 +278,7 @@ def weight_norm_one_side(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
-    "ties", "tie lost by to_empty() from meta", checked("check_ties", **LM_TIE), "head.weight"
-)
+@bug("ties", "tie lost by to_empty() from meta", checked("check_ties", **LM_TIE), "head.weight")
 def to_empty(planted: bool) -> nn.Module:
     with torch.device("meta"):
         model = LM()
@@ -293,7 +290,7 @@ def to_empty(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "ties",
     "tie lost when the embedding was resized",
     checked("check_ties", **LM_TIE),
@@ -307,7 +304,7 @@ def resized(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "ties",
     "one layer repeated where several were meant",
     checked("check_ties", ties=[]),
@@ -318,7 +315,7 @@ def repeated(planted: bool) -> nn.Module:
     return nn.Sequential(layer, nn.Tanh(), layer if planted else nn.Linear(4, 4))
 
 
-@mutation("ties", "tie lost by a wrapper", asserted(assert_same_ties), "head.weight")
+@bug("ties", "tie lost by a wrapper", asserted(assert_same_ties), "head.weight")
 def wrapped(planted: bool) -> tuple[nn.Module, nn.Module]:
     before, after = LM(), LM()
     if planted:
@@ -326,7 +323,7 @@ def wrapped(planted: bool) -> tuple[nn.Module, nn.Module]:
     return before, after
 
 
-@mutation(
+@bug(
     "ties",
     "one use of a tied parameter detached",
     checked("check_tied_grads_sum", inputs=tokens),
@@ -341,7 +338,7 @@ def tied_use_detached(planted: bool) -> nn.Module:
     return Half()
 
 
-@mutation(
+@bug(
     "ties",
     "a hook that halves the gradient of a tied parameter",
     checked("check_tied_grads_sum", inputs=tokens),
@@ -354,7 +351,7 @@ def tied_hook(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "sharing",
     "EMA that shares memory with its student",
     asserted(assert_untied),
@@ -366,7 +363,7 @@ def ema_shares(planted: bool) -> tuple[nn.Module, nn.Module]:
     return student, ema
 
 
-@mutation(
+@bug(
     "sharing",
     "target network that shares one layer",
     asserted(assert_untied),
@@ -381,7 +378,7 @@ def target_shares(planted: bool) -> tuple[nn.Module, nn.Module]:
     return online, target
 
 
-@mutation(
+@bug(
     "sharing",
     "checkpoint in memory that aliases the live model",
     asserted(assert_untied),
@@ -393,9 +390,7 @@ def live_checkpoint(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
     return model, saved if planted else copy.deepcopy(saved)
 
 
-@mutation(
-    "sharing", "slices of a flat buffer that overlap by one", checked("check_distinct"), "a", "b"
-)
+@bug("sharing", "slices of a flat buffer that overlap by one", checked("check_distinct"), "a", "b")
 def overlapping_slices(planted: bool) -> nn.Module:
     flat, model = torch.randn(8), nn.Module()
     model.a = nn.Parameter(flat[:4])
@@ -403,7 +398,7 @@ def overlapping_slices(planted: bool) -> nn.Module:
     return model
 
 
-@mutation("sharing", "expanded parameter that overlaps itself", asserted(assert_untied), "scale")
+@bug("sharing", "expanded parameter that overlaps itself", asserted(assert_untied), "scale")
 def expanded(planted: bool) -> nn.Module:
     value = torch.ones(1).expand(4)
     return Scale(nn.Parameter(value if planted else value.clone()))
@@ -412,23 +407,21 @@ def expanded(planted: bool) -> nn.Module:
 # -- registered ---------------------------------------------------------------------------------
 
 
-@mutation(
-    "registered", "layers in a Python list", checked("check_registered"), "layers[{0,1}].weight"
-)
+@bug("registered", "layers in a Python list", checked("check_registered"), "layers[{0,1}].weight")
 def in_list(planted: bool) -> nn.Module:
     model, layers = MLP(), [nn.Linear(4, 4), nn.Linear(4, 4)]
     model.layers = layers if planted else nn.ModuleList(layers)
     return model
 
 
-@mutation("registered", "heads in a dict", checked("check_registered"), "heads['a'].weight")
+@bug("registered", "heads in a dict", checked("check_registered"), "heads['a'].weight")
 def in_dict(planted: bool) -> nn.Module:
     model, heads = MLP(), {"a": nn.Linear(4, 2)}
     model.heads = heads if planted else nn.ModuleDict(heads)
     return model
 
 
-@mutation(
+@bug(
     "registered",
     "parameter in an object that is no module",
     checked("check_registered"),
@@ -446,7 +439,7 @@ def in_object(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "registered",
     "parameter that only a closure holds",
     checked("check_registered"),
@@ -460,7 +453,7 @@ def in_closure(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "registered",
     "plain tensor that should be a buffer",
     asserted(assert_registered, tensors=True),
@@ -475,16 +468,14 @@ def plain_tensor(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "registered", "tensor that .to() leaves behind", asserted(assert_dtypes, torch.float64), "scale"
 )
 def left_behind(planted: bool) -> nn.Module:
     return plain_tensor(planted).double()
 
 
-@mutation(
-    "registered", "tensor that stays on its device", asserted(assert_devices, "meta"), "scale"
-)
+@bug("registered", "tensor that stays on its device", asserted(assert_devices, "meta"), "scale")
 def left_on_device(planted: bool) -> nn.Module:
     return plain_tensor(planted).to("meta")
 
@@ -492,7 +483,7 @@ def left_on_device(planted: bool) -> nn.Module:
 # -- flags --------------------------------------------------------------------------------------
 
 
-@mutation(
+@bug(
     "frozen",
     "layer frozen by mistake",
     checked("check_frozen", frozen=[]),
@@ -505,18 +496,14 @@ def frozen_by_mistake(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
-    "frozen", "backbone thawed", checked("check_frozen", frozen=["backbone"]), "backbone.0.weight"
-)
+@bug("frozen", "backbone thawed", checked("check_frozen", frozen=["backbone"]), "backbone.0.weight")
 def thawed(planted: bool) -> nn.Module:
     model = MLP()
     model.backbone.requires_grad_(planted)
     return model
 
 
-@mutation(
-    "frozen", "head frozen through its tie", asserted(assert_trainable, "head"), "head.weight"
-)
+@bug("frozen", "head frozen through its tie", asserted(assert_trainable, "head"), "head.weight")
 def frozen_by_tie(planted: bool) -> nn.Module:
     model = LM()
     if not planted:
@@ -525,7 +512,7 @@ def frozen_by_tie(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "frozen", "parameter of integers, which nothing can train", asserted(assert_trainable), "scale"
 )
 def integer_parameter(planted: bool) -> nn.Module:
@@ -535,7 +522,7 @@ def integer_parameter(planted: bool) -> nn.Module:
     )
 
 
-@mutation(
+@bug(
     "frozen",
     "BatchNorm of a frozen backbone left in train mode",
     during(assert_unchanged, "backbone"),
@@ -548,7 +535,7 @@ def batchnorm_drift(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     return model, lambda: step(model, optimizer)
 
 
-@mutation(
+@bug(
     "frozen",
     "weight decay moves what is frozen",
     during(assert_unchanged, "backbone"),
@@ -569,7 +556,7 @@ def decay_of_frozen(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     return model, train
 
 
-@mutation(
+@bug(
     "frozen",
     "soft update that writes to the wrong network",
     during(assert_unchanged),
@@ -587,7 +574,7 @@ def wrong_network(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     return online, update
 
 
-@mutation(
+@bug(
     "frozen",
     "reset that makes new Parameters",
     during(assert_unchanged, only="objects"),
@@ -605,7 +592,7 @@ def rebound(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     return model, reset
 
 
-@mutation(
+@bug(
     "frozen",
     "flags changed by a validation pass",
     during(assert_unchanged, only="flags"),
@@ -626,7 +613,7 @@ def flags_flipped(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
 # -- optimizers ---------------------------------------------------------------------------------
 
 
-@mutation(
+@bug(
     "optimizer",
     "optimizer built before the head was replaced",
     asserted(assert_optimizer_covers),
@@ -646,7 +633,7 @@ def two_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     ]
 
 
-@mutation(
+@bug(
     "optimizer",
     "parameter in two optimizers",
     checked("check_optimizer_covers", optimizer=two_optimizers),
@@ -659,7 +646,7 @@ def doubled(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "optimizer",
     "layer that no optimizer holds",
     checked("check_optimizer_covers", optimizer=two_optimizers),
@@ -671,7 +658,7 @@ def uncovered(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "optimizer",
     "memory stepped twice through two Parameters",
     checked("check_optimizer_covers", optimizer=torch.optim.SGD),
@@ -681,7 +668,7 @@ def stepped_twice(planted: bool) -> nn.Module:
     return aliased(planted)
 
 
-@mutation(
+@bug(
     "optimizer",
     "weight decay on biases",
     asserted(assert_param_groups, {"*.bias": {"weight_decay": 0.0}}),
@@ -697,7 +684,7 @@ def decayed_bias(planted: bool) -> tuple[torch.optim.Optimizer, nn.Module]:
     return torch.optim.AdamW(groups, weight_decay=0.1), model
 
 
-@mutation(
+@bug(
     "optimizer",
     "optimizer state of a neighbour after a reorder",
     asserted(assert_optimizer_state),
@@ -715,7 +702,7 @@ def neighbours_state(planted: bool) -> tuple[torch.optim.Optimizer, nn.Module, d
     return again, model, saved
 
 
-@mutation(
+@bug(
     "optimizer",
     "optimizer state left in another dtype",
     asserted(assert_optimizer_state),
@@ -730,7 +717,7 @@ def state_dtype(planted: bool) -> tuple[torch.optim.Optimizer, nn.Module]:
     return optimizer, model.double()
 
 
-@mutation("training", "moved by weight decay alone", during(assert_updated), "head.bias")
+@bug("training", "moved by weight decay alone", during(assert_updated), "head.bias")
 def decay_alone(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     model = MLP()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
@@ -743,7 +730,7 @@ def decay_alone(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     return model, train
 
 
-@mutation("training", "gradients cleared before the step", during(assert_updated), "head.weight")
+@bug("training", "gradients cleared before the step", during(assert_updated), "head.weight")
 def cleared_too_soon(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     model = MLP()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -757,7 +744,7 @@ def cleared_too_soon(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     return model, train
 
 
-@mutation("training", "bfloat16 step that rounds away", during(assert_updated), "scale")
+@bug("training", "bfloat16 step that rounds away", during(assert_updated), "scale")
 def rounds_away(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     model = nn.Module()
     model.scale = nn.Parameter(torch.ones(4, dtype=torch.bfloat16 if planted else torch.float32))
@@ -770,7 +757,7 @@ def rounds_away(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     return model, train
 
 
-@mutation("training", "EMA that is never updated", during(assert_changed), "head.weight")
+@bug("training", "EMA that is never updated", during(assert_changed), "head.weight")
 def dead_ema(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     student = MLP()
     ema = copy.deepcopy(student)
@@ -785,7 +772,7 @@ def dead_ema(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
     return ema, train
 
 
-@mutation(
+@bug(
     "training",
     "NaN after a step",
     checked(
@@ -806,12 +793,12 @@ def nan_step(planted: bool) -> nn.Module:
 REACH = checked("check_grads_reach", inputs=rows)
 
 
-@mutation("gradients", "detach in forward", REACH, "backbone.0.weight", "backbone.0.bias")
+@bug("gradients", "detach in forward", REACH, "backbone.0.weight", "backbone.0.bias")
 def detached(planted: bool) -> nn.Module:
     return Flow(torch.detach if planted else torch.relu)
 
 
-@mutation("gradients", "no_grad in forward", REACH, "backbone.0.weight")
+@bug("gradients", "no_grad in forward", REACH, "backbone.0.weight")
 def under_no_grad(planted: bool) -> nn.Module:
     class Features(MLP):
         def forward(self, x: Tensor) -> Tensor:
@@ -822,7 +809,7 @@ def under_no_grad(planted: bool) -> nn.Module:
     return Features()
 
 
-@mutation("gradients", "layer that forward never uses", REACH, "spare.weight", "spare.bias")
+@bug("gradients", "layer that forward never uses", REACH, "spare.weight", "spare.bias")
 def unused(planted: bool) -> nn.Module:
     model = MLP()
     model.spare = nn.Linear(4, 2)
@@ -831,7 +818,7 @@ def unused(planted: bool) -> nn.Module:
     return model
 
 
-@mutation("gradients", "weight read through .data", REACH, "lin.weight")
+@bug("gradients", "weight read through .data", REACH, "lin.weight")
 def through_data(planted: bool) -> nn.Module:
     class Raw(nn.Module):
         def __init__(self) -> None:
@@ -844,7 +831,7 @@ def through_data(planted: bool) -> nn.Module:
     return Raw()
 
 
-@mutation("gradients", "dead ReLU: a gradient of zeros", REACH, "{0,2}.weight", "0.bias")
+@bug("gradients", "dead ReLU: a gradient of zeros", REACH, "{0,2}.weight", "0.bias")
 def dead_relu(planted: bool) -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     if planted:
@@ -852,7 +839,7 @@ def dead_relu(planted: bool) -> nn.Module:
     return model
 
 
-@mutation("gradients", "expert that the router never picks", REACH, "experts.1.weight")
+@bug("gradients", "expert that the router never picks", REACH, "experts.1.weight")
 def unrouted(planted: bool) -> nn.Module:
     class Experts(nn.Module):
         def __init__(self) -> None:
@@ -867,7 +854,7 @@ def unrouted(planted: bool) -> nn.Module:
     return Experts()
 
 
-@mutation(
+@bug(
     "gradients",
     "LoRA with both factors zero",
     # Of a fresh LoRA, one factor has no signal until the other has moved.
@@ -888,7 +875,7 @@ def lora_zero(planted: bool) -> nn.Module:
     return LoRA()
 
 
-@mutation(
+@bug(
     "gradients",
     "gradient NaN: a square root at zero",
     checked("check_grads_finite", inputs=rows),
@@ -898,7 +885,7 @@ def nan_gradient(planted: bool) -> nn.Module:
     return Flow(lambda x: ((x - x) + (0.0 if planted else 1.0) + x * x * 0).sqrt())
 
 
-@mutation(
+@bug(
     "gradients",
     "gradient infinite: a scale that overflows",
     checked("check_grads_finite", inputs=rows),
@@ -908,9 +895,7 @@ def inf_gradient(planted: bool) -> nn.Module:
     return Flow(lambda x: x * (1e39 if planted else 1.0))
 
 
-@mutation(
-    "gradients", "gradient left over from building", checked("check_grads_none"), "head.weight"
-)
+@bug("gradients", "gradient left over from building", checked("check_grads_none"), "head.weight")
 def left_over(planted: bool) -> nn.Module:
     model = MLP()
     model(rows()).sum().backward()
@@ -919,7 +904,7 @@ def left_over(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "gradients",
     "gradients never computed for one branch",
     asserted(assert_grads_present),
@@ -934,7 +919,7 @@ def branch_without(planted: bool) -> nn.Module:
     return model
 
 
-@mutation("gradients", "exploding gradient", asserted(assert_grad_norm, at_most=1e3), "head.weight")
+@bug("gradients", "exploding gradient", asserted(assert_grad_norm, at_most=1e3), "head.weight")
 def exploding(planted: bool) -> nn.Module:
     model = MLP()
     (model(rows()) * (1e6 if planted else 1.0)).sum().backward()
@@ -944,12 +929,12 @@ def exploding(planted: bool) -> nn.Module:
 # -- values -------------------------------------------------------------------------------------
 
 
-@mutation("values", "torch.empty that nobody fills", checked("check_init_complete"), "scale")
+@bug("values", "torch.empty that nobody fills", checked("check_init_complete"), "scale")
 def uninitialised(planted: bool) -> nn.Module:
     return Scale(nn.Parameter(torch.empty(64) if planted else torch.ones(64)))
 
 
-@mutation("values", "embedding initialised by half", checked("check_init_complete"), "emb.weight")
+@bug("values", "embedding initialised by half", checked("check_init_complete"), "emb.weight")
 def half_initialised(planted: bool) -> nn.Module:
     model = nn.Module()
     table = torch.empty(16, 8)
@@ -958,9 +943,7 @@ def half_initialised(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
-    "values", "buffer forgotten after to_empty()", checked("check_init_complete"), "running_mean"
-)
+@bug("values", "buffer forgotten after to_empty()", checked("check_init_complete"), "running_mean")
 def forgotten_buffer(planted: bool) -> nn.Module:
     model = nn.BatchNorm1d(32, device="meta").to_empty(device="cpu")
     nn.init.ones_(model.weight)
@@ -970,7 +953,7 @@ def forgotten_buffer(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "values", "layers stacked as copies of one another", checked("check_distinct"), "{0..2}.weight"
 )
 def stacked_copies(planted: bool) -> nn.Module:
@@ -978,7 +961,7 @@ def stacked_copies(planted: bool) -> nn.Module:
     return nn.Sequential(*(copy.deepcopy(layer) if planted else nn.Linear(4, 4) for _ in range(3)))
 
 
-@mutation("values", "layers drawn from the same seed", checked("check_distinct"), "blocks.{0,1}")
+@bug("values", "layers drawn from the same seed", checked("check_distinct"), "blocks.{0,1}")
 def same_seed(planted: bool) -> nn.Module:
     model = nn.Module()
     model.blocks = nn.ParameterList()
@@ -988,7 +971,7 @@ def same_seed(planted: bool) -> nn.Module:
     return model
 
 
-@mutation("values", "NaN at the start", checked("check_finite"), "scale")
+@bug("values", "NaN at the start", checked("check_finite"), "scale")
 def nan_at_start(planted: bool) -> nn.Module:
     return Scale(nn.Parameter(torch.tensor([0.0, 1.0]) / (0.0 if planted else 1.0)))
 
@@ -1004,17 +987,17 @@ def drawn(weight_std: float = 0.02, bias: float = 0.0) -> nn.Module:
     return model
 
 
-@mutation("values", "wrong standard deviation", asserted(assert_init, DRAWN), "{0,1}.weight")
+@bug("values", "wrong standard deviation", asserted(assert_init, DRAWN), "{0,1}.weight")
 def wrong_std(planted: bool) -> nn.Module:
     return drawn(weight_std=0.2 if planted else 0.02)
 
 
-@mutation("values", "bias not zero", asserted(assert_init, DRAWN), "{0,1}.bias")
+@bug("values", "bias not zero", asserted(assert_init, DRAWN), "{0,1}.bias")
 def wrong_bias(planted: bool) -> nn.Module:
     return drawn(bias=0.1 if planted else 0.0)
 
 
-@mutation(
+@bug(
     "values",
     "padding row overwritten by the init",
     asserted(assert_init, {"weight": init.normal()}),
@@ -1028,7 +1011,7 @@ def padding_row(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "values", "construction that the seed does not decide", checked("check_deterministic"), "scale"
 )
 def unseeded(planted: bool) -> nn.Module:
@@ -1038,7 +1021,7 @@ def unseeded(planted: bool) -> nn.Module:
     return Scale(nn.Parameter(torch.randn(8, generator=generator)))
 
 
-@mutation(
+@bug(
     "values",
     "forward in eval that changes state",
     checked("check_eval_unchanged", inputs=rows),
@@ -1061,7 +1044,7 @@ def changes_in_eval(planted: bool) -> nn.Module:
 # -- structure ----------------------------------------------------------------------------------
 
 
-@mutation(
+@bug(
     "structure", "parameter left on meta", checked("check_materialized"), "head.weight", "head.bias"
 )
 def left_on_meta(planted: bool) -> nn.Module:
@@ -1070,9 +1053,7 @@ def left_on_meta(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
-    "structure", "lazy layer that saw no forward pass", checked("check_materialized"), "0.weight"
-)
+@bug("structure", "lazy layer that saw no forward pass", checked("check_materialized"), "0.weight")
 def left_lazy(planted: bool) -> nn.Module:
     model = nn.Sequential(nn.LazyLinear(2))
     if not planted:
@@ -1080,7 +1061,7 @@ def left_lazy(planted: bool) -> nn.Module:
     return model
 
 
-@mutation("structure", "buffer in numpy's float64", asserted(assert_dtypes, torch.float32), "table")
+@bug("structure", "buffer in numpy's float64", asserted(assert_dtypes, torch.float32), "table")
 def wrong_dtype(planted: bool) -> nn.Module:
     model = MLP()
     dtype = torch.float64 if planted else torch.float32
@@ -1088,7 +1069,7 @@ def wrong_dtype(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "structure",
     "weight stored transposed",
     checked("check_shapes", shapes={"w": (4, 3), "b": (3,)}),
@@ -1101,7 +1082,7 @@ def transposed(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "structure",
     "scalar turned into one element",
     asserted(assert_shapes, {"scale": ()}, partial=True),
@@ -1112,7 +1093,7 @@ def one_element(planted: bool) -> nn.Module:
 
 
 # A total is of no parameter in particular: the model is what can be named.
-@mutation("structure", "number of parameters changed", asserted(assert_param_count, 30), "MLP")
+@bug("structure", "number of parameters changed", asserted(assert_param_count, 30), "MLP")
 def count_changed(planted: bool) -> nn.Module:
     model = MLP()
     if planted:
@@ -1138,7 +1119,7 @@ def two(first: str, second: str, *, persistent: bool = True) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "structure",
     "modules reordered: optimizer checkpoints go by position",
     manifest_of(lambda: two("a", "b")),
@@ -1148,7 +1129,7 @@ def reordered(planted: bool) -> nn.Module:
     return two("b", "a") if planted else two("a", "b")
 
 
-@mutation(
+@bug(
     "structure",
     "module renamed: checkpoints do not load",
     manifest_of(lambda: two("a", "b")),
@@ -1158,7 +1139,7 @@ def renamed(planted: bool) -> nn.Module:
     return two("a", "c" if planted else "b")
 
 
-@mutation("structure", "buffer no longer saved", manifest_of(lambda: two("a", "b")), "table")
+@bug("structure", "buffer no longer saved", manifest_of(lambda: two("a", "b")), "table")
 def no_longer_saved(planted: bool) -> nn.Module:
     return two("a", "b", persistent=not planted)
 
@@ -1170,7 +1151,7 @@ def saved_mlp() -> dict[str, Tensor]:
     return copy.deepcopy(MLP().state_dict())
 
 
-@mutation(
+@bug(
     "checkpoints",
     "checkpoint loaded by half (strict=False)",
     asserted(assert_loaded),
@@ -1184,7 +1165,7 @@ def half_loaded(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
     return model, saved
 
 
-@mutation(
+@bug(
     "checkpoints",
     "checkpoint with the prefix of a wrapper",
     asserted(assert_loaded),
@@ -1198,7 +1179,7 @@ def prefixed(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
     return model, saved
 
 
-@mutation("checkpoints", "key renamed since it was saved", asserted(assert_loaded), "fc.weight")
+@bug("checkpoints", "key renamed since it was saved", asserted(assert_loaded), "fc.weight")
 def renamed_key(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
     saved, model = saved_mlp(), MLP()
     if planted:
@@ -1207,7 +1188,7 @@ def renamed_key(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
     return model, saved
 
 
-@mutation("checkpoints", "load that broadcasts another shape", asserted(assert_loaded), "head.bias")
+@bug("checkpoints", "load that broadcasts another shape", asserted(assert_loaded), "head.bias")
 def broadcast_load(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
     saved, model = saved_mlp(), MLP()
     if planted:
@@ -1218,7 +1199,7 @@ def broadcast_load(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
     return model, saved
 
 
-@mutation(
+@bug(
     "checkpoints",
     "checkpoint rounded to bfloat16 on the way",
     asserted(assert_same_values),
@@ -1231,7 +1212,7 @@ def rounded(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
     return model, saved
 
 
-@mutation(
+@bug(
     "checkpoints",
     "module that leaves a parameter out of its state_dict",
     checked("check_state_dict_roundtrip"),
@@ -1249,7 +1230,7 @@ def not_saved(planted: bool) -> nn.Module:
     return model
 
 
-@mutation(
+@bug(
     "checkpoints",
     "layer initialised again after the load",
     checked("check_torch_save_roundtrip"),
@@ -1272,19 +1253,15 @@ def markdown() -> str:
     lines = [
         "# Deliberate bugs, and what catches them",
         "",
-        "Each row is a bug planted in a small model by `tests/battery/mutations.py`. What stands",
-        "beside it catches it and passes the same model without the bug; `check_...` are checks",
-        "of the whole-model battery. This file is written by",
-        "`python tests/battery/mutations.py > docs/mutations.md`.",
+        "Each row is a bug planted in a small model by `tests/planted_bugs/`. What stands beside",
+        "it catches it and passes the same model without the bug; `check_...` are whole-model",
+        "checks. This file is written by",
+        "`python -m tests.planted_bugs > docs/planted_bugs.md`.",
         "",
         "| class | bug | caught by | first line of the message |",
         "|---|---|---|---|",
     ]
-    for one in MUTATIONS:
+    for one in PLANTED:
         first = one.message().splitlines()[0].replace("|", "\\|")
         lines.append(f"| {one.family} | {one.title} | `{one.catch.name}` | `{first}` |")
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown())

@@ -1,6 +1,6 @@
 """The whole-model battery against the passes it has to run, and the collection of 200 cases.
 
-    python benchmarks/battery.py [--runs N] [--profile MODEL]
+    python benchmarks/whole_models.py [--runs N] [--profile MODEL]
 
 A counting loss says how many forward and backward passes and how many builds the battery makes
 of a model; so many bare ones, one after the other, are what it is measured against, in turn

@@ -1,9 +1,9 @@
-"""The battery over small architectures of the ``transformers`` package, drawn at random.
+"""The whole-model checks over small architectures of ``transformers``, drawn at random.
 
-``python tests/battery/transformers_findings.py`` (``tox -e transformers``) builds each model of
-``MODELS`` from its config class, tiny and without downloading anything, runs every check that
-applies and compares what they report with ``transformers_findings.txt``. ``--update`` writes
-that file; its header, kept as it is, explains each kind of finding.
+``python tests/whole_models/transformers_findings.py`` (``tox -e transformers``) builds each
+model of ``MODELS`` from its config class, tiny and without downloading anything, runs every
+check that applies and compares what they report with ``transformers_findings.txt``. ``--update``
+writes that file; its header, kept as it is, explains each kind of finding.
 """
 
 from __future__ import annotations

@@ -1,0 +1,369 @@
+"""``assert_roundtrip``: what comes back from saving and loading, and what does not."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_paramcheck import (
+    ParamCheckError,
+    ParamCheckUsageError,
+    assert_roundtrip,
+)
+
+from .state import difference, state_of
+from .tensor_kinds import WITH_VALUES
+
+WAYS = ("state_dict", "torch.save", "pickle", "safetensors")
+
+
+class LM(nn.Module):
+    """Tied or not, with a norm and a buffer that is not saved."""
+
+    def __init__(self, tied: bool = True) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(5, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.register_buffer("mask", torch.ones(2), persistent=False)
+        if tied:
+            self.head.weight = self.emb.weight
+
+
+class IgnoresLoads(nn.Module):
+    """A load says that it worked, and does nothing."""
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return nn.Module().load_state_dict({})
+
+
+class Freezes(nn.Linear):
+    """What is unpickled is frozen."""
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self.requires_grad_(False)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = Freezes(self.in_features, self.out_features)
+        twin.load_state_dict(self.state_dict())
+        return twin
+
+
+#: torch has no deep copy of them.
+CANNOT_BE_COPIED = (
+    "sparse_csr",
+    "sparse_csc",
+    "sparse_bsr",
+    "sparse_bsc",
+    "mkldnn",
+    "wrapper",
+    "wrapper_of_wrapper",
+)
+
+
+def failure(call: Callable[..., None], *args: Any, **kwargs: Any) -> list[str]:
+    with pytest.raises(ParamCheckError) as caught:
+        call(*args, **kwargs)
+    return str(caught.value).splitlines()
+
+
+def usage(call: Callable[..., None], *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(ParamCheckUsageError) as caught:
+        call(*args, **kwargs)
+    return str(caught.value)
+
+
+class TestRoundtrip:
+    @pytest.mark.parametrize("through", WAYS)
+    def test_an_ordinary_model_survives(self, through: str) -> None:
+        model = LM()
+        model.norm.weight.requires_grad_(False)
+        assert_roundtrip(model, through)
+
+    @pytest.mark.parametrize("through", WAYS)
+    def test_awkward_values_survive(self, through: str) -> None:
+        """NaN, infinities and -0.0 come back bit for bit; comparing values would flag NaN."""
+        model = nn.Linear(2, 2)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[float("nan"), -0.0], [float("inf"), 1e-40]]))
+        assert_roundtrip(model, through)
+
+    def test_a_load_that_does_nothing(self) -> None:
+        class Forgets(nn.Linear):
+            def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                return nn.Linear(1, 1).load_state_dict(nn.Linear(1, 1).state_dict())
+
+        lines = failure(assert_roundtrip, Forgets(3, 2))
+        assert lines[0] == "different values: weight, bias (Forgets)"
+
+    def test_a_state_dict_that_leaves_something_out(self) -> None:
+        class Forgets(nn.Linear):
+            def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                state = super().state_dict(*args, **kwargs)
+                del state["bias"]
+                return state
+
+        assert failure(assert_roundtrip, Forgets(3, 2)) == [
+            "not saved: bias (Forgets)",
+            "",
+            "  bias  the file or state_dict has no such key",
+        ]
+
+    def test_a_state_dict_that_does_not_fit_itself(self) -> None:
+        class Resizes(nn.Linear):
+            def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                state = super().state_dict(*args, **kwargs)
+                state["bias"] = torch.zeros(7)
+                state["more"] = torch.zeros(1)
+                return state
+
+        lines = failure(assert_roundtrip, Resizes(3, 2))
+        assert lines[0] == "does not load back (Resizes)"
+        assert "size mismatch for bias" in lines[2]
+
+    def test_a_tie_lost_on_the_way(self) -> None:
+        def untie(model: Any) -> None:
+            model.head.weight = nn.Parameter(model.head.weight.detach().clone())
+
+        assert failure(assert_roundtrip, LM(), untie) == [
+            "retied: head.weight (LM)",
+            "",
+            "  head.weight  expected tied to emb.weight, found not tied",
+        ]
+
+    def test_a_flag_and_a_dtype_lost_on_the_way(self) -> None:
+        def half(model: nn.Module) -> nn.Module:
+            return model.requires_grad_(False).to(torch.bfloat16)
+
+        assert failure(assert_roundtrip, nn.Linear(3, 2), half) == [
+            "dtype changed: weight, bias; role changed: weight, bias (Linear)",
+            "",
+            "  dtype changed:",
+            "    weight  expected float32, found bfloat16",
+            "    bias    expected float32, found bfloat16",
+            "  role changed:",
+            "    weight  expected trainable, found frozen",
+            "    bias    expected trainable, found frozen",
+        ]
+
+    def test_another_model_comes_back(self) -> None:
+        assert failure(assert_roundtrip, nn.Linear(3, 2), lambda model: nn.PReLU()) == [
+            "did not come back: bias; reshaped: weight (Linear)",
+            "",
+            "  did not come back:",
+            "    bias  expected 2 float32 trainable",
+            "  reshaped:",
+            "    weight  expected 2x3, found 1",
+        ]
+
+        def more(model: Any) -> None:
+            model.extra = nn.Parameter(torch.ones(2))
+
+        assert failure(assert_roundtrip, nn.Linear(3, 2), more) == [
+            "was not there before: extra (Linear)",
+            "",
+            "  extra  2 float32 trainable",
+        ]
+
+    def test_a_model_without_values_comes_back(self) -> None:
+        assert failure(assert_roundtrip, nn.Linear(3, 2), lambda model: model.to("meta")) == [
+            "came back without values: weight, bias (Linear)",
+            "",
+            "  weight  on meta, where tensors have no values",
+            "  bias    on meta, where tensors have no values",
+        ]
+
+    def test_a_flag_that_pickling_loses(self) -> None:
+        assert_roundtrip(Freezes(3, 2), "state_dict")
+        assert failure(assert_roundtrip, Freezes(3, 2), "pickle") == [
+            "role changed: weight, bias (Freezes)",
+            "",
+            "  weight  expected trainable, found frozen",
+            "  bias    expected trainable, found frozen",
+        ]
+
+    def test_two_parameters_that_change_places(self) -> None:
+        """All keys, shapes and values are there, each under the other's name."""
+
+        class Swaps(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a = nn.Parameter(torch.zeros(2))
+                self.b = nn.Parameter(torch.ones(2))
+
+            def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                state = super().state_dict(*args, **kwargs)
+                state["a"], state["b"] = state["b"], state["a"]
+                return state
+
+        assert failure(assert_roundtrip, Swaps()) == [
+            "different values: a, b (Swaps)",
+            "",
+            "  a  2 of 2 values: max abs 1 at [0], max rel 1",
+            "  b  2 of 2 values: max abs 1 at [0], max rel inf",
+        ]
+
+    @pytest.mark.parametrize("through", WAYS)
+    def test_a_half_trained_model_is_left_as_it_was(self, through: str) -> None:
+        model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        model(torch.eye(3)).sum().backward()
+        model[1].eval()
+        model[0].bias.requires_grad_(False)
+        before = state_of(model)
+        assert_roundtrip(model, through)
+        assert difference(before, state_of(model)) == []
+
+    def test_modes_that_a_callable_leaves_behind(self) -> None:
+        def careless(model: nn.Module) -> None:
+            torch.manual_seed(5)
+            torch.set_grad_enabled(False)
+            torch.set_default_dtype(torch.float64)
+
+        model = nn.Linear(3, 2)
+        before = state_of(model)
+        assert_roundtrip(model, careless)
+        assert difference(before, state_of(model)) == []
+
+    def test_a_load_that_does_nothing_to_a_sparse_buffer(self) -> None:
+        """A sparse tensor cannot be filled, its values can."""
+        model = IgnoresLoads(torch.eye(2, 3).to_sparse())
+        assert failure(assert_roundtrip, model) == [
+            "different values: kept (IgnoresLoads)",
+            "",
+            "  kept  2 of 6 values: max abs 1 at [0, 0], max rel inf",
+        ]
+
+    @pytest.mark.parametrize("kind", [kind for kind in WITH_VALUES if kind not in CANNOT_BE_COPIED])
+    def test_a_load_that_does_nothing_is_noticed_for_every_kind(self, kind: str) -> None:
+        lines = failure(assert_roundtrip, IgnoresLoads(WITH_VALUES[kind]()))
+        assert lines[0] == "different values: kept (IgnoresLoads)"
+
+    @pytest.mark.parametrize("kind", CANNOT_BE_COPIED)
+    @pytest.mark.parametrize("through", WAYS)
+    def test_what_cannot_be_copied_is_named(self, kind: str, through: str) -> None:
+        said = usage(assert_roundtrip, IgnoresLoads(WITH_VALUES[kind]()), through)
+        assert said.startswith("IgnoresLoads cannot be copied, so nothing can be done to a copy: ")
+
+    def test_a_copy_that_shares_memory_is_never_written_to(self) -> None:
+        class Shares(nn.Linear):
+            def __deepcopy__(self, memo: Any) -> Any:
+                return self
+
+        class SharesMemory(nn.Linear):
+            def __deepcopy__(self, memo: Any) -> Any:
+                twin = SharesMemory(3, 2)
+                twin.weight = nn.Parameter(self.weight.data[:])
+                return twin
+
+        def message(name: str, names: str) -> str:
+            return (
+                f"a deep copy of {name} shares memory with it ({names}): what is done to the "
+                f"copy would be done to the model; let its __deepcopy__ copy them"
+            )
+
+        for model, names in ((Shares(3, 2), "weight, bias"), (SharesMemory(3, 2), "weight")):
+            before = model.weight.detach().clone()
+            for through in (*WAYS, lambda model: model):
+                assert usage(assert_roundtrip, model, through) == message(
+                    type(model).__name__, names
+                )
+            assert torch.equal(model.weight, before)
+
+    def test_a_load_state_dict_of_the_model_s_own(self) -> None:
+        """It takes no ``strict``, returns nothing, and knows about a key left out for a tie."""
+
+        class Own(LM):
+            def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+                state = super().state_dict(*args, **kwargs)
+                del state["head.weight"]
+                return state
+
+            def load_state_dict(self, state: Any) -> None:  # type: ignore[override]
+                super().load_state_dict({**state, "head.weight": state["emb.weight"]})
+
+        for through in ("state_dict", "torch.save"):
+            assert_roundtrip(Own(), through)
+
+    def test_what_cannot_be_saved(self) -> None:
+        class Local(nn.Linear):
+            pass
+
+        lines = failure(assert_roundtrip, Local(3, 2), "pickle")
+        assert lines[0] == "cannot be saved (Local)"
+        assert lines[2].startswith("  AttributeError: Can't ")
+
+        model = nn.Linear(3, 2)
+        model.register_buffer("phase", torch.ones(2, dtype=torch.complex128))
+        assert_roundtrip(model, "torch.save")
+        assert failure(assert_roundtrip, model, "safetensors") == [
+            "cannot be saved (Linear)",
+            "",
+            "  safetensors has no complex128: phase",
+        ]
+
+    def test_a_state_dict_that_weights_only_refuses(self) -> None:
+        class Extra(nn.Linear):
+            def get_extra_state(self) -> Any:
+                return nn.Linear
+
+            def set_extra_state(self, state: Any) -> None:
+                del state
+
+        assert_roundtrip(Extra(3, 2))
+        assert failure(assert_roundtrip, Extra(3, 2), "torch.save") == [
+            "does not load back (Extra)",
+            "",
+            "  torch.load with weights_only=True refuses torch.nn.modules.linear.Linear",
+            "",
+            "  hint: torch.serialization.add_safe_globals([...]) allows "
+            "torch.nn.modules.linear.Linear by name",
+        ]
+
+    def test_the_error_of_a_callable_comes_through(self) -> None:
+        error = KeyError("mine")
+
+        def fails(model: nn.Module) -> None:
+            raise error
+
+        with pytest.raises(KeyError) as caught:
+            assert_roundtrip(nn.Linear(3, 2), fails)
+        assert caught.value is error
+
+    def test_what_cannot_be_copied_for_its_attributes(self) -> None:
+        model = nn.Linear(3, 2)
+        model.lock = threading.Lock()
+        assert usage(assert_roundtrip, model) == (
+            "Linear cannot be copied, so nothing can be done to a copy: "
+            "cannot pickle '_thread.lock' object"
+        )
+
+    def test_usage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert usage(assert_roundtrip, nn.Linear(2, 2), "statedict") == (
+            "through='statedict' is no way to save a model; did you mean 'state_dict'?"
+        )
+        assert usage(assert_roundtrip, nn.Linear(2, 2).state_dict()) == (
+            "a model is saved and loaded, not a OrderedDict; for a state_dict on disk there is "
+            "assert_loaded"
+        )
+        assert usage(assert_roundtrip, nn.Linear(2, 2, device="meta")) == (
+            "weight: on meta, where tensors have no values; there is nothing to save"
+        )
+        assert usage(assert_roundtrip, nn.Linear(2, 2), lambda model: 3) == (
+            "through= returned int: it returns a module, or None where it works in place"
+        )
+        monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+        assert usage(assert_roundtrip, nn.Linear(2, 2), "safetensors") == (
+            "this needs safetensors, which is not installed: "
+            "pip install 'pytest-paramcheck[safetensors]'"
+        )
