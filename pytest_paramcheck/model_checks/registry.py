@@ -1,6 +1,7 @@
 """The whole-model checks: one named function per invariant, over the assertions.
 
-Each takes a :class:`~pytest_paramcheck.model_checks.run.CaseRun` and raises what the assertion raises.
+Each takes a :class:`~pytest_paramcheck.model_checks.run.CaseRun` and raises what the assertion
+raises.
 A check that does not apply to what the case declares is not collected (``Check.applies``); one
 that finds nothing to look at on the model itself raises :class:`NothingToCheck` with the
 reason, which skips its item. ``case.model`` is shared by all checks and changed by none.
