@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way
 from ..messages.findings import ParamCheckUsageError
-from ..parameters.running.preserve import keep_modes, keep_random_states
+from ..parameters.running.preserve import keep_modes
+from ..parameters.running.randomness import keep_random_states
 from ..parameters.saving.roundtrips import way
 from ..parameters.saving.state_dicts import take_checkpoint, wrapped_keys
 from ..parameters.subject.inventory import Subject, take_inventory

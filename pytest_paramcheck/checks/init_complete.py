@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..messages.findings import Finding, ParamCheckUsageError
 from ..messages.wording import plural
-from ..parameters.running.preserve import keep_modes, keep_random_states
+from ..parameters.running.preserve import keep_modes
+from ..parameters.running.randomness import keep_random_states
 from ..parameters.subject.inventory import Inventory, take_inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import describe
@@ -125,7 +126,7 @@ def uninitialised(factory: Callable[[], Any]) -> tuple[list[Finding], str]:
 def _build(factory: Callable[[], Any], byte: int) -> tuple[Any, Inventory]:
     """Run the factory on poisoned memory; random states and modes are as before, afterwards."""
     __tracebackhide__ = True
-    restore = (keep_random_states(_devices()), keep_modes())
+    restore = (keep_random_states(), keep_modes())
     try:
         with Poison(byte):
             subject = factory()
@@ -133,12 +134,6 @@ def _build(factory: Callable[[], Any], byte: int) -> tuple[Any, Inventory]:
         for undo in restore:
             undo()
     return subject, take_inventory(subject)
-
-
-def _devices() -> list[torch.device]:
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call,unused-ignore]
-        return []
-    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def _compare(names: tuple[str, ...], a: Tensor, b: Tensor) -> tuple[Finding | None, bool]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..messages.findings import Finding, ParamCheckUsageError
-from ..parameters.running.preserve import keep_random_states
+from ..parameters.running.randomness import random_states
 from ..parameters.saving.operations import Operation, copied
 from ..parameters.subject.inventory import take_inventory
 from .ties import Ties, not_tied
@@ -40,11 +40,8 @@ def broken_ties(model: nn.Module, operations: Sequence[tuple[str, Operation]]) -
         )
     findings: list[Finding] = []
     for name, operation in operations:
-        restore = keep_random_states()
-        try:
+        with random_states():
             broken = _done(model, ties, intact, name, operation)
-        finally:
-            restore()
         findings += [finding for _, finding in broken]
         intact = [group for group in intact if group not in {lost for lost, _ in broken}]
     return findings

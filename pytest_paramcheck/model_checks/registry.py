@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..plugin.environment import random_states, seed_all
+from ..parameters.running.randomness import random_states, seed_all
 from .as_built import (
     check_deepcopy,
     check_deterministic,
@@ -105,6 +105,6 @@ def run_check(check: Check, case: CaseRun) -> None:
     __tracebackhide__ = True
     if check.values and case.device.type == "meta":
         raise NothingToCheck("on meta, where tensors have no values")
-    with random_states(case.device):
-        seed_all(case.seed, case.device)
+    with random_states([case.device]):
+        seed_all(case.seed, [case.device])
         check.run(case)

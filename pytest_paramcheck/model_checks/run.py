@@ -84,15 +84,11 @@ class CaseRun:
 
     def _seeded(self, make: Callable[[], Any], seed: int | None = None) -> Any:
         __tracebackhide__ = True
-        from ..parameters.running.preserve import keep_random_states
-        from ..plugin.environment import seed_all
+        from ..parameters.running.randomness import random_states, seed_all
 
-        restore = keep_random_states([self.device])
-        try:
-            seed_all(self.seed if seed is None else seed, self.device)
+        with random_states([self.device]):
+            seed_all(self.seed if seed is None else seed, [self.device])
             return make()
-        finally:
-            restore()
 
     @property
     def inputs(self) -> Any:

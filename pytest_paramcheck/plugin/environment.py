@@ -5,47 +5,12 @@ Needs torch, so it is imported when the first marked test runs and not before.
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import torch
 
-
-@contextmanager
-def random_states(device: torch.device) -> Iterator[None]:
-    """Put the random states of torch (cpu and devices), Python and numpy back at the end."""
-    numpy_random = _numpy_random()
-    python_state = random.getstate()
-    numpy_state = numpy_random.get_state() if numpy_random else None
-    cpu_state = torch.get_rng_state()
-    device_states = list(_device_states(device))
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        if numpy_random:
-            numpy_random.set_state(numpy_state)
-        torch.set_rng_state(cpu_state)
-        for put_back, state in device_states:
-            put_back(state)
-
-
-def seed_all(seed: int, device: torch.device) -> None:
-    """Seed torch on every device in use, Python and, where it is loaded, numpy.
-
-    ``torch.manual_seed`` would also leave the seed behind for backends that nobody has used
-    yet, and takes two milliseconds to note from where.
-    """
-    torch.default_generator.manual_seed(seed)
-    for module in _backends(device):
-        getattr(module, "manual_seed_all", module.manual_seed)(seed)
-    random.seed(seed)
-    numpy_random = _numpy_random()
-    if numpy_random:
-        numpy_random.seed(seed % 2**32)
+from ..parameters.running.randomness import random_states, seed_all
 
 
 class Running:
@@ -63,7 +28,7 @@ class Running:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Around the whole test: nothing it sets or draws leaks out."""
-        with random_states(self.device):
+        with random_states([self.device]):
             try:
                 yield
             finally:
@@ -71,7 +36,7 @@ class Running:
 
     def start(self) -> None:
         """Before the fixtures of every attempt: reruns start from the same seed."""
-        seed_all(self.seed, self.device)
+        seed_all(self.seed, [self.device])
         self.enter()
         self._leave_is_due = False
 
@@ -93,8 +58,8 @@ class Running:
         tests to come, unless it is bound to ``param_device``; and from the seed whenever it is
         built, without moving the random stream of the test that happens to need it first.
         """
-        with random_states(self.device):
-            seed_all(self.seed, self.device)
+        with random_states([self.device]):
+            seed_all(self.seed, [self.device])
             if bound:
                 yield
                 return
@@ -133,28 +98,3 @@ class Running:
                 torch.set_default_device(None)
         self._entered = None
         self.device.__exit__(None, None, None)
-
-
-def _numpy_random() -> Any:
-    # Only where somebody loaded it: numpy is no dependency of ours.
-    numpy = sys.modules.get("numpy")
-    return getattr(numpy, "random", None)
-
-
-def _backends(device: torch.device) -> list[Any]:
-    """The modules of the backends in use that have random states."""
-    found: list[Any] = [module for module in (torch.cuda, torch.xpu) if module.is_initialized()]
-    if device.type not in ("cpu", "meta", "cuda", "xpu"):
-        module = torch.get_device_module(device.type)
-        if hasattr(module, "get_rng_state") and hasattr(module, "manual_seed"):
-            found.append(module)
-    return found
-
-
-def _device_states(device: torch.device) -> Iterator[tuple[Callable[[Any], None], Any]]:
-    """The states that seeding moves, each with what puts it back: all devices of a backend."""
-    for module in _backends(device):
-        if hasattr(module, "get_rng_state_all"):
-            yield module.set_rng_state_all, module.get_rng_state_all()
-        else:
-            yield module.set_rng_state, module.get_rng_state()

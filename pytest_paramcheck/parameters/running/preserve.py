@@ -8,12 +8,10 @@ itself writes into a parameter stays written.
 
 from __future__ import annotations
 
-import random
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +19,7 @@ from torch import Tensor, nn
 from ..subject.inventory import walk_modules
 from ..subject.wrappers import wrapped_child
 from ..tensors.content import no_values, same_bits
-
-Restore: TypeAlias = Callable[[], None]
+from .randomness import Restore, keep_random_states
 
 
 @contextmanager
@@ -78,29 +75,6 @@ def _resting(leaf: Tensor) -> dict[Any, Any]:
     if hooks:
         hooks.clear()
     return resting
-
-
-def keep_random_states(devices: Iterable[torch.device] = ()) -> Restore:
-    """Note the random states of torch (CPU and devices), Python and numpy."""
-    state = torch.get_rng_state()
-    of_python = random.getstate()
-    numpy = sys.modules.get("numpy")
-    of_numpy = numpy.random.get_state() if numpy is not None else None
-    of_devices = []
-    for device in {d for d in devices if d.type not in ("cpu", "meta")}:
-        module = getattr(torch, device.type, None)
-        if module is not None and hasattr(module, "get_rng_state"):
-            of_devices.append((module, device, module.get_rng_state(device)))
-
-    def restore() -> None:
-        torch.set_rng_state(state)
-        random.setstate(of_python)
-        if numpy is not None:
-            numpy.random.set_state(of_numpy)
-        for module, device, of_device in of_devices:
-            module.set_rng_state(of_device, device)
-
-    return restore
 
 
 def keep_modes(device_types: Iterable[str] = ()) -> Restore:
