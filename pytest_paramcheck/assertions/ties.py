@@ -104,9 +104,8 @@ def assert_distinct(model: Subject, *patterns: Pattern) -> None:
     __tracebackhide__ = True
     inventory = take_inventory(model)
     names = select_names(inventory, patterns, default=parameters_only)
-    entries = dict.fromkeys(inventory.by_name[name] for name in names)
-    findings = apart_checks.sharing_within(inventory, names)
-    raise_if([*findings, *apart_checks.equal_values(entries)], inventory.title)
+    shared, equal = apart_checks.not_distinct(inventory, names)
+    raise_if([*shared, *equal], inventory.title)
 
 
 def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:

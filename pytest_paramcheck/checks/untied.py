@@ -36,8 +36,13 @@ def sharing_within(inventory: Inventory, names: Iterable[str]) -> list[Finding]:
     return findings
 
 
-def sharing_between(parts: Sequence[tuple[str, Inventory]]) -> list[Finding]:
-    """Find memory that entries of two subjects have in common."""
+def sharing_between(
+    parts: Sequence[tuple[str, Inventory]], *, unknown: bool = True
+) -> list[Finding]:
+    """Find memory that entries of two subjects have in common.
+
+    ``unknown``: a tensor whose layout hides where its memory is, is a finding too.
+    """
     names: list[str] = []
     owners: list[int] = []
     tensors: list[Tensor] = []
@@ -65,11 +70,15 @@ def sharing_between(parts: Sequence[tuple[str, Inventory]]) -> list[Finding]:
         if len({owners[i] for i in indices}) > 1:
             relation = Relation.ALIASED if exact else Relation.OVERLAPPING
             findings.append(shares_memory(together, [names[i] for i in indices], relation))
-    findings += [_cannot_tell(names[i], reason) for i, reason in found.unknown.items()]
+    if unknown:
+        findings += [_cannot_tell(names[i], reason) for i, reason in found.unknown.items()]
     return findings
 
 
-EQUAL = "equal values"
+def not_distinct(inventory: Inventory, names: Sequence[str]) -> tuple[list[Finding], list[Finding]]:
+    """Find what shares memory, and apart from that what has its own but the same values."""
+    entries = dict.fromkeys(inventory.by_name[name] for name in names)
+    return sharing_within(inventory, names), equal_values(entries)
 
 
 def can_be_equal(entry: Entry) -> bool:
@@ -120,7 +129,7 @@ def _constant(flat: Tensor) -> bool:
 def _twins(entries: Sequence[Entry]) -> Finding:
     return Finding(
         tuple(entry.name for entry in entries),
-        EQUAL,
+        "equal values",
         found=Relation.EQUAL.value,
         why="own memory but the same bits: copies of one another start identical.",
         hint="build each layer anew instead of copying one, or initialise each again",

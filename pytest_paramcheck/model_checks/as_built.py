@@ -15,13 +15,14 @@ from ..assertions.manifests import assert_manifest
 from ..assertions.raising import raise_if
 from ..assertions.registered import assert_registered
 from ..assertions.structure import assert_materialized, assert_shapes
-from ..assertions.ties import assert_distinct, assert_same_ties, assert_ties, assert_untied
+from ..assertions.ties import assert_same_ties, assert_ties
 from ..assertions.values import assert_finite, assert_same_values
 from ..checks.manifest import manifest_differences
-from ..checks.untied import EQUAL, can_be_equal
-from ..messages.findings import Finding, ParamCheckError, ParamCheckUsageError
+from ..checks.untied import can_be_equal, not_distinct, sharing_between
+from ..messages.findings import Finding, ParamCheckUsageError
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.recorded import manifest_lines
+from ..parameters.subject.select import parameters_only, select_names
 from .case import NothingToCheck
 from .needs import (
     NOTHING,
@@ -78,15 +79,17 @@ def check_distinct(case: CaseRun) -> None:
     need_values(case.model)
     need_parameters(case.model)
     inventory = take_inventory(case.model)
-    alike = declared_entries(case.model, case.case.alike)
     tied = [f"!{name}" for names in inventory.tie_groups for name in names[1:]]
-    try:
-        assert_distinct(case.model, *tied)
-        found: tuple[Finding, ...] = ()
-    except ParamCheckError as error:
-        found = error.findings
-    equal = [f for f in found if f.problem == EQUAL]
-    same_as = {name for finding in equal for name in finding.names}
+    names = select_names(inventory, tied, default=parameters_only)
+    shared, equal = not_distinct(inventory, names)
+    alike = declared_entries(case.model, case.case.alike)
+    declared = {entry.name for entry in alike}
+    same = {name for finding in equal for name in finding.names}
+    undeclared = [
+        replace(finding, hint=f"{finding.hint}; or, where it is meant: {ALIKE}")
+        for finding in equal
+        if not set(finding.names) <= declared
+    ]
     # A module's biases are zeros: constants are never compared, so that they cannot be stale.
     stale = [
         Finding(
@@ -96,15 +99,9 @@ def check_distinct(case: CaseRun) -> None:
             hint="take it out of ModelCase(alike=...)",
         )
         for entry in alike
-        if entry.name not in same_as and can_be_equal(entry)
+        if entry.name not in same and can_be_equal(entry)
     ]
-    names = {entry.name for entry in alike}
-    left = [
-        replace(f, hint=f"{f.hint}; or, where it is meant: {ALIKE}") if f in equal else f
-        for f in found
-        if not (f in equal and set(f.names) <= names)
-    ]
-    raise_if([*left, *stale], case.title)
+    raise_if([*shared, *undeclared, *stale], case.title)
 
 
 def check_deterministic(case: CaseRun) -> None:
@@ -175,13 +172,9 @@ def check_deepcopy(case: CaseRun) -> None:
         raise_if([finding], case.title)
         return
     _same_structure(case, copied)
-    try:
-        assert_untied(model=case.model, copy=copied)
-        shared: tuple[Finding, ...] = ()
-    except ParamCheckError as error:
-        shared = error.findings
+    both = [("model", take_inventory(case.model)), ("copy", take_inventory(copied))]
     hint = "__deepcopy__ has to copy what the model holds"
-    raise_if([replace(f, hint=hint) for f in shared if f.problem != "not checked"], case.title)
+    raise_if([replace(f, hint=hint) for f in sharing_between(both, unknown=False)], case.title)
     if not without_values(case.model):
         assert_same_values(case.model, copied)
 
