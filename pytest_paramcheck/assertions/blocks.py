@@ -7,7 +7,7 @@ entered and compared when it is left. An exception of the block passes through a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from ..checks import blocks as checks
@@ -104,6 +104,19 @@ def assert_updated(model: Subject, *patterns: Pattern) -> Block:
     """
     __tracebackhide__ = True
     return _Updated(model, patterns)
+
+
+def updated_where_due(
+    model: Subject, *patterns: Pattern, may_stand_still: Callable[[tuple[str, ...]], bool]
+) -> Block:
+    """Ask what :func:`assert_updated` asks, but not that those move who need not.
+
+    ``may_stand_still`` is asked after the block, with the names of one that did not move.
+    """
+    __tracebackhide__ = True
+    block = _Updated(model, patterns)
+    block._may_stand_still = may_stand_still
+    return block
 
 
 def _parameter_with_elements(entry: Entry) -> bool:
@@ -232,6 +245,7 @@ class _Changed(Block):
 
 class _Updated(Block):
     _watch: Watch | None = None
+    _may_stand_still: Callable[[tuple[str, ...]], bool] | None = None
 
     def _begin(self, inventory: Inventory) -> None:
         __tracebackhide__ = True
@@ -263,4 +277,4 @@ class _Updated(Block):
         ]
         finite = zip(now, are_finite(now), strict=True)
         broken = {id(tensor): count_text(tensor) for tensor, fine in finite if not fine}
-        return checks.not_updated(after, watch, self._finite, broken)
+        return checks.not_updated(after, watch, self._finite, broken, self._may_stand_still)

@@ -175,12 +175,17 @@ def unchanged(after: After) -> list[Finding]:
 
 
 def not_updated(
-    after: After, watch: Watch, finite_before: dict[int, bool], broken: dict[int, str]
+    after: After,
+    watch: Watch,
+    finite_before: dict[int, bool],
+    broken: dict[int, str],
+    may_stand_still: Callable[[tuple[str, ...]], bool] | None = None,
 ) -> list[Finding]:
     """Find the entries that did not move because of a gradient, each with the reason.
 
     ``finite_before`` says by object whether all values were finite before the block;
-    ``broken`` counts by object the values that are not finite now.
+    ``broken`` counts by object the values that are not finite now; ``may_stand_still`` says by
+    names who need not move at all.
     """
     findings = []
     backward = any(watch.seen(old.tensor).arrived is not None for old, _, _ in after.rows)
@@ -218,7 +223,7 @@ def not_updated(
                         hint=hint,
                     )
                 )
-        else:
+        elif may_stand_still is None or not may_stand_still(names):
             why, hint = _stood_still(old, now, seen, watch, backward)
             findings.append(Finding(names, "not updated", found=why, hint=hint))
     return findings
