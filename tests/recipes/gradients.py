@@ -10,6 +10,7 @@ from torch import nn
 from pytest_paramcheck import (
     assert_grad_norm,
     assert_grads_finite,
+    assert_grads_none,
     assert_grads_present,
     assert_grads_reach,
     assert_tied_grads_sum,
@@ -70,6 +71,7 @@ def _hooked() -> nn.Module:
 
 
 RECIPES = {
+    "assert_grads_none": Recipe(lambda: nn.Linear(3, 2), _after_backward, assert_grads_none),
     "assert_grads_present": Recipe(_after_backward, lambda: nn.Linear(3, 2), assert_grads_present),
     "assert_grads_finite": Recipe(_after_backward, _with_inf, assert_grads_finite),
     "assert_grad_norm": Recipe(

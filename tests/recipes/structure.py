@@ -11,6 +11,7 @@ from pytest_paramcheck import (
     assert_materialized,
     assert_param_count,
     assert_registered,
+    assert_shapes,
 )
 
 from . import Recipe
@@ -48,6 +49,11 @@ def _normed_hiding() -> nn.Module:
 
 
 RECIPES = {
+    "assert_shapes": Recipe(
+        _linear,
+        lambda: nn.Linear(4, 2),
+        lambda model: assert_shapes(model, {"weight": (2, 3), "bias": (2,)}),
+    ),
     "assert_dtypes": Recipe(
         _linear, lambda: _linear().double(), lambda model: assert_dtypes(model, torch.float32)
     ),

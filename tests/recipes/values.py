@@ -7,7 +7,13 @@ import copy
 import torch
 from torch import nn
 
-from pytest_paramcheck import assert_init, assert_init_complete, assert_same_values, init
+from pytest_paramcheck import (
+    assert_finite,
+    assert_init,
+    assert_init_complete,
+    assert_same_values,
+    init,
+)
 
 from . import Recipe
 
@@ -24,13 +30,21 @@ def _strangers() -> tuple[nn.Module, nn.Module]:
     return a, b
 
 
-class _Uninitialised(nn.Module):
+def _with_nan() -> nn.Module:
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight[0, 1] = float("nan")
+    return model
+
+
+class _Uninitialized(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(3))
 
 
 RECIPES = {
+    "assert_finite": Recipe(lambda: nn.Linear(3, 2), _with_nan, assert_finite),
     "assert_same_values": Recipe(_twins, _strangers, lambda pair: assert_same_values(*pair)),
     "assert_init": Recipe(
         lambda: nn.Linear(64, 32),
@@ -38,6 +52,6 @@ RECIPES = {
         lambda model: assert_init(model, {"weight": init.uniform(-1 / 8, 1 / 8)}),
     ),
     "assert_init_complete": Recipe(
-        lambda: lambda: nn.Linear(3, 2), lambda: _Uninitialised, assert_init_complete
+        lambda: lambda: nn.Linear(3, 2), lambda: _Uninitialized, assert_init_complete
     ),
 }
