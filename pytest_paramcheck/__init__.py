@@ -53,9 +53,9 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .assertions.ties import assert_untied as assert_untied
     from .assertions.values import assert_finite as assert_finite
     from .assertions.values import assert_same_values as assert_same_values
+    from .messages.errors import ParamCheckError as ParamCheckError
+    from .messages.errors import ParamCheckUsageError as ParamCheckUsageError
     from .messages.findings import Finding as Finding
-    from .messages.findings import ParamCheckError as ParamCheckError
-    from .messages.findings import ParamCheckUsageError as ParamCheckUsageError
     from .model_checks.case import ModelCase as ModelCase
     from .model_checks.case import NothingToCheck as NothingToCheck
     from .model_checks.registry import CHECKS as CHECKS

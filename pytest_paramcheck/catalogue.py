@@ -21,11 +21,11 @@ PUBLIC: dict[str, Public] = {
     # what is raised
     "Finding": Public("messages.findings", "One thing that does not hold of a subject."),
     "ParamCheckError": Public(
-        "messages.findings",
+        "messages.errors",
         "An invariant that does not hold; ``findings`` lists everything that was found.",
     ),
     "ParamCheckUsageError": Public(
-        "messages.findings",
+        "messages.errors",
         "A wrong call: an unknown name, a pattern without a match, an empty subject.",
     ),
     # ties

@@ -17,7 +17,7 @@ from typing import Literal
 
 from torch import nn
 
-from .messages.findings import ParamCheckUsageError
+from .messages.errors import ParamCheckUsageError
 
 __all__ = [
     "Distribution", "constant", "kaiming_normal", "kaiming_uniform", "normal", "ones",

@@ -12,13 +12,13 @@ from types import TracebackType
 
 from ..checks import blocks as checks
 from ..checks.finite import are_finite, count_text
+from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..parameters.running.watch import Watch
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select, select_again
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.digest import Kept, keep
-from .raising import raise_if
 
 
 def assert_unchanged(

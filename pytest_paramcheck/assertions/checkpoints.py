@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.running.preserve import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.saving.roundtrips import way
@@ -18,7 +18,6 @@ from ..parameters.saving.state_dicts import take_checkpoint, wrapped_keys
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.select import Pattern, select
 from ..parameters.tensors.content import no_values
-from .raising import raise_if
 
 
 def assert_roundtrip(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..checks import flags as checks
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Entry, Subject, take_inventory
 from ..parameters.subject.select import Pattern, names_in_and_out, parameters_only, select
-from .raising import raise_if
 
 
 def assert_frozen(

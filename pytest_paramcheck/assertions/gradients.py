@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..checks import gradients as checks
+from ..messages.errors import raise_if
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select
-from .raising import raise_if
 
 
 def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:

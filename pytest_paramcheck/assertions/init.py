@@ -10,10 +10,9 @@ from torch import nn
 from ..checks import init as checks
 from ..checks.init_complete import uninitialised
 from ..init import Distribution
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.select import Pattern, decide, pattern_text
-from .raising import raise_if
 
 
 def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> None:

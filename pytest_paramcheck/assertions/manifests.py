@@ -9,10 +9,10 @@ from pathlib import Path
 from ..checks.manifest import manifest_differences
 from ..manifest.paths import named_path
 from ..manifest.text import is_ours, manifest_text, parse_manifest, write_manifest
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
+from ..messages.findings import Finding
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.recorded import manifest_lines
-from .raising import raise_if
 
 
 def assert_manifest(

@@ -9,11 +9,10 @@ from torch.optim import Optimizer
 
 from ..checks import optimizer as checks
 from ..checks import optimizer_state as state_checks
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Entry, Subject, take_inventory
 from ..parameters.subject.optimizers import read_saved, read_slots
 from ..parameters.subject.select import Pattern, decide, parameters_only, select
-from .raising import raise_if
 
 
 def assert_optimizer_covers(

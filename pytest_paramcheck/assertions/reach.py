@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from ..checks import reach as checks
 from ..checks import tied_grads_sum as tied_sum
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import LossFn, Reached, gradients_of, reach
 from ..parameters.running.reasons import Reason
@@ -19,7 +19,6 @@ from ..parameters.running.untie import untied_copy
 from ..parameters.subject.inventory import Entry, Inventory, take_inventory
 from ..parameters.subject.select import Pattern, decide, parameters_only, pattern_text, select
 from ..parameters.tensors.content import no_values
-from .raising import raise_if
 
 
 def assert_grads_reach(

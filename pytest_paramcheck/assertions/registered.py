@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..checks import registered as checks
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
+from ..messages.findings import Finding
 from ..messages.wording import did_you_mean
 from ..parameters.running.graph import leaves_of_call
 from ..parameters.running.preserve import preserved
 from ..parameters.subject.hidden import hidden_tensors
 from ..parameters.subject.inventory import take_inventory
-from .raising import raise_if
 
 
 def assert_registered(

@@ -12,13 +12,13 @@ from ..checks import shapes as shape_checks
 from ..checks import structure as checks
 from ..checks.shapes import ShapeSpec
 from ..checks.structure import Item
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
+from ..messages.findings import Finding
 from ..parameters.subject.hidden import Hidden, stored_tensors, with_hidden
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, decide, pattern_text
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import shape_text
-from .raising import raise_if
 
 Device: TypeAlias = str | torch.device
 

@@ -12,11 +12,10 @@ from ..checks import ties_survive as survival
 from ..checks import untied as apart_checks
 from ..checks.same_ties import same_sharing
 from ..checks.ties import Ties
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.saving.operations import USUAL, Operation, operation
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select_names
-from .raising import raise_if
 
 
 def assert_tied(*subjects: Any, **named: Any) -> None:

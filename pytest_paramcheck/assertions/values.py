@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from ..checks import finite
 from ..checks import same_values as values
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select
-from .raising import raise_if
 
 
 def assert_finite(model: Subject, *patterns: Pattern) -> None:

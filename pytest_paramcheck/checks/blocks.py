@@ -9,7 +9,8 @@ from typing import TypeAlias
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..parameters.running.watch import Seen, Watch
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values, version_of

@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..parameters.running.gradstate import (
     GradState,
     grad_of,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..init import Constant, Distribution, Normal, Orthogonal, TruncNormal, Uniform
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..messages.wording import fold_rows, plural
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values

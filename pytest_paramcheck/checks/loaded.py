@@ -9,7 +9,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import describe, dtype_text, shape_text

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..messages.wording import did_you_mean, join_words
 from ..parameters.running.watch import MOMENTUM_KEYS, largest
 from ..parameters.subject.inventory import Entry, Inventory

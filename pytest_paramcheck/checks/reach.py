@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..messages.wording import fold_rows
 from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import LossFn, Reached

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..messages.wording import plural
 from ..parameters.tensors.describe import describe
 

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from torch import Tensor
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..messages.wording import did_you_mean, fold_rows
 from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.parametrized import Computed, computed_weights, may_be_leaf

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..parameters.running.randomness import random_states
 from ..parameters.saving.operations import Operation, copied
 from ..parameters.subject.inventory import take_inventory

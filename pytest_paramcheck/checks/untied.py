@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
 from ..messages.wording import fold_rows
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values, same_bits

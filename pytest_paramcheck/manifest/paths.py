@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
 from ..plugin.manifests import FOLDER
 from .text import is_ours
 

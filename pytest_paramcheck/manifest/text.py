@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
 
 FORMAT = 1
 _TITLE = "# pytest-paramcheck manifest, format "

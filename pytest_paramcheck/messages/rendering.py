@@ -1,22 +1,21 @@
-"""Findings -> text: names first, folded, aligned, ten rows. No torch, no pytest."""
+"""Findings -> text: names first, folded, aligned, ten rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from .findings import Finding
 from .wording import fold, fold_names, shorten
 
-if TYPE_CHECKING:
-    from .findings import Finding
-
+#: How many rows a failure shows, and how many lines of one finding; None shows all of them.
+MAX_ROWS = 10
 #: Names wider than this do not push the texts of all other rows to the right.
 LABEL_WIDTH = 44
 NAMES_IN_HEADLINE = 4
 HINTS = 3
 
 
-def render(findings: Sequence[Finding], subject: str = "", max_rows: int | None = 10) -> str:
+def render(findings: Sequence[Finding], subject: str = "", max_rows: int | None = MAX_ROWS) -> str:
     """Return the whole text of a failure.
 
     The first line alone says what is wrong with which parameters, because pytest's short

@@ -1,4 +1,4 @@
-"""Phrases that several messages share: suggestions, counts, folded names. No torch, no pytest."""
+"""Phrases that several messages share: suggestions, counts, folded names."""
 
 from __future__ import annotations
 

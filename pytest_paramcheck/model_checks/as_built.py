@@ -12,14 +12,14 @@ from ..assertions.checkpoints import assert_roundtrip
 from ..assertions.flags import assert_frozen
 from ..assertions.init import assert_init_complete
 from ..assertions.manifests import assert_manifest
-from ..assertions.raising import raise_if
 from ..assertions.registered import assert_registered
 from ..assertions.structure import assert_materialized, assert_shapes
 from ..assertions.ties import assert_same_ties, assert_ties
 from ..assertions.values import assert_finite, assert_same_values
 from ..checks.manifest import manifest_differences
 from ..checks.untied import can_be_equal, not_distinct, sharing_between
-from ..messages.findings import Finding, ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
+from ..messages.findings import Finding
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.recorded import manifest_lines
 from ..parameters.subject.select import parameters_only, select_names

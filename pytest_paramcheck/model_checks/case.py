@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import did_you_mean
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import shorten
 from .case import ModelCase, NothingToCheck
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..assertions.blocks import Block, assert_unchanged, updated_where_due
 from ..assertions.gradients import assert_grads_finite, assert_grads_none
 from ..assertions.optimizer import assert_optimizer_covers
-from ..assertions.raising import raise_if
 from ..assertions.reach import assert_grads_reach, assert_tied_grads_sum
-from ..messages.findings import Finding, ParamCheckError
+from ..messages.errors import ParamCheckError, raise_if
+from ..messages.findings import Finding
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.preserve import preserved
 from ..parameters.subject.inventory import Entry, take_inventory

@@ -288,7 +288,7 @@ class RunReport:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
     """Show all rows of our failures at ``-vv``."""
     if call.excinfo is not None and item.config.getoption("verbose") >= 2:
-        from ..messages.findings import show_all
+        from ..messages.errors import show_all
 
         show_all(call.excinfo.value)
 

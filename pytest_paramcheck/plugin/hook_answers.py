@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
 
 
 def named_tensors(hook: Any, subject: object) -> list[Any] | None:

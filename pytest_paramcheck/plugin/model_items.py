@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..messages.findings import ParamCheckError, ParamCheckUsageError
+from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.wording import did_you_mean
 from ..model_checks.case import ModelCase, NothingToCheck, as_cases, unknown_check
 from ..model_checks.run import CaseRun

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch.nn.parameter import is_lazy
 
 from ..checks.gradients import GradState, grad_state
-from ..messages.findings import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import fold, fold_names, plural, shorten
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, select

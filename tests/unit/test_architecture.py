@@ -36,6 +36,7 @@ NEVER_TORCH = [
         *(
             f"{PACKAGE}.{leaf}"
             for leaf in (
+                "messages.errors",
                 "messages.findings",
                 "messages.rendering",
                 "messages.wording",
@@ -235,6 +236,6 @@ def test_the_reader_sees_imports(source: str, everything: set[str], loading: set
 
 
 def test_the_reader_follows_our_own_imports() -> None:
-    assert f"{PACKAGE}.messages.wording" in _loaded_with(f"{PACKAGE}.messages.findings")
+    assert f"{PACKAGE}.messages.wording" in _loaded_with(f"{PACKAGE}.messages.errors")
     assert "torch" in _loaded_with(f"{PACKAGE}.assertions.values")
     assert len(SOURCES) > 20

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ...messages.findings import ParamCheckUsageError
+from ...messages.errors import ParamCheckUsageError
 from ..tensors.describe import describe
 from .gradstate import GradState, grad_states
 from .preserve import keep_gradients, preserved

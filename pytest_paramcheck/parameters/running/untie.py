@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from ...messages.findings import ParamCheckUsageError
+from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import take_inventory, walk_modules
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ...messages.findings import ParamCheckUsageError
+from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean
 
 SAFETENSORS = ".safetensors"

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ...messages.findings import ParamCheckUsageError
+from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, fold_names, shorten
 from ..subject.inventory import Inventory, take_inventory
 from ..tensors.content import no_values

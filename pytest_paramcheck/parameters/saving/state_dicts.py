@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...messages.findings import ParamCheckUsageError
+from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import join_words
 from ..subject.inventory import Inventory, walk_modules
 from .checkpoint_files import read_checkpoint

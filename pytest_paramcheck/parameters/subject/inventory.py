@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ...messages.findings import ParamCheckUsageError
+from ...messages.errors import ParamCheckUsageError
 from .wrappers import wrapped_child
 
 Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]

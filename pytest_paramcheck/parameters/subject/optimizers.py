@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...messages.findings import ParamCheckUsageError
+from ...messages.errors import ParamCheckUsageError
 
 
 @dataclass(frozen=True, slots=True)

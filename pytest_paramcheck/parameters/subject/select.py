@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
-from ...messages.findings import ParamCheckUsageError
+from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, plural
 from .inventory import Entry, Inventory, take_inventory
 
