@@ -15,8 +15,16 @@ from ..checks.finite import are_finite, count_text
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..parameters.running.watch import Watch
-from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
-from ..parameters.subject.select import Pattern, parameters_only, select, select_again
+from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.select import (
+    Pattern,
+    parameters_only,
+    present,
+    select,
+    select_again,
+    trainable,
+    with_elements,
+)
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.digest import Kept, keep
 
@@ -119,23 +127,6 @@ def updated_where_due(
     return block
 
 
-def _parameter_with_elements(entry: Entry) -> bool:
-    return parameters_only(entry) and _with_elements(entry)
-
-
-def _with_elements(entry: Entry) -> bool:
-    # Lazy ones have no size to ask; they are refused by name.
-    return entry.tensor is not None and (bool(no_values(entry.tensor)) or entry.tensor.numel() > 0)
-
-
-def _present(entry: Entry) -> bool:
-    return entry.tensor is not None
-
-
-def _trainable(entry: Entry) -> bool:
-    return entry.is_parameter and entry.trainable
-
-
 class Block:
     """The context of one ``with`` statement; ``_begin`` and ``_end`` are the assertion's."""
 
@@ -196,7 +187,7 @@ class _Unchanged(Block):
         aspects: frozenset[str],
     ) -> None:
         super().__init__(subject, patterns)
-        self._eligible = _present if buffers else parameters_only
+        self._eligible = present if buffers else parameters_only
         self._what = "parameter or buffer" if buffers else "parameter"
         self._aspects = aspects
         self._watch: Watch | None = None
@@ -232,8 +223,8 @@ class _Changed(Block):
         entries = select(
             inventory,
             self._patterns,
-            default=_trainable,
-            eligible=_with_elements,
+            default=trainable,
+            eligible=with_elements,
             what="parameter or buffer with elements" if self._patterns else "trainable parameter",
         )
         checks.require_values(entries)
@@ -252,8 +243,8 @@ class _Updated(Block):
         entries = select(
             inventory,
             self._patterns,
-            default=_trainable,
-            eligible=_parameter_with_elements,
+            default=trainable,
+            eligible=lambda entry: parameters_only(entry) and with_elements(entry),
             what="parameter with elements" if self._patterns else "trainable parameter",
         )
         checks.require_values(entries)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from ..checks import flags as checks
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..parameters.subject.inventory import Entry, Subject, take_inventory
-from ..parameters.subject.select import Pattern, names_in_and_out, parameters_only, select
+from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.select import Pattern, names_in_and_out, present_parameters, select
 
 
 def assert_frozen(
@@ -84,7 +84,7 @@ def _assert_flags(
             )
         asked = list(exactly)
     inventory = take_inventory(model)
-    everything = select(inventory, (), eligible=_parameter, what="parameter")
+    everything = select(inventory, (), eligible=present_parameters, what="parameter")
     if exactly is not None and not asked:
         raise_if(
             checks.flags(everything, frozen=frozen, listed=frozenset(), exactly=True),
@@ -92,7 +92,7 @@ def _assert_flags(
         )
         return
     # Each pattern must match something, and something must be left: select sees to that.
-    entries = select(inventory, asked, eligible=_parameter, what="parameter")
+    entries = select(inventory, asked, eligible=present_parameters, what="parameter")
     listed, excluded = names_in_and_out(inventory, asked)
     if exactly is None:
         # An exclusion by one name leaves out the names it matches, not the parameter.
@@ -105,7 +105,3 @@ def _assert_flags(
         exactly=exactly is not None,
     )
     raise_if(findings, inventory.title)
-
-
-def _parameter(entry: Entry) -> bool:
-    return parameters_only(entry) and entry.tensor is not None

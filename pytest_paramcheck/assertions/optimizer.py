@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from ..checks import optimizer as checks
 from ..checks import optimizer_state as state_checks
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..parameters.subject.inventory import Entry, Subject, take_inventory
+from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.optimizers import read_saved, read_slots
-from ..parameters.subject.select import Pattern, decide, parameters_only, select
+from ..parameters.subject.select import Pattern, decide, present_parameters, select
 
 
 def assert_optimizer_covers(
@@ -41,7 +41,7 @@ def assert_optimizer_covers(
     __tracebackhide__ = True
     slots = read_slots(optimizer)
     inventory = take_inventory(model)
-    selected = select(inventory, patterns, eligible=_parameter, what="parameter")
+    selected = select(inventory, patterns, eligible=present_parameters, what="parameter")
     if not any(entry.trainable for entry in selected):
         raise ParamCheckUsageError(
             f"nothing to cover: none of the selected parameters of {inventory.title} is trainable"
@@ -136,9 +136,5 @@ def assert_param_groups(
     slots = read_slots(optimizer)
     inventory = take_inventory(model)
     checks.check_settings(expected)
-    decided = decide(inventory, expected, eligible=_parameter, what="parameter")
+    decided = decide(inventory, expected, eligible=present_parameters, what="parameter")
     raise_if(checks.param_groups(slots, decided), inventory.title)
-
-
-def _parameter(entry: Entry) -> bool:
-    return parameters_only(entry) and entry.tensor is not None

@@ -17,7 +17,14 @@ from ..parameters.running.reasons import Reason
 from ..parameters.running.trace import explain
 from ..parameters.running.untie import untied_copy
 from ..parameters.subject.inventory import Entry, Inventory, take_inventory
-from ..parameters.subject.select import Pattern, decide, parameters_only, pattern_text, select
+from ..parameters.subject.select import (
+    Pattern,
+    decide,
+    parameters_only,
+    pattern_text,
+    select,
+    trainable,
+)
 from ..parameters.tensors.content import no_values
 
 
@@ -56,7 +63,7 @@ def assert_grads_reach(
     entries = select(
         inventory,
         patterns,
-        default=lambda entry: entry.trainable,
+        default=trainable,
         eligible=parameters_only,
         what="parameter" if patterns else "trainable parameter",
     )

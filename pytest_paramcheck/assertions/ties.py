@@ -259,5 +259,4 @@ def _side_by_side(
 
 
 def _title(parts: list[tuple[str, Inventory]]) -> str:
-    titles = dict.fromkeys(part.title for _, part in parts)
-    return ", ".join(title for title in titles if title != "pairs")
+    return ", ".join(dict.fromkeys(part.title for _, part in parts if not part.from_pairs))

@@ -19,7 +19,7 @@ from ..messages.findings import Finding
 from ..messages.wording import fold_rows, plural
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values
-from ..parameters.tensors.describe import kind_of
+from ..parameters.tensors.describe import dtype_name, kind_of
 from ..parameters.tensors.memory import inner_tensors
 from .statistics import Outcome, number_of_tests, sample_tests
 
@@ -106,9 +106,9 @@ def _prepare(
             meant = Normal(0.0, meant.std * 0.5**0.5)
             values = torch.view_as_real(values.resolve_conj())
         elif not isinstance(meant, Constant) and not values.dtype.is_floating_point:
-            kind = str(values.dtype).removeprefix("torch.")
             raise ParamCheckUsageError(
-                f"{entry.name} is {kind}: {said.describe()} is for floating dtypes"
+                f"{entry.name} is {dtype_name(values.dtype)}: "
+                f"{said.describe()} is for floating dtypes"
             )
         row = padded.get(id(tensor))
         if row is not None and random:

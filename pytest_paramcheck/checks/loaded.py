@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
+from ..messages.wording import first_line
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import describe, dtype_text, shape_text
-from ..parameters.tensors.identity import shared_memory
+from ..parameters.tensors.identity import Relation, shared_memory
 from ..parameters.tensors.memory import inner_tensors, memory_of
 from .renames import common_prefix, probable_renames
 from .same_values import difference
@@ -261,7 +262,7 @@ def _difference(key: str, saved: Tensor, held: Tensor) -> str:
         # Subclasses compute what they know to: a DTensor and a plain tensor do not mix.
         raise ParamCheckUsageError(
             f"{key}: {describe(saved)} of the checkpoint and {describe(held)} of the model cannot "
-            f"be compared ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
+            f"be compared ({type(error).__name__}: {first_line(error)})"
         ) from None
 
 
@@ -318,4 +319,4 @@ def _together(model: Inventory, names: Sequence[str]) -> bool:
     if len(unique) == 1:
         return True
     found = shared_memory(list(unique.values()))
-    return found.exact == [True] and len(found.groups[0]) == len(unique)
+    return found.relations == [Relation.ALIASED] and len(found.groups[0]) == len(unique)

@@ -13,6 +13,7 @@ from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import LossFn, Reached
 from ..parameters.running.reasons import RANK, Place, Reason
 from ..parameters.subject.inventory import Entry
+from ..parameters.tensors.describe import dtype_name
 
 _ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}
 
@@ -184,7 +185,7 @@ _FIRST_STEP = (
 def _frozen(entry: Entry) -> tuple[str, str]:
     tensor = entry.tensor
     if tensor is not None and not (tensor.is_floating_point() or tensor.is_complex()):
-        return f"{str(tensor.dtype).removeprefix('torch.')} cannot have a gradient", ""
+        return f"{dtype_name(tensor.dtype)} cannot have a gradient", ""
     return (
         "frozen: requires_grad is False",
         "thaw it with requires_grad_(True), or take it out of the patterns",

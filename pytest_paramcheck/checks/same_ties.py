@@ -25,8 +25,8 @@ def sharing(ties: Ties) -> Sharing:
     found = shared_memory([entry.tensor for entry in entries if entry.tensor is not None])
     aliased = [
         tuple(ties.public(name) for i in indices for name in entries[i].names)
-        for indices, exact in zip(found.groups, found.exact, strict=True)
-        if exact
+        for indices, relation in zip(found.groups, found.relations, strict=True)
+        if relation is Relation.ALIASED
     ]
     return Sharing(ties.groups, aliased)
 

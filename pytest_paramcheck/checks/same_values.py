@@ -13,7 +13,7 @@ from ..messages.findings import Finding
 from ..messages.wording import plural
 from ..parameters.subject.inventory import Inventory
 from ..parameters.tensors.content import no_values, same_bits
-from ..parameters.tensors.describe import describe, shape_text
+from ..parameters.tensors.describe import describe, dtype_name, layout_name, shape_text
 from ..parameters.tensors.memory import inner_tensors
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
@@ -69,8 +69,8 @@ def _compare(
         )
     for problem, left, right in (
         ("different shape", shape_text(a), shape_text(b)),
-        ("different dtype", _short(a.dtype), _short(b.dtype)),
-        ("different layout", _short(a.layout), _short(b.layout)),
+        ("different dtype", dtype_name(a.dtype), dtype_name(b.dtype)),
+        ("different layout", layout_name(a.layout), layout_name(b.layout)),
     ):
         if left != right:
             found = f"{left} in the first, {right} in the second"
@@ -87,10 +87,6 @@ def _compare(
     with torch.no_grad():
         found = difference(a.detach(), b.detach(), rtol, atol)
     return Finding(names, "different values", found=found) if found else None
-
-
-def _short(value: object) -> str:
-    return str(value).removeprefix("torch.")
 
 
 def difference(a: Tensor, b: Tensor, rtol: float = 0.0, atol: float = 0.0) -> str:

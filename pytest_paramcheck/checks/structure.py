@@ -11,11 +11,12 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import fold, plural, shorten
+from ..messages.wording import first_line, fold, plural, shorten
 from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values
-from ..parameters.tensors.identity import shared_memory
+from ..parameters.tensors.describe import dtype_name, dtype_named
+from ..parameters.tensors.identity import Relation, shared_memory
 
 V = TypeVar("V")
 #: Names, tensor, and the hidden place it was found in (None: it is registered).
@@ -30,7 +31,7 @@ def casts(tensor: Tensor) -> bool:
 def wrong_dtypes(items: Iterable[tuple[Item, torch.dtype]]) -> list[Finding]:
     """Find the tensors of another dtype than the one expected."""
     return [
-        _left(names, hidden, "wrong dtype", _dtype(expected), _dtype(tensor.dtype))
+        _left(names, hidden, "wrong dtype", dtype_name(expected), dtype_name(tensor.dtype))
         for (names, tensor, hidden), expected in items
         if tensor.dtype != expected
     ]
@@ -66,10 +67,6 @@ def _left(
         if hidden.kind == "parameter" or hidden.holder != "attribute":
             hint = "assert_registered(model, tensors=True) says how to register it"
     return Finding(names, problem, expected=expected, found=found, why=why, hint=hint)
-
-
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def not_materialized(items: Iterable[Item]) -> list[Finding]:
@@ -140,8 +137,8 @@ def _once(inventory: Inventory) -> list[Entry]:
     shared = shared_memory([entry.tensor for entry in entries if entry.tensor is not None])
     again = {
         index
-        for group, exact in zip(shared.groups, shared.exact, strict=True)
-        if exact
+        for group, relation in zip(shared.groups, shared.relations, strict=True)
+        if relation is Relation.ALIASED
         for index in group[1:]
     }
     return [entry for index, entry in enumerate(entries) if index not in again]
@@ -197,10 +194,9 @@ def expected_dtype(value: object, of: str = "dtype") -> torch.dtype:
     """Return a dtype, or raise :class:`ParamCheckUsageError` for what is none."""
     if isinstance(value, torch.dtype):
         return value
-    known = isinstance(value, str) and getattr(torch, value.removeprefix("torch."), None)
-    hint = f": did you mean torch.{str(value).removeprefix('torch.')}?" if (
-        isinstance(known, torch.dtype)
-    ) else ", like torch.float32"  # fmt: skip
+    hint = ", like torch.float32"
+    if isinstance(value, str) and dtype_named(value) is not None:
+        hint = f": did you mean torch.{value.removeprefix('torch.')}?"
     raise ParamCheckUsageError(f"{of}: expected a torch.dtype, not {value!r}{hint}")
 
 
@@ -212,7 +208,7 @@ def expected_device(value: object, of: str = "device") -> torch.device:
         try:
             return torch.device(value)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ParamCheckUsageError(f"{of}: {value!r} is no device: {reason}") from None
     raise ParamCheckUsageError(
         f"{of}: expected a device like 'cuda' or torch.device('cpu'), not {value!r}"

@@ -305,14 +305,13 @@ def _shared_without_tie(ties: Ties, group_of: Mapping[str, tuple[str, ...]]) -> 
     names = [entry.name for entry in entries]
     found = shared_memory([entry.tensor for entry in entries if entry.tensor is not None])
     findings = []
-    for indices, exact in zip(found.groups, found.exact, strict=True):
+    for indices, relation in zip(found.groups, found.relations, strict=True):
         group = [names[i] for i in indices]
         declared = {group_of.get(ties.public(name)) for name in group}
         if declared != {None} and len(declared) == 1:
             continue  # reported as a declared tie that is none
         if not any(ties.is_parameter(name) for name in group):
             continue  # views among buffers train nothing
-        relation = Relation.ALIASED if exact else Relation.OVERLAPPING
         findings.append(shares_memory(ties.inventory, group, relation))
     return findings
 

@@ -29,10 +29,9 @@ def sharing_within(inventory: Inventory, names: Iterable[str]) -> list[Finding]:
     tensors = [tensor for tensor, _ in by_id.values()]
     first = [tied[0] for _, tied in by_id.values()]
     found = shared_memory(tensors, itself=True)
-    for indices, exact in zip(found.groups, found.exact, strict=True):
-        relation = Relation.ALIASED if exact else Relation.OVERLAPPING
+    for indices, relation in zip(found.groups, found.relations, strict=True):
         findings.append(shares_memory(inventory, [first[i] for i in indices], relation))
-    findings += [_itself(first[i], tensors[i]) for i in found.itself]
+    findings += [_overlaps_itself(first[i], tensors[i]) for i in found.itself]
     findings += [_cannot_tell(first[i], reason) for i, reason in found.unknown.items()]
     return findings
 
@@ -67,9 +66,8 @@ def sharing_between(
         if len({number for number, _ in owned}) > 1:
             findings.append(_same(tensor, tuple(name for _, name in owned)))
     found = shared_memory(tensors)
-    for indices, exact in zip(found.groups, found.exact, strict=True):
+    for indices, relation in zip(found.groups, found.relations, strict=True):
         if len({owners[i] for i in indices}) > 1:
-            relation = Relation.ALIASED if exact else Relation.OVERLAPPING
             findings.append(shares_memory(together, [names[i] for i in indices], relation))
     if unknown:
         findings += [_cannot_tell(names[i], reason) for i, reason in found.unknown.items()]
@@ -147,7 +145,7 @@ def _same(tensor: Tensor, names: tuple[str, ...]) -> Finding:
     )
 
 
-def _itself(name: str, tensor: Tensor) -> Finding:
+def _overlaps_itself(name: str, tensor: Tensor) -> Finding:
     return Finding(
         (name,),
         "overlaps itself",

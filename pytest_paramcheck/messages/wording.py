@@ -37,6 +37,20 @@ def plural(count: int, singular: str, several: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
+def cut(text: str, at_most: int) -> str:
+    """Return the text, or its beginning and ``...`` where it is longer than ``at_most``."""
+    return text if len(text) <= at_most else text[: at_most - 3] + "..."
+
+
+def first_line(said: object, at_most: int | None = None) -> str:
+    """Return the first line of an error's text, or of another one, that says something.
+
+    ``""`` where none does; cut at ``at_most`` characters where it is given.
+    """
+    line = next((row.strip() for row in str(said).splitlines() if row.strip()), "")
+    return line if at_most is None else cut(line, at_most)
+
+
 def shorten(items: Sequence[str], at_most: int) -> str:
     """Return the items joined by commas, the tail replaced by ``and N more``."""
     if len(items) <= at_most:

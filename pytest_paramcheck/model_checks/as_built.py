@@ -20,6 +20,7 @@ from ..checks.manifest import manifest_differences
 from ..checks.untied import can_be_equal, not_distinct, sharing_between
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
+from ..messages.wording import first_line
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.recorded import manifest_lines
 from ..parameters.subject.select import parameters_only, select_names
@@ -166,7 +167,7 @@ def check_deepcopy(case: CaseRun) -> None:
     try:
         copied, problem = copy.deepcopy(case.model), ""
     except Exception as error:  # whatever a module or a tensor subclass raises
-        copied, problem = None, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        copied, problem = None, f"{type(error).__name__}: {first_line(error)}"
     if copied is None:
         finding = Finding(("the model",), "cannot be deep-copied", found=problem)
         raise_if([finding], case.title)

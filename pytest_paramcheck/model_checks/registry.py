@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..messages.wording import first_line
 from ..parameters.running.randomness import random_states, seed_all
 from .as_built import (
     check_deepcopy,
@@ -60,7 +61,7 @@ class Check:
 
     @property
     def summary(self) -> str:
-        return (self.run.__doc__ or "").strip().splitlines()[0] if self.run.__doc__ else ""
+        return first_line(self.run.__doc__ or "")
 
 
 def _runs(case: ModelCase) -> bool:

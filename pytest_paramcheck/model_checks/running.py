@@ -19,7 +19,8 @@ from ..messages.errors import ParamCheckError, raise_if
 from ..messages.findings import Finding
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.preserve import preserved
-from ..parameters.subject.inventory import Entry, take_inventory
+from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.select import with_elements
 from .case import NothingToCheck
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
 from .run import CaseRun
@@ -50,7 +51,7 @@ def check_grads_reach(case: CaseRun) -> None:
             hint="take it out of ModelCase(unreached=...)",
         )
         for entry in declared
-        if entry.trainable and entry.name not in missed and _size(entry)
+        if entry.trainable and entry.name not in missed and with_elements(entry)
     ]
     names = {name for entry in declared for name in entry.names}
     left = [
@@ -124,7 +125,7 @@ def check_training_step(case: CaseRun) -> None:
                 _step(case, model, optimizer)
 
     held = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}
-    moving = [e.name for e in entries if e.trainable and id(e.tensor) in held and _size(e)]
+    moving = [e.name for e in entries if e.trainable and id(e.tensor) in held and with_elements(e)]
     if not moving:
         raise NothingToCheck("no optimizer holds a trainable parameter")
     findings: list[Finding] = []
@@ -155,13 +156,11 @@ def _not_reached(case: CaseRun) -> tuple[Finding, ...]:
         by_name = take_inventory(case.model).by_name
         # Without elements there is no signal to get, and nothing to miss.
         return tuple(
-            f for f in error.findings if not f.names or _may_learn(by_name.get(f.names[0]))
+            f
+            for f in error.findings
+            if not f.names or (entry := by_name.get(f.names[0])) is None or with_elements(entry)
         )
     return ()
-
-
-def _may_learn(entry: Entry | None) -> bool:
-    return entry is None or _size(entry)
 
 
 def _backward(case: CaseRun, model: nn.Module) -> None:
@@ -199,7 +198,3 @@ def _noting(findings: list[Finding], block: Block) -> Iterator[None]:
             yield
     except ParamCheckError as error:
         findings += error.findings
-
-
-def _size(entry: Entry) -> bool:
-    return entry.tensor is not None and entry.tensor.numel() > 0

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..messages.wording import did_you_mean, join_words, plural
+from ..messages.wording import did_you_mean, first_line, join_words, plural
 
 if TYPE_CHECKING:
     import torch
@@ -213,8 +213,8 @@ class Machine:
         try:
             torch.empty(1, device=device, dtype=getattr(torch, dtype) if dtype else torch.float32)
         except Exception as error:  # AssertionError, NotImplementedError, ModuleNotFoundError, ...
-            said = str(error).strip() or type(error).__name__
-            line = said.splitlines()[0].partition(". ")[0]  # the cause; advice follows it
+            said = first_line(error) or type(error).__name__
+            line = said.partition(". ")[0]  # the cause; advice follows it
             return f"torch cannot allocate on {name}{f' in {dtype}' if dtype else ''}: {line}"
         return ""
 

@@ -249,7 +249,10 @@ def check_layout(model: nn.Module, layout: Layout) -> None:
     assert tuple(inventory.tie_groups) == layout.ties
     entries = inventory.entries
     found = [tuple(entries[i].name for i in group) for group in shared.groups]
-    assert list(zip(found, shared.exact, strict=True)) == list(layout.groups)
+    assert [
+        (names, relation is Relation.ALIASED)
+        for names, relation in zip(found, shared.relations, strict=True)
+    ] == list(layout.groups)
     assert tuple(entries[i].name for i in shared.itself) == layout.itself
 
 
@@ -357,7 +360,7 @@ def test_groups_are_transitive_and_in_order() -> None:
     shared = shared_memory(tensors)
 
     assert shared.groups == [(0, 2, 4), (1, 5)]
-    assert shared.exact == [False, True]
+    assert shared.relations == [Relation.OVERLAPPING, Relation.ALIASED]
 
 
 def test_what_cannot_be_asked_is_named() -> None:
@@ -375,7 +378,7 @@ def test_what_cannot_be_asked_is_named() -> None:
 def test_nothing_shares_with_nothing() -> None:
     shared = shared_memory([])
 
-    assert (shared.groups, shared.exact, shared.itself, shared.unknown) == ([], [], [], {})
+    assert (shared.groups, shared.relations, shared.itself, shared.unknown) == ([], [], [], {})
 
 
 def test_many_tensors_on_one_buffer() -> None:

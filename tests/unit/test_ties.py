@@ -377,6 +377,14 @@ class TestUntied:
             "  hint: if the tie is meant, leave one of its names out with '!name'",
         ]
 
+    def test_pairs_have_no_title_but_a_mapping_called_pairs_has(self) -> None:
+        pairs = type("pairs", (dict,), {})
+        shared = torch.ones(2)
+        tied = "tied: #1.w, #2.w"
+        assert failure(assert_untied, [("w", shared)], [("w", shared)])[0] == tied
+        said = failure(assert_untied, pairs(w=shared), [("w", shared)])[0]
+        assert said == f"{tied} (pairs)"
+
     def test_buffers_count(self) -> None:
         a, b = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
         b.running_mean = a.running_mean

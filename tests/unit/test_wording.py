@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_paramcheck.messages.wording import (
+    cut,
     did_you_mean,
+    first_line,
     fold,
     fold_names,
     join_words,
@@ -142,3 +144,26 @@ def test_folding_loses_and_invents_nothing(rows: list[tuple[str, str]]) -> None:
     unfolded = [(name, value) for text, value, _ in folded for name in _unfold(text)]
     assert sorted(unfolded) == sorted(rows)
     assert [count for _, _, count in folded] == [len(_unfold(text)) for text, _, _ in folded]
+
+
+@pytest.mark.parametrize(
+    ("said", "at_most", "expected"),
+    [
+        ("", None, ""),
+        (" \n \n", 5, ""),
+        (ValueError(), None, ""),
+        (ValueError("wrong"), None, "wrong"),
+        ("\n  the cause \n the advice", None, "the cause"),
+        ("eight...", 8, "eight..."),
+        ("the cause", 8, "the c..."),
+    ],
+)
+def test_the_first_line_that_says_something(
+    said: object, at_most: int | None, expected: str
+) -> None:
+    assert first_line(said, at_most) == expected
+
+
+def test_what_is_cut_is_as_long_as_it_may_be() -> None:
+    assert cut("x" * 40, 40) == "x" * 40
+    assert cut("x" * 41, 40) == "x" * 37 + "..."

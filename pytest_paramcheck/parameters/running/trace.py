@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ...messages.wording import first_line
 from ..subject.inventory import Inventory, walk_modules
 from .gradstate import GradState, grad_state
 from .preserve import preserved
@@ -63,7 +64,7 @@ def explain(
             return [tracer.reason(p, loss) for p in wanted]
     except Exception as error:
         # The caller's function ran once and cannot run twice (an iterator used up).
-        note = f"{type(error).__name__}: {error}".splitlines()[0][:80].rstrip(": ")
+        note = first_line(f"{type(error).__name__}: {error}", 80).rstrip(": ")
         return [Reason("unknown", note=note) for _ in wanted]
     finally:
         tracer.clear()

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ...messages.wording import first_line
 from ..subject.inventory import take_inventory, walk_modules
 
 
@@ -28,7 +29,7 @@ def untied_copy(model: nn.Module) -> nn.Module:
     except Exception as error:
         raise ParamCheckUsageError(
             f"{type(model).__name__} cannot be deep-copied, so its uses cannot be told apart: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
     _keep_flags(model, copied)
     _split_modules(copied, {id(copied)}, ())

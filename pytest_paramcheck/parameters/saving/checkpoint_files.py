@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean
+from ...messages.wording import did_you_mean, first_line
 
 SAFETENSORS = ".safetensors"
 INSTALL = "pip install 'pytest-paramcheck[safetensors]'"
@@ -56,7 +56,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
             ) from None
         raise ParamCheckUsageError(
             f"{file} cannot be read as a {kind} file: it is damaged or another kind of file "
-            f"({type(error).__name__}: {first_line(str(error))})"
+            f"({type(error).__name__}: {first_line(error, 160) or 'no reason given'})"
         ) from None
 
 
@@ -69,12 +69,6 @@ def safetensors_torch() -> Any:
             f"this needs safetensors, which is not installed: {INSTALL}"
         ) from None
     return safetensors.torch
-
-
-def first_line(text: str) -> str:
-    """Return the first line of another library's message, cut to a row."""
-    line = next((row.strip() for row in text.splitlines() if row.strip()), "no reason given")
-    return line if len(line) <= 160 else line[:157] + "..."
 
 
 def _read_safetensors(file: Path) -> Any:

@@ -21,16 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean, fold_names, shorten
+from ...messages.wording import did_you_mean, first_line, fold_names, shorten
 from ..subject.inventory import take_inventory
+from ..tensors.describe import dtype_named
 from ..tensors.identity import shared_memory
-from .checkpoint_files import first_line, safetensors_torch
+from .checkpoint_files import safetensors_torch
 
 Operation: TypeAlias = Callable[[nn.Module], "nn.Module | None"]
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_storage_warnings() -> Iterator[None]:
     """Leave out what torch says about its own storage classes: nothing a test could change."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
@@ -44,12 +45,12 @@ def copied(model: nn.Module) -> nn.Module:
     the model.
     """
     try:
-        with quiet():
+        with quiet_storage_warnings():
             twin = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
         raise ParamCheckUsageError(
             f"{type(model).__name__} cannot be copied, so nothing can be done to a copy: "
-            f"{first_line(str(error))}"
+            f"{first_line(error, 160) or 'no reason given'}"
         ) from None
     ours, theirs = tensors_by_id(model), tensors_by_id(twin)
     shared = [theirs[key][0] for key in theirs if key in ours]  # the very objects
@@ -176,8 +177,8 @@ def operation(name: str, inputs: tuple[Any, ...] | None) -> Operation:
             f"no operation {name!r};{did_you_mean(name, known) or f' there are {known}'}"
         )
     how, what = call.groups()
-    dtype = getattr(torch, what.removeprefix("torch."), None)
-    if how == "to" and isinstance(dtype, torch.dtype):
+    dtype = dtype_named(what)
+    if how == "to" and dtype is not None:
         return _mover(dtype=dtype)
     try:
         device = torch.device(what)
@@ -185,7 +186,7 @@ def operation(name: str, inputs: tuple[Any, ...] | None) -> Operation:
     except Exception as error:  # absent devices raise whatever their backend likes
         raise ParamCheckUsageError(
             f"operation {name!r}: {what!r} is no dtype and no device that is there "
-            f"({str(error).splitlines()[0]})"
+            f"({first_line(error)})"
         ) from None
     if how == "to":
         return _mover(device=device)

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean, fold_names, shorten
+from ...messages.wording import did_you_mean, first_line, fold_names, shorten
 from ..subject.inventory import Inventory, take_inventory
 from ..tensors.content import no_values
 from ..tensors.memory import inner_tensors
-from .checkpoint_files import first_line, load_file, refused_name, safetensors_torch
-from .operations import OPERATIONS, copied, quiet, tensors_by_id
+from .checkpoint_files import load_file, refused_name, safetensors_torch
+from .operations import OPERATIONS, copied, quiet_storage_warnings, tensors_by_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _callable(through: Callable[[nn.Module], nn.Module | None]) -> Way:
 def _pickle(model: nn.Module) -> Returned:
     subject = copied(model)
     try:
-        with quiet():
+        with quiet_storage_warnings():
             after = OPERATIONS["pickle"](subject)
     except Exception as error:  # pickling raises whatever the members of a model raise
         return Returned(model, unsaved=_said(error))
@@ -91,12 +91,12 @@ def _torch_save(model: nn.Module) -> Returned:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.pt"
         try:
-            with quiet():
+            with quiet_storage_warnings():
                 torch.save(state, file)
         except Exception as error:  # what is in a state_dict may be anything, and so its errors
             return Returned(target, unsaved=_said(error))
         try:
-            with quiet():
+            with quiet_storage_warnings():
                 state = load_file(file)
         except Exception as error:
             if name := refused_name(str(error)):
@@ -113,7 +113,7 @@ def _safetensors(model: nn.Module) -> Returned:
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "model.safetensors")
         try:
-            with quiet():
+            with quiet_storage_warnings():
                 library.save_model(model, file)
         except KeyError as error:  # the table of dtypes that the format has
             return Returned(target, unsaved=_no_dtype(model, str(error)))
@@ -172,7 +172,7 @@ def overwrite(inventory: Inventory) -> None:
             except (RuntimeError, NotImplementedError, TypeError) as error:
                 raise ParamCheckUsageError(
                     f"{entry.name}: a copy of it cannot be overwritten, so a load that does "
-                    f"nothing would go unnoticed ({first_line(str(error))})"
+                    f"nothing would go unnoticed ({first_line(error, 160) or 'no reason given'})"
                 ) from None
 
 
@@ -196,7 +196,7 @@ def _no_dtype(model: nn.Module, dtype: str) -> str:
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(str(error))}"
+    return f"{type(error).__name__}: {first_line(error, 160) or 'no reason given'}"
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import join_words
-from ..subject.inventory import Inventory, walk_modules
+from ..subject.inventory import Inventory, kind_in_words, walk_modules
 from .checkpoint_files import read_checkpoint
 
 DEEPEST = 3
@@ -34,7 +34,7 @@ def take_checkpoint(checkpoint: Any, model: Inventory) -> Inventory:
     if not isinstance(checkpoint, Mapping):
         raise ParamCheckUsageError(
             f"a checkpoint is a mapping of names to tensors or the path of a file that holds "
-            f"one, not {_what(checkpoint)}"
+            f"one, not {kind_in_words(checkpoint)}"
         )
     inventory = Inventory("checkpoint")
     for key, value in checkpoint.items():
@@ -68,9 +68,9 @@ def _no_state_dict(
     checkpoint: Mapping[Any, Any], key: Any, value: Any, model: Inventory, shown: str
 ) -> str:
     if not isinstance(key, str):
-        said = f"the checkpoint has a key that is no name: {_what(key)}"
+        said = f"the checkpoint has a key that is no name: {kind_in_words(key)}"
     else:
-        said = f"checkpoint[{key!r}] is not a tensor but {_what(value)}"
+        said = f"checkpoint[{key!r}] is not a tensor but {kind_in_words(value)}"
     nested = sorted(_nested(checkpoint, model), key=lambda pair: -pair[0])[:3]
     if nested:
         paths = [shown + path for _, path in nested]
@@ -101,10 +101,3 @@ def _nested(
 def _endings(name: str) -> list[str]:
     """Return the last two components, or all of a shorter name."""
     return [".".join(name.split(".")[-2:])]
-
-
-def _what(value: Any) -> str:
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
-        text = repr(value)
-        return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
-    return type(value).__name__

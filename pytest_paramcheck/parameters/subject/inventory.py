@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ...messages.wording import cut
 from .wrappers import wrapped_child
 
 Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]
@@ -52,6 +53,7 @@ class Entry:
 
     @property
     def trainable(self) -> bool:
+        """Whether it is a tensor that asks for a gradient."""
         return self.tensor is not None and self.tensor.requires_grad
 
     def __repr__(self) -> str:
@@ -70,6 +72,8 @@ class Inventory:
         #: Names the subject in messages.
         self.title = title
         self.root = root
+        #: Whether it was read from (name, tensor) pairs, which have no title of their own.
+        self.from_pairs = False
         #: Every name, in registration order; None where a mapping says "no gradient".
         self.named: dict[str, Tensor | None] = {}
         #: The names registered as buffers, and whether each is persistent.
@@ -126,6 +130,7 @@ class Inventory:
 
     @property
     def buffers(self) -> list[Entry]:
+        """The entries that are registered as buffers and under no name as parameters."""
         return [entry for entry in self.entries if entry.kind == "buffer"]
 
     @cached_property
@@ -187,9 +192,11 @@ def _read(subject: Any) -> Inventory:
     if isinstance(subject, (Tensor, str, bytes)) or not isinstance(subject, Iterable):
         raise ParamCheckUsageError(
             f"expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
-            f"got {_what(subject)}"
+            f"got {kind_in_words(subject)}"
         )
-    return _read_pairs("pairs", subject)
+    inventory = _read_pairs("pairs", subject)
+    inventory.from_pairs = True
+    return inventory
 
 
 def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
@@ -201,13 +208,15 @@ def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
                 if isinstance(pair, Tensor)
                 else "; names must be strings"
             )
-            raise ParamCheckUsageError(f"expected (name, tensor) pairs, got {_what(pair)}{hint}")
+            raise ParamCheckUsageError(
+                f"expected (name, tensor) pairs, got {kind_in_words(pair)}{hint}"
+            )
         name, tensor = pair
         if not (tensor is None or isinstance(tensor, Tensor)):
             if name.rpartition(".")[2] == "_extra_state":
                 continue  # torch's own place for what is no tensor (nn.Module.get_extra_state)
             raise ParamCheckUsageError(
-                f"{name!r} is not a tensor but {_what(tensor)}{_nested_hint(name, tensor)}"
+                f"{name!r} is not a tensor but {kind_in_words(tensor)}{_nested_hint(name, tensor)}"
             )
         if name in inventory.named:
             raise ParamCheckUsageError(f"the name {name!r} occurs twice")
@@ -293,13 +302,13 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def _what(value: Any) -> str:
+def kind_in_words(value: Any) -> str:
+    """Return what something is that should be a subject, a pair or a tensor: ``int 3``."""
     if isinstance(value, Tensor):
         return "a tensor"
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
-        text = repr(value)
-        return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
-    return f"{type(value).__name__}"
+        return f"{type(value).__name__} {cut(repr(value), 40)}"
+    return type(value).__name__
 
 
 def _nested_hint(name: str, value: Any) -> str:

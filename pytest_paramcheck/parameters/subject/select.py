@@ -17,7 +17,8 @@ from typing import Any, TypeAlias, TypeVar
 from torch import nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean, plural
+from ...messages.wording import cut, did_you_mean, plural
+from ..tensors.content import no_values
 from .inventory import Entry, Inventory, take_inventory
 
 #: See the module's docstring.
@@ -35,6 +36,27 @@ def any_entry(entry: Entry) -> bool:
 def parameters_only(entry: Entry) -> bool:
     """Eligible: what gradient and training assertions look at."""
     return entry.kind != "buffer"
+
+
+def present(entry: Entry) -> bool:
+    """Eligible: what a mapping does not hold None for."""
+    return entry.tensor is not None
+
+
+def present_parameters(entry: Entry) -> bool:
+    """Eligible: the parameters among them."""
+    return parameters_only(entry) and present(entry)
+
+
+def trainable(entry: Entry) -> bool:
+    """Eligible: the parameters that ask for a gradient."""
+    return parameters_only(entry) and entry.trainable
+
+
+def with_elements(entry: Entry) -> bool:
+    """Eligible: what can hold another value than it does. What has no values counts: a lazy
+    one has no size to ask, and who needs values refuses it by name."""
+    return entry.tensor is not None and (bool(no_values(entry.tensor)) or entry.tensor.numel() > 0)
 
 
 def select(
@@ -276,7 +298,7 @@ def _negation(pattern: object) -> tuple[bool, Pattern]:
         hint = f"; name it, or pass its class {type(pattern).__name__}"
     raise ParamCheckUsageError(
         f"a pattern is a name, a glob, a module class or (class, name), "
-        f"not {type(pattern).__name__} {_short(pattern)}{hint}"
+        f"not {type(pattern).__name__} {cut(repr(pattern), 40)}{hint}"
     )
 
 
@@ -319,8 +341,3 @@ def _have(inventory: Inventory) -> str:
     names = list(inventory.named)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f" it has {', '.join(names[:5])}{more}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

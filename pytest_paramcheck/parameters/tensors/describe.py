@@ -33,9 +33,23 @@ def shape_text(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return ``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def dtype_named(name: str) -> torch.dtype | None:
+    """Return the dtype of a name, with or without ``torch.``; None where it is none's."""
+    dtype = getattr(torch, name.removeprefix("torch."), None)
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
+def layout_name(layout: torch.layout) -> str:
+    """Return ``sparse_coo`` for ``torch.sparse_coo``, ``mkldnn`` for ``torch._mkldnn``."""
+    return str(layout).removeprefix("torch.").lstrip("_")
+
+
 def dtype_text(tensor: Tensor) -> str:
     """Return the dtype without ``torch.``, and the layout where it is not strided."""
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if tensor.layout is torch.strided:
-        return dtype
-    return f"{dtype} {str(tensor.layout).removeprefix('torch.').lstrip('_')}"
+    dtype = dtype_name(tensor.dtype)
+    return dtype if tensor.layout is torch.strided else f"{dtype} {layout_name(tensor.layout)}"

@@ -62,13 +62,13 @@ def relate(a: Tensor, b: Tensor) -> Related:
 class SharedMemory:
     """Which tensors of a list have memory in common.
 
-    ``groups`` are the index sets connected by shared bytes, ``exact`` says for each whether all
-    members lie on exactly the same memory (ALIASED), ``itself`` are the tensors that overlap
-    themselves, ``unknown`` maps the ones that cannot be asked to the reason.
+    ``groups`` are the index sets connected by shared bytes, ``relations`` says of each whether
+    all members lie on exactly the same memory (ALIASED) or not (OVERLAPPING), ``itself`` are the
+    tensors that overlap themselves, ``unknown`` maps the ones that cannot be asked to the reason.
     """
 
     groups: list[tuple[int, ...]]
-    exact: list[bool]
+    relations: list[Relation]
     itself: list[int]
     unknown: dict[int, str]
 
@@ -98,9 +98,10 @@ def shared_memory(tensors: Sequence[Tensor], *, itself: bool = False) -> SharedM
     for spans in intervals.values():
         _sweep(sorted(spans), memories, union)
     groups = union.groups()
+    exact = (len({memories[i].key for i in group}) == 1 for group in groups)
     return SharedMemory(
         groups,
-        [len({memories[i].key for i in group}) == 1 for group in groups],
+        [Relation.ALIASED if same else Relation.OVERLAPPING for same in exact],
         [i for i, memory in enumerate(memories) if memory.overlaps_itself()] if itself else [],
         unknown,
     )

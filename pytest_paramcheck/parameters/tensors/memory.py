@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from ...messages.wording import first_line
+from .describe import layout_name
 from .overlap import Layout, overlap, overlaps_itself
 
 #: Devices on which ``data_ptr()`` is an address of the device. Elsewhere (mps: a handle) it is not.
@@ -27,7 +29,7 @@ ADDRESSED = frozenset({"cpu", "cuda", "xpu"})
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class MemoryBlock:
     """One strided part of a tensor: an address space and the bytes in it.
 
     ``keep`` holds what the address space is named after, so that its id is not recycled while
@@ -46,7 +48,7 @@ class Memory:
     A tensor without elements has no blocks: it shares memory with nothing.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[MemoryBlock, ...]
     unknown: str = ""
 
     @property
@@ -87,7 +89,7 @@ def memory_of(tensor: Tensor) -> Memory:
     """Return the memory of a tensor of any kind. Never raises; says why where it cannot tell."""
     parts = inner_tensors(tensor)
     if parts is not None:
-        blocks: list[Block] = []
+        blocks: list[MemoryBlock] = []
         for part in parts:
             inner = memory_of(part)
             if inner.unknown:
@@ -100,8 +102,9 @@ def memory_of(tensor: Tensor) -> Memory:
         return _strided(tensor)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
         # Opaque layouts (mkldnn, vendor backends) have no storage to ask.
-        layout = str(getattr(tensor, "layout", "opaque")).removeprefix("torch.").lstrip("_")
-        return Memory((), f"a {layout} tensor does not say where its memory is ({_first(error)})")
+        layout = layout_name(tensor.layout)
+        reason = first_line(error, 80) or type(error).__name__
+        return Memory((), f"a {layout} tensor does not say where its memory is ({reason})")
 
 
 def inner_tensors(tensor: Tensor) -> list[Tensor] | None:
@@ -144,14 +147,14 @@ def _strided(tensor: Tensor) -> Memory:
     if has_address(tensor):
         space = (str(device), 0)
         layout = Layout.of(tensor.data_ptr(), tensor.shape, strides, itemsize)
-        return Memory((Block(space, layout, None),))
+        return Memory((MemoryBlock(space, layout, None),))
     storage = tensor.untyped_storage()
     # No real address: tensors share memory if they share the storage object. _cdata is the
     # address of torch's storage; without it, the Python object stands for the storage (torch
     # keeps one per storage) and is kept alive by the block.
     space = (f"storage on {device}", getattr(storage, "_cdata", id(storage)))
     start = int(tensor.storage_offset()) * itemsize
-    return Memory((Block(space, Layout.of(start, tensor.shape, strides, itemsize), storage),))
+    return Memory((MemoryBlock(space, Layout.of(start, tensor.shape, strides, itemsize), storage),))
 
 
 def has_address(tensor: Tensor) -> bool:
@@ -173,7 +176,3 @@ def is_fake(tensor: Tensor) -> bool:
     """Whether it is a FakeTensor: any device's name, no values, and a pointer it warns about."""
     module = sys.modules.get("torch._subclasses.fake_tensor")
     return module is not None and isinstance(tensor, module.FakeTensor)
-
-
-def _first(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:80] if str(error).strip() else type(error).__name__
