@@ -1,12 +1,14 @@
-"""Which devices a run really tested, so that a green run cannot lie. No torch, no pytest."""
+"""Which devices a run really tested, so that a green run cannot lie."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+
+import pytest
 
 from ..messages.wording import plural
+from . import options
 from .devices import meets
 
 
@@ -18,7 +20,7 @@ class Tally:
         self.skipped: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
 
-    def add(self, report: Any) -> None:
+    def add(self, report: pytest.TestReport) -> None:
         """Count a test report: xdist sends the workers' ones home with their properties."""
         device = dict(report.user_properties).get("param_device")
         if not isinstance(device, str):
@@ -30,7 +32,7 @@ class Tally:
         elif report.when == "call" or report.failed:
             self.ran[device] += 1
 
-    def silent(self, asked: Sequence[str], *, selected: bool = False) -> list[str]:
+    def untested_devices(self, asked: Sequence[str], *, selected: bool = False) -> list[str]:
         """Return a line for each asked device on which no marked test ran though some were due.
 
         A suite without marked tests has none due: that is not a lie. Where the user ``selected``
@@ -55,3 +57,32 @@ class Tally:
 
 def _any_on(device: str, others: Iterable[str]) -> bool:
     return any(meets(device, other) or meets(other, device) for other in others)
+
+
+class RunReport:
+    """Registered where devices were asked for on the command line: fails a run that tested none."""
+
+    def __init__(self, config: pytest.Config, asked: Sequence[str]) -> None:
+        self._asked = asked
+        self._tally = Tally()
+        self._untested: list[str] = []
+        # On xdist's controller nobody reports deselected tests, hence the options.
+        self._selected = options.selects(config)
+
+    def pytest_deselected(self) -> None:
+        self._selected = True
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._tally.add(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.shouldstop or session.shouldfail:
+            return  # an interrupted run says nothing about the tests it did not come to
+        self._untested = self._tally.untested_devices(self._asked, selected=self._selected)
+        if session.exitstatus == pytest.ExitCode.OK and self._untested:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self._untested:
+            terminalreporter.write_line(f"ERROR: {line}", red=True, bold=True)

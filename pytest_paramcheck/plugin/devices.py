@@ -8,16 +8,20 @@ a pytest start does. :class:`Machine` is the one place that asks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..messages.wording import did_you_mean, first_line, join_words, plural
 
 if TYPE_CHECKING:
     import torch
 
+D = TypeVar("D")
+#: Words that choose among the machine's devices; no test supports a choice.
+CHOICES = ("auto", "all")
 #: Words for devices of the machine, resolved before collection.
-WORDS = ("accelerator", "auto", "all")
+WORDS = ("accelerator", *CHOICES)
 #: For suggestions; torch decides what a device is.
 FAMILIAR = ("cpu", "cuda", "mps", "xpu", "meta", "hpu", "mtia", "xla", *WORDS)
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -112,28 +116,34 @@ def variants(
     Without a choice: everything it supports, or the cpu. Where the choice and the support do
     not meet, the supported ones are kept as variants that say why they are skipped.
     """
-    skip = ""
-    if devices is None:
-        run_devices = list(chosen_devices) or ["cpu"]
-    elif not chosen_devices:
-        run_devices = list(devices)
-    else:
-        met = [meets(supported, chosen) for chosen in chosen_devices for supported in devices]
-        run_devices = list(dict.fromkeys(device for device in met if device))
-        if not run_devices:
-            skip = f"runs on {join_words(devices)} only; chosen: {', '.join(chosen_devices)}"
-            run_devices = list(devices)
-    run_dtypes: list[str | None]
-    if dtypes is None:
-        run_dtypes = list(chosen_dtypes) or [None]
-    elif not chosen_dtypes:
-        run_dtypes = list(dtypes)
-    else:
-        run_dtypes = [dtype for dtype in chosen_dtypes if dtype in dtypes]
-        if not run_dtypes:
-            skip = skip or f"runs in {join_words(dtypes)} only; chosen: {', '.join(chosen_dtypes)}"
-            run_dtypes = list(dtypes)
-    return tuple(Variant(device, dtype, skip) for device in run_devices for dtype in run_dtypes)
+    run_devices, off = _on_axis("on", chosen_devices, devices, meets, default="cpu")
+    run_dtypes, other = _on_axis("in", chosen_dtypes, dtypes, _same, default=None)
+    return tuple(Variant(*both, off or other) for both in product(run_devices, run_dtypes))
+
+
+def _on_axis(
+    runs: str,
+    chosen: Sequence[str],
+    supported: Sequence[str] | None,
+    meet: Callable[[str, str], str | None],
+    *,
+    default: D,
+) -> tuple[list[str | D], str]:
+    """Return what a test runs on in one respect, and why it cannot run there (or ``""``)."""
+    if supported is None:
+        return [*chosen] or [default], ""
+    if not chosen:
+        return [*supported], ""
+    met = (meet(one, other) for other in chosen for one in supported)
+    found = [name for name in dict.fromkeys(met) if name]
+    if found:
+        return [*found], ""
+    only = f"runs {runs} {join_words(supported)} only; chosen: {', '.join(chosen)}"
+    return [*supported], only
+
+
+def _same(supported: str, chosen: str) -> str | None:
+    return chosen if supported == chosen else None
 
 
 class Machine:

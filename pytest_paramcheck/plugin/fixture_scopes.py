@@ -1,11 +1,11 @@
-"""Which wider-scoped fixtures are built for a device. No torch, no pytest."""
+"""Which wider-scoped fixtures are built for a device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 
-class Bindings:
+class FixtureScopes:
     """Remembers which fixtures request ``param_device``, directly or through other fixtures.
 
     Fixtures of one name in two places are two fixtures: as in pytest, a request means the

@@ -1,11 +1,31 @@
-"""What conftests answer about subjects and tensors, checked. No torch, no pytest at load."""
+"""What conftests answer about subjects and tensors: asked for the tests below them, checked.
+
+The readers of the package know nothing of pytest: around each test they are given the hooks of
+the conftests above it, each through a function that holds the answer to what the hook promises.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from ..messages.errors import ParamCheckUsageError
+import pytest
+
+if TYPE_CHECKING:
+    from ..messages.errors import ParamCheckUsageError
+
+
+@contextmanager
+def conftests_asked(item: pytest.Item) -> Iterator[None]:
+    """Let the conftests above an item read its subjects and open its tensors."""
+    with ExitStack() as stack:
+        for name, (answer, asking) in _READERS.items():
+            hook = getattr(item.ihook, name)
+            if hook.get_hookimpls():
+                stack.enter_context(asking(partial(answer, hook)))
+        yield
 
 
 def named_tensors(hook: Any, subject: object) -> list[Any] | None:
@@ -17,13 +37,10 @@ def named_tensors(hook: Any, subject: object) -> list[Any] | None:
     answer = hook(subject=subject)
     if answer is None:
         return None
-    pairs = _listed(answer, "pytest_paramcheck_named_tensors", "(name, tensor) pairs")
+    pairs = _listed(answer, hook, "(name, tensor) pairs")
     for pair in pairs:
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise ParamCheckUsageError(
-                f"hook pytest_paramcheck_named_tensors: expected (name, tensor) pairs, got "
-                f"{_kind(pair)} among them"
-            )
+            raise _wrong(hook, f"expected (name, tensor) pairs, got {_kind(pair)} among them")
     return pairs
 
 
@@ -38,26 +55,29 @@ def storages(hook: Any, tensor: Any) -> list[Any] | None:
         return None
     from torch import Tensor
 
-    parts = _listed(answer, "pytest_paramcheck_storages", "a list of tensors")
+    parts = _listed(answer, hook, "a list of tensors")
     for part in parts:
         if not isinstance(part, Tensor):
-            raise ParamCheckUsageError(
-                f"hook pytest_paramcheck_storages: expected a list of tensors, got {_kind(part)} "
-                f"among them"
-            )
+            raise _wrong(hook, f"expected a list of tensors, got {_kind(part)} among them")
         if part is tensor:
-            raise ParamCheckUsageError(
-                "hook pytest_paramcheck_storages: a tensor does not hold itself: return the "
-                "tensors inside it, or None"
+            raise _wrong(
+                hook,
+                "a tensor does not hold itself: return the tensors inside it, or None",
             )
     return parts
 
 
-def _listed(answer: object, hook: str, expected: str) -> list[Any]:
+def _listed(answer: object, hook: Any, expected: str) -> list[Any]:
     __tracebackhide__ = True
     if isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable) or _is_tensor(answer):
-        raise ParamCheckUsageError(f"hook {hook}: expected {expected}, got {_kind(answer)}")
+        raise _wrong(hook, f"expected {expected}, got {_kind(answer)}")
     return list(answer.items()) if hasattr(answer, "items") else list(answer)
+
+
+def _wrong(hook: Any, problem: str) -> ParamCheckUsageError:
+    from ..messages.errors import ParamCheckUsageError
+
+    return ParamCheckUsageError(f"hook {hook.name}: {problem}")
 
 
 def _is_tensor(answer: object) -> bool:
@@ -66,3 +86,27 @@ def _is_tensor(answer: object) -> bool:
 
 def _kind(value: object) -> str:
     return type(value).__name__
+
+
+# The readers load torch: imported for the first test below a conftest that has the hook.
+
+
+def _subject_readers(read: Callable[[object], list[Any] | None]) -> AbstractContextManager[None]:
+    from ..parameters.subject.inventory import subject_readers
+
+    return subject_readers(read)
+
+
+def _storage_openers(opened: Callable[[Any], list[Any] | None]) -> AbstractContextManager[None]:
+    from ..parameters.tensors.memory import storage_openers
+
+    return storage_openers(opened)
+
+
+#: Hook -> what holds its answers to the promise, and what lets the readers ask.
+_READERS: dict[
+    str, tuple[Callable[..., list[Any] | None], Callable[..., AbstractContextManager[None]]]
+] = {
+    "pytest_paramcheck_named_tensors": (named_tensors, _subject_readers),
+    "pytest_paramcheck_storages": (storages, _storage_openers),
+}

@@ -1,27 +1,94 @@
-"""Which devices a test runs on: its marker, the conftest above it, and what the user chose.
+"""What the params marker means: its texts, what a test supports, what it therefore runs on.
 
-The marker says what a test supports, ``devices.py`` what remains of it; here that is read from
-pytest's items and turned into parameters.
+The marker says what a test supports (or the conftest above it), the settings what was chosen;
+``devices.py`` says what remains, and here that becomes parameters of pytest's items.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import unittest
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 
-from . import options
-from .devices import Machine, Variant, variants
+from ..messages.wording import did_you_mean
+from .devices import CHOICES, Variant, device_names, dtype_names, variants
+from .session import session_of
 
-MACHINE = pytest.StashKey[Machine]()
-SETTINGS = pytest.StashKey[options.Settings]()
-VARIANTS = pytest.StashKey[dict[Variant, Variant]]()
+MARKER = "params"
+MARKER_LINE = (
+    "params(*, devices=None, dtypes=None): run once per device of --param-device (and dtype of "
+    "--param-dtype), with the device as torch's default device and from a fixed seed; devices= "
+    "and dtypes= say what the test supports."
+)
 #: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
 VARIANT = "_param_variant"
 #: Carries it where ``param_device`` is the first chosen device anyway.
 SHOWN = "_param_shown"
 OURS = frozenset({VARIANT, "param_device", "param_dtype"})
 OURS_IN_ITEMS = OURS | {SHOWN}
+
+
+class ParamCheckWarning(pytest.PytestWarning):
+    """Something about a marked test that the user should know and that is no error."""
+
+
+class Support(NamedTuple):
+    """What a params marker says a test supports; None: everything."""
+
+    devices: tuple[str, ...] | None = None
+    dtypes: tuple[str, ...] | None = None
+
+
+def read_marker(mark: pytest.Mark) -> Support:
+    """Return what a params marker supports. ValueError says what is wrong with it."""
+    if mark.args:
+        shown = ", ".join(map(repr, mark.args))
+        raise ValueError(
+            f"@pytest.mark.params takes no positional arguments, got ({shown}); "
+            f"did you mean @pytest.mark.parametrize?"
+        )
+    for name in mark.kwargs:
+        if name not in ("devices", "dtypes"):
+            hint = did_you_mean(name, ("devices", "dtypes")) or " it takes devices= and dtypes="
+            raise ValueError(f"@pytest.mark.params has no argument {name!r};{hint}")
+    return Support(
+        _supported("devices", mark.kwargs.get("devices"), device_names),
+        _supported("dtypes", mark.kwargs.get("dtypes"), dtype_names),
+    )
+
+
+def read_devices_of_hook(answer: Any) -> tuple[str, ...]:
+    """Return the devices that a conftest names for a test. ValueError says what is wrong."""
+    origin = f"hook pytest_paramcheck_devices returned {answer!r}"
+    return _supported("devices", answer, device_names, origin) or ()
+
+
+def _supported(
+    name: str, value: Any, parse: Callable[[Sequence[str]], tuple[str, ...]], origin: str = ""
+) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    origin = origin or f"@pytest.mark.params({name}={value!r})"
+    values = [value] if isinstance(value, str) or not _is_list(value) else list(value)
+    # torch.device and torch.dtype are welcome too, without importing torch to recognize them.
+    texts = [v if isinstance(v, str) else str(v) for v in values]
+    try:
+        parsed = parse(texts)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None
+    for word in CHOICES:
+        if name == "devices" and word in parsed:
+            raise ValueError(
+                f"{origin}: {word!r} is a choice for --param-device; "
+                f"devices= names what the test supports, e.g. 'cpu' or 'accelerator'"
+            )
+    return parsed
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset))
 
 
 def parametrize_devices(metafunc: pytest.Metafunc) -> None:
@@ -46,19 +113,19 @@ def parametrize_devices(metafunc: pytest.Metafunc) -> None:
     )
 
 
-def support_of(node: pytest.Item) -> options.Support | None:
+def support_of(node: pytest.Item) -> Support | None:
     """Return what the closest marker supports (None: unmarked); check the outer ones as well."""
-    supports = [options.read_marker(mark) for mark in node.iter_markers(options.MARKER)]
+    supports = [read_marker(mark) for mark in node.iter_markers(MARKER)]
     if not supports:
         return None
     if supports[0].devices is None:
         answer = node.ihook.pytest_paramcheck_devices(item=node)
         if answer is not None:
-            return supports[0]._replace(devices=options.read_devices_of_hook(answer))
+            return supports[0]._replace(devices=read_devices_of_hook(answer))
     return supports[0]
 
 
-def support_or_fail(node: pytest.Item) -> options.Support | None:
+def support_or_fail(node: pytest.Item) -> Support | None:
     """Return what a node supports; fail it where its marker is wrong."""
     try:
         return support_of(node)
@@ -68,9 +135,10 @@ def support_or_fail(node: pytest.Item) -> options.Support | None:
     pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
 
 
-def variants_of(config: pytest.Config, support: options.Support) -> tuple[Variant, ...]:
+def variants_of(config: pytest.Config, support: Support) -> tuple[Variant, ...]:
     """Return what a test with this support runs on, each variant one object per session."""
-    settings, known = config.stash[SETTINGS], config.stash[VARIANTS]
+    session = session_of(config)
+    settings, known = session.settings, session.variants
     found = variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
     # pytest 8.0 builds a wider fixture again unless its parameter is the very same object.
     return tuple(known.setdefault(variant, variant) for variant in found)
@@ -78,7 +146,7 @@ def variants_of(config: pytest.Config, support: options.Support) -> tuple[Varian
 
 def first_variant(config: pytest.Config) -> Variant:
     """Return what an unmarked test that requests ``param_device`` gets."""
-    settings = config.stash[SETTINGS]
+    settings = session_of(config).settings
     return variants(settings.devices, settings.dtypes, None, None)[0]
 
 
@@ -101,7 +169,7 @@ def variant_of(item: pytest.Item) -> Variant | None:
     own = getattr(item, "param_variant", None)  # an item of --param-model brings its own
     if isinstance(own, Variant):
         return own
-    if not isinstance(item, pytest.Function) or item.get_closest_marker(options.MARKER) is None:
+    if not isinstance(item, pytest.Function) or item.get_closest_marker(MARKER) is None:
         return None
     given = params_of(item)
     for argument in (VARIANT, SHOWN):
@@ -114,3 +182,26 @@ def variant_of(item: pytest.Item) -> Variant | None:
         return None
     support = support_of(item)  # a TestCase, or marked after the collection
     return None if support is None else variants_of(item.config, support)[0]
+
+
+def warn_unparametrized(item: pytest.Function) -> None:
+    """Warn of a marked test that has no parameter of ours and should run on several devices."""
+    if not OURS_IN_ITEMS.isdisjoint(params_of(item)):
+        return
+    support = support_or_fail(item)
+    if support is None:
+        return
+    chosen = variants_of(item.config, support)
+    if len(chosen) > 1:
+        ids = ", ".join(variant.id for variant in chosen)
+        is_case = item.cls is not None and issubclass(item.cls, unittest.TestCase)
+        cause = (
+            "unittest.TestCase cannot be parametrized"
+            if is_case
+            else "marked params after it was collected"
+        )
+        item.warn(
+            ParamCheckWarning(
+                f"{cause}: {item.name} runs on {chosen[0].id} only, not on each of {ids}"
+            )
+        )

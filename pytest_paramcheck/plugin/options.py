@@ -1,4 +1,4 @@
-"""``--param-*`` and the ini -> frozen :class:`Settings`; the params marker -> what it supports.
+"""``--param-*`` and the ini -> frozen :class:`Settings`.
 
 The one place that raises :class:`pytest.UsageError`: every error names the value, where it
 came from and what would be valid.
@@ -7,22 +7,15 @@ came from and what would be valid.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import pytest
 
-from ..messages.wording import did_you_mean
 from .devices import Machine, device_names, dtype_names
 
 T = TypeVar("T")
 #: xdist's workers get the controller's resolved names under these keys.
 WORKER_DEVICES = "paramcheck_devices"
-MARKER = "params"
-MARKER_LINE = (
-    "params(*, devices=None, dtypes=None): run once per device of --param-device (and dtype of "
-    "--param-dtype), with the device as torch's default device and from a fixed seed; devices= "
-    "and dtypes= say what the test supports."
-)
 #: What parametrize_with_param_checks puts on a test.
 CASES = "param_cases"
 CASES_LINE = "param_cases(cases): whole-model checks; put there by parametrize_with_param_checks."
@@ -38,13 +31,6 @@ class Settings(NamedTuple):
     dtypes: tuple[str, ...] = ()
     seed: int = 0
     asked: tuple[str, ...] = ()
-
-
-class Support(NamedTuple):
-    """What a params marker says a test supports; None: everything."""
-
-    devices: tuple[str, ...] | None = None
-    dtypes: tuple[str, ...] | None = None
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -116,56 +102,6 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
                     if reason := machine.absent(device, dtype):
                         raise pytest.UsageError(f"{origin}: {device} is not there: {reason}")
     return Settings(devices, dtypes, _seed(config), devices if asked else ())
-
-
-def read_marker(mark: pytest.Mark) -> Support:
-    """Return what a params marker supports. ValueError says what is wrong with it."""
-    if mark.args:
-        shown = ", ".join(map(repr, mark.args))
-        raise ValueError(
-            f"@pytest.mark.params takes no positional arguments, got ({shown}); "
-            f"did you mean @pytest.mark.parametrize?"
-        )
-    for name in mark.kwargs:
-        if name not in ("devices", "dtypes"):
-            hint = did_you_mean(name, ("devices", "dtypes")) or " it takes devices= and dtypes="
-            raise ValueError(f"@pytest.mark.params has no argument {name!r};{hint}")
-    return Support(
-        _supported("devices", mark.kwargs.get("devices"), device_names),
-        _supported("dtypes", mark.kwargs.get("dtypes"), dtype_names),
-    )
-
-
-def read_devices_of_hook(answer: Any) -> tuple[str, ...]:
-    """Return the devices that a conftest names for a test. ValueError says what is wrong."""
-    origin = f"hook pytest_paramcheck_devices returned {answer!r}"
-    return _supported("devices", answer, device_names, origin) or ()
-
-
-def _supported(
-    name: str, value: Any, parse: Callable[[Sequence[str]], tuple[str, ...]], origin: str = ""
-) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    origin = origin or f"@pytest.mark.params({name}={value!r})"
-    values = [value] if isinstance(value, str) or not _is_list(value) else list(value)
-    # torch.device and torch.dtype are welcome too, without importing torch to recognise them.
-    texts = [v if isinstance(v, str) else str(v) for v in values]
-    try:
-        parsed = parse(texts)
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None
-    for word in ("auto", "all"):
-        if name == "devices" and word in parsed:
-            raise ValueError(
-                f"{origin}: {word!r} is a choice for --param-device; "
-                f"devices= names what the test supports, e.g. 'cpu' or 'accelerator'"
-            )
-    return parsed
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, (list, tuple, set, frozenset))
 
 
 def _choice(

@@ -65,7 +65,7 @@ def test_fixtures_are_listed_with_a_useful_line(run: Run) -> None:
     listed = {
         line.split()[0]: result.outlines[number + 1].strip()
         for number, line in enumerate(result.outlines[:-1])
-        if "plugin/__init__.py" in line and "pytest_paramcheck" in line
+        if "plugin/fixtures.py" in line and "pytest_paramcheck" in line
     }
     expected = {name: PUBLIC[name].summary for name in ASSERTIONS}
     assert {name: listed[name] for name in expected} == expected

@@ -22,12 +22,6 @@ SOURCES = {_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 every_module = pytest.mark.parametrize("module", list(SOURCES))
 
-#: model_items makes items, which are classes of pytest's: the part of the plugin that is loaded
-#: only where whole-model checks are collected, because it needs torch soon after.
-MAY_IMPORT_PYTEST = {
-    f"{PACKAGE}.plugin",
-    *(f"{PACKAGE}.plugin.{name}" for name in ("marker", "options", "hookspecs", "model_items")),
-}
 #: What pytest loads in every run, whether it has a model test or not; and what those load.
 NEVER_TORCH = [
     name
@@ -41,16 +35,13 @@ NEVER_TORCH = [
                 "messages.rendering",
                 "messages.wording",
                 "catalogue",
-                "plugin",
-                "plugin.options",
-                "plugin.hookspecs",
-                "plugin.model_report",
-                "plugin.manifests",
-                "plugin.hook_answers",
-                "plugin.marker",
-                "plugin.model_items",
                 "model_checks.case",
             )
+        ),
+        *(
+            name
+            for name in SOURCES
+            if name.startswith(f"{PACKAGE}.plugin") and name != f"{PACKAGE}.plugin.environment"
         ),
     )
     if name in SOURCES
@@ -124,7 +115,7 @@ def _loaded_with(module: str) -> set[str]:
 
 @every_module
 def test_who_imports_pytest(module: str) -> None:
-    if module not in MAY_IMPORT_PYTEST:
+    if not _is_below(module, f"{PACKAGE}.plugin"):
         found = {name for name in _imports(module) if _is_below(name, "pytest")}
         assert found == set()
 
