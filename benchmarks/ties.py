@@ -15,8 +15,8 @@ import torch
 from timing import Row, alternate, median, paired_ratio, show
 from torch import nn
 
-from pytest_paramcheck.checks.ties import Ties
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.ties import Ties
 
 
 def layers(parameters: int, ties: int = 0, device: str = "meta") -> nn.Module:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from ..checks import blocks as checks
-from ..checks.finite import are_finite, count_text
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..parameters.running.watch import Watch
@@ -27,6 +26,7 @@ from ..parameters.subject.select import (
 )
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.digest import Kept, keep
+from ..parameters.tensors.finite import are_finite, count_text
 
 
 def assert_unchanged(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..checks import init as checks
-from ..checks.init_complete import uninitialised
+from ..checks.init_complete import uninitialized
 from ..init import Distribution
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Subject, take_inventory
@@ -85,5 +85,5 @@ def assert_init_complete(factory: Callable[[], Any], /) -> None:
             "assert_init_complete calls a factory that builds the model, and this is a model "
             f"already: pass lambda: {type(factory).__name__}(...)"
         )
-    findings, title = uninitialised(factory)
+    findings, title = uninitialized(factory)
     raise_if(findings, title)

@@ -13,12 +13,10 @@ from ..checks import structure as checks
 from ..checks.shapes import ShapeSpec
 from ..checks.structure import Item
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..messages.findings import Finding
 from ..parameters.subject.hidden import Hidden, stored_tensors, with_hidden
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, decide, pattern_text
 from ..parameters.tensors.content import no_values
-from ..parameters.tensors.describe import shape_text
 
 Device: TypeAlias = str | torch.device
 
@@ -57,7 +55,7 @@ def assert_shapes(
     """
     __tracebackhide__ = True
     if isinstance(subject, Tensor):
-        spec = shape_checks.check_spec(expected)
+        spec = shape_checks.parse_spec(expected)
         raise_if(shape_checks.shapes([(("tensor",), subject, spec)]), "")
         return
     if not isinstance(expected, Mapping):
@@ -70,29 +68,10 @@ def assert_shapes(
         raise ParamCheckUsageError("an empty mapping expects nothing: there is nothing to check")
     decided = decide(inventory, expected)
     specs = {
-        pattern: shape_checks.check_spec(spec, repr(pattern)) for pattern, spec in expected.items()
+        pattern: shape_checks.parse_spec(spec, repr(pattern)) for pattern, spec in expected.items()
     }
-    findings = shape_checks.shapes(
-        (tuple(entry.names), entry.tensor, specs[pattern])
-        for entry, (pattern, _) in decided.items()
-        if entry.tensor is not None
-    )
-    findings += [
-        Finding(tuple(entry.names), "no tensor", shape_checks.spec_text(specs[pattern]), "None")
-        for entry, (pattern, _) in decided.items()
-        if entry.tensor is None
-    ]
-    if not partial:
-        findings += [
-            Finding(
-                tuple(entry.names),
-                "shape not declared",
-                found=shape_text(entry.tensor),
-                hint="declare it, or pass partial=True if the others do not matter here",
-            )
-            for entry in inventory.parameters
-            if entry not in decided and entry.tensor is not None
-        ]
+    declared = {entry: specs[pattern] for entry, (pattern, _) in decided.items()}
+    findings = shape_checks.declared_shapes(inventory.parameters, declared, partial=partial)
     raise_if(findings, inventory.title)
 
 
@@ -122,19 +101,21 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
     hidden = {id(h.tensor): h for h in stored_tensors(inventory) if not h.moves}
     if not isinstance(expected, Mapping):
         dtype = checks.expected_dtype(expected)
-        if not (dtype.is_floating_point or dtype.is_complex):
+        if not checks.is_castable(dtype):
             raise ParamCheckUsageError(
                 f"{dtype} for a whole model: .to() casts to floating and complex dtypes only; "
                 f"map patterns to dtypes instead"
             )
         held = [*inventory.named.values(), *(item.tensor for item in hidden.values())]
-        if not any(tensor is not None and checks.casts(tensor) for tensor in held):
+        if not any(tensor is not None and checks.is_castable(tensor.dtype) for tensor in held):
             raise ParamCheckUsageError(
                 f"{inventory.title} has no floating and no complex entries: there is nothing to "
                 f"check; map patterns to dtypes for the others"
             )
         wrong = _all(
-            inventory, hidden, lambda tensor: tensor.dtype != dtype and checks.casts(tensor)
+            inventory,
+            hidden,
+            lambda tensor: tensor.dtype != dtype and checks.is_castable(tensor.dtype),
         )
         raise_if(checks.wrong_dtypes((item, dtype) for item in wrong), inventory.title)
         return
@@ -142,23 +123,7 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
         pattern: checks.expected_dtype(value, pattern_text(pattern))
         for pattern, value in expected.items()
     }
-    pairs, idle = [], dict.fromkeys(dtypes, True)
-    integers: dict[Pattern, list[str]] = {pattern: [] for pattern in dtypes}
-    for entry, (pattern, dtype) in _decided(inventory, hidden, dtypes).items():
-        tensor = entry.tensor
-        if tensor is None:
-            continue
-        floating = dtype.is_floating_point or dtype.is_complex
-        if floating and not checks.casts(tensor) and pattern not in entry.names:
-            integers[pattern].append(entry.name)
-            continue
-        idle[pattern] = False
-        pairs.append(((tuple(entry.names), tensor, hidden.get(id(tensor))), dtype))
-    for pattern, nothing in idle.items():
-        if nothing and integers[pattern]:
-            raise ParamCheckUsageError(
-                checks.only_integers(pattern_text(pattern), integers[pattern])
-            )
+    pairs = checks.dtypes_to_hold(dtypes, _decided(inventory, hidden, dtypes), hidden)
     raise_if(checks.wrong_dtypes(pairs), inventory.title)
 
 
@@ -222,8 +187,8 @@ def assert_param_count(
         raise ParamCheckUsageError(
             "assert_param_count needs a number: total=, trainable= or both; nothing to check"
         )
-    checks.check_count(total, "total")
-    checks.check_count(trainable, "trainable")
+    checks.validate_count(total, "total")
+    checks.validate_count(trainable, "trainable")
     inventory = take_inventory(model)
     raise_if(checks.param_counts(inventory, total, trainable), inventory.title)
 

@@ -11,11 +11,11 @@ from ..checks import ties as checks
 from ..checks import ties_survive as survival
 from ..checks import untied as apart_checks
 from ..checks.same_ties import same_sharing
-from ..checks.ties import Ties
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.saving.operations import USUAL, Operation, operation
-from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select_names
+from ..parameters.subject.ties import Ties, common_title, expand, side_by_side, take_parts
 
 
 def assert_tied(*subjects: Any, **named: Any) -> None:
@@ -43,9 +43,9 @@ def assert_tied(*subjects: Any, **named: Any) -> None:
     if len(subjects) > 1 and _is_subject(subjects[0]) and isinstance(subjects[1], (str, bytes)):
         _no_keywords("assert_tied(model, names)", named)
         ties = Ties(take_inventory(subjects[0]))
-        groups = checks.expand(ties, subjects[1:])
+        groups = expand(ties, subjects[1:])
     else:
-        ties, groups = _side_by_side("assert_tied", subjects, named)
+        ties, groups = side_by_side("assert_tied", subjects, named)
     findings = [finding for group in groups for finding in checks.not_tied(ties, group)]
     raise_if(findings, ties.inventory.title)
 
@@ -79,8 +79,8 @@ def assert_untied(*subjects: Any, **named: Any) -> None:
         names = select_names(inventory, subjects[1:])
         raise_if(apart_checks.sharing_within(inventory, names), inventory.title)
         return
-    parts = _parts("assert_untied", subjects, named)
-    raise_if(apart_checks.sharing_between(parts), _title(parts))
+    parts = take_parts("assert_untied", subjects, named)
+    raise_if(apart_checks.sharing_between(parts), common_title(parts))
 
 
 def assert_distinct(model: Subject, *patterns: Pattern) -> None:
@@ -212,51 +212,3 @@ def _is_subject(value: Any) -> bool:
 def _no_keywords(form: str, named: dict[str, Any]) -> None:
     if named:
         raise ParamCheckUsageError(f"{form} takes no keywords, got {', '.join(named)}")
-
-
-def _parts(
-    what: str, subjects: tuple[Any, ...], named: dict[str, Any]
-) -> list[tuple[str, Inventory]]:
-    """Return the things to compare, each with the word that stands for it in messages."""
-    things = {**{f"#{i + 1}": s for i, s in enumerate(subjects)}, **named}
-    if len(things) < 2:
-        raise ParamCheckUsageError(f"{what} takes two things or more to compare")
-    tensors = [isinstance(thing, Tensor) for thing in things.values()]
-    if any(tensors) and not all(tensors):
-        odd = next(name for name, t in things.items() if not isinstance(t, Tensor))
-        raise ParamCheckUsageError(
-            f"{what} compares tensors with tensors and subjects with subjects; "
-            f"{odd} is {type(things[odd]).__name__}"
-        )
-    if all(tensors):
-        return [(name, take_inventory([(name, t)])) for name, t in things.items()]
-    return [(name, take_inventory(thing)) for name, thing in things.items()]
-
-
-def _side_by_side(
-    what: str, subjects: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[Ties, list[tuple[str, ...]]]:
-    """Return the ties of several tensors or subjects, and the names that belong together."""
-    parts = _parts(what, subjects, named)
-    things = (*subjects, *named.values())
-    words = [word for word, _ in parts]
-    if all(isinstance(thing, Tensor) for thing in things):
-        together = Inventory("")
-        together.named.update((word, part.named[word]) for word, part in parts)
-        return Ties(together, base=None), [tuple(words)]
-    if all(isinstance(thing, nn.Module) for thing in things):
-        # One parent for all of them, so that parametrizations are seen as in one model.
-        parent = nn.Module()
-        parent._modules.update(zip(words, things, strict=True))
-        together = take_inventory(parent)
-        together.title = _title(parts)
-    else:
-        together = Inventory(_title(parts))
-        for word, part in parts:
-            together.named.update((f"{word}.{name}", t) for name, t in part.named.items())
-    ties = Ties(together, base="" if not subjects else None)
-    return ties, checks.expand(ties, words)
-
-
-def _title(parts: list[tuple[str, Inventory]]) -> str:
-    return ", ".join(dict.fromkeys(part.title for _, part in parts if not part.from_pairs))

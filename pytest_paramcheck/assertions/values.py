@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..checks import finite
 from ..checks import same_values as values
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..parameters.subject.inventory import Inventory, Subject, take_inventory
-from ..parameters.subject.select import Pattern, parameters_only, select
+from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.select import Pattern, parameters_only, select, select_of_both
 
 
 def assert_finite(model: Subject, *patterns: Pattern) -> None:
@@ -55,22 +55,6 @@ def assert_same_values(
         if type(value) not in (int, float) or not value >= 0:
             raise ParamCheckUsageError(f"{name}={value!r} is no tolerance: pass a number >= 0")
     first, second = take_inventory(a), take_inventory(b)
-    names = _names_of_both(first, second, patterns)
+    names = select_of_both(first, second, patterns)
     title = first.title if first.title == second.title else f"{first.title} and {second.title}"
     raise_if(values.differences(first, second, names, rtol=rtol, atol=atol), title)
-
-
-def _names_of_both(a: Inventory, b: Inventory, patterns: tuple[Pattern, ...]) -> list[str]:
-    """The names that the patterns select on either side; each pattern must match on one."""
-    __tracebackhide__ = True
-    names = list(dict.fromkeys([*a.named, *b.named]))
-    if not patterns:
-        return names
-    if b.root is not None and a.root is None:
-        a, b = b, a  # classes select in a module only
-    both = Inventory(f"{a.title} and {b.title}", a.root)
-    both.buffer_names = {**b.buffer_names, **a.buffer_names}
-    # The names of one side only are entries of their own here; tied names stay together.
-    both.named = {**{name: b.named[name] for name in b.named if name not in a.named}, **a.named}
-    chosen = {name for entry in select(both, patterns) for name in entry.names}
-    return [name for name in names if name in chosen]

@@ -15,7 +15,7 @@ from ..parameters.running.watch import Seen, Watch
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values, version_of
 from ..parameters.tensors.describe import describe, dtype_text
-from ..parameters.tensors.digest import Content, Kept, difference, read_contents
+from ..parameters.tensors.digest import Content, Kept, content_difference, read_contents
 from ..parameters.tensors.memory import memory_of
 
 #: ``(names, tensor) -> (reason, hint)`` where it is known what moves an entry, else two ``""``.
@@ -302,7 +302,7 @@ def moved_text(old: Kept, now: Tensor, after: After) -> str:
         return f"was {old.described}, is {described}"
     if content is None or old.content is None:
         return f"is {described}, {no_values(now)}"
-    return difference(old.content, content)
+    return content_difference(old.content, content)
 
 
 def _geometry(described: str) -> str:

@@ -1,33 +1,21 @@
-"""All values finite, with few kernel launches and one synchronisation per device.
-
-The screen is the 2-norm of every tensor, taken in one call per dtype: squares never cancel,
-so a NaN or an infinity always shows in it. A norm may also overflow where all values are
-finite; those tensors, and only those, are looked at exactly.
-"""
+"""All values finite: who holds a NaN or an infinity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import torch
-from torch import Tensor, nn
+from collections.abc import Sequence
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import plural
 from ..parameters.subject.inventory import Entry
-from ..parameters.tensors.content import no_values, value_parts
-
-#: What the fused norm takes as it is. Everything else is taken apart first.
-_PLAIN_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
-_PLAIN_TYPES = (nn.Parameter, Tensor)
+from ..parameters.tensors.content import no_values
+from ..parameters.tensors.finite import PLAIN_TYPES, are_finite, count_text
 
 
 def not_finite(entries: Sequence[Entry]) -> list[Finding]:
     """Find the entries that hold a NaN or an infinity, with how many and where the first is."""
     asked = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
     tensors = [tensor for _, tensor in asked]
-    if any(type(tensor) not in _PLAIN_TYPES or tensor.is_meta for tensor in tensors):
+    if any(type(tensor) not in PLAIN_TYPES or tensor.is_meta for tensor in tensors):
         for entry, tensor in asked:
             if reason := no_values(tensor):
                 raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be checked")
@@ -36,113 +24,3 @@ def not_finite(entries: Sequence[Entry]) -> list[Finding]:
         for (entry, tensor), finite in zip(asked, are_finite(tensors), strict=True)
         if not finite
     ]
-
-
-def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
-    """Return for each tensor whether all its values are finite; integers always are.
-
-    Waits for each device once, and once more for a device on which something is suspect.
-    """
-    groups: dict[torch.device, dict[torch.dtype, _Group]] = {}
-    for index, tensor in enumerate(tensors):
-        if (
-            type(tensor) in _PLAIN_TYPES
-            and tensor.layout is torch.strided
-            and tensor.dtype in _PLAIN_DTYPES
-            and tensor.is_contiguous()
-        ):
-            _add(groups, index, tensor)
-        else:
-            for part in value_parts(tensor):
-                _add(groups, index, _unexpanded(part))
-    finite = [True] * len(tensors)
-    with torch.no_grad():
-        for device, by_dtype in groups.items():
-            suspects: dict[torch.device, dict[torch.dtype, _Group]] = {}
-            for index, part in _failing(by_dtype, _screen):
-                _add(suspects, index, part)
-            for index, _ in _failing(suspects.get(device, {}), _exact):
-                finite[index] = False
-    return finite
-
-
-class _Group:
-    """Tensors of one device and dtype, and to which question each belongs."""
-
-    __slots__ = ("indices", "parts")
-
-    def __init__(self) -> None:
-        self.indices: list[int] = []
-        self.parts: list[Tensor] = []
-
-
-def _add(groups: dict[torch.device, dict[torch.dtype, _Group]], index: int, part: Tensor) -> None:
-    by_dtype = groups.get(part.device)
-    if by_dtype is None:
-        by_dtype = groups[part.device] = {}
-    group = by_dtype.get(part.dtype)
-    if group is None:
-        group = by_dtype[part.dtype] = _Group()
-    group.indices.append(index)
-    group.parts.append(part)
-
-
-def _failing(
-    groups: dict[torch.dtype, _Group], test: Callable[[list[Tensor]], Tensor]
-) -> list[tuple[int, Tensor]]:
-    """Return the tensors of one device that fail a test, read back in one transfer."""
-    if not groups:
-        return []
-    passed = torch.cat([test(group.parts) for group in groups.values()]).tolist()
-    if all(passed):
-        return []
-    items = [pair for g in groups.values() for pair in zip(g.indices, g.parts, strict=True)]
-    return [item for item, fine in zip(items, passed, strict=True) if not fine]
-
-
-def _screen(parts: list[Tensor]) -> Tensor:
-    """Return one bool per tensor of one device and dtype: False may be a false alarm."""
-    foreach_norm = getattr(torch, "_foreach_norm", None)  # private: it may go
-    if foreach_norm is not None and parts[0].element_size() > 1:
-        try:
-            return torch.stack(foreach_norm(parts, 2)).isfinite()
-        except (RuntimeError, TypeError):
-            pass  # a backend without it for this dtype
-    return _exact(parts)
-
-
-def _exact(parts: list[Tensor]) -> Tensor:
-    # isfinite is missing on some float8 types; all of them convert exactly.
-    return torch.stack(
-        [(part.float() if part.element_size() == 1 else part).isfinite().all() for part in parts]
-    )
-
-
-def _unexpanded(part: Tensor) -> Tensor:
-    """Look at each element in memory once: an expanded scalar is one value."""
-    for dimension, stride in enumerate(part.stride()):
-        if stride == 0:
-            part = part.narrow(dimension, 0, 1)
-    return part
-
-
-def count_text(tensor: Tensor) -> str:
-    """Return ``3 of 66 values: 1 NaN, 2 inf, first at [0, 3]``."""
-    total, bad, first = 0, 0, ""
-    kinds = {"NaN": 0, "inf": 0, "-inf": 0}
-    with torch.no_grad():
-        for part in value_parts(tensor):
-            values = part.float() if part.element_size() == 1 else part
-            nan, inf = values.isnan(), values.isinf()
-            # A complex infinity has no sign.
-            below = inf & False if values.is_complex() else inf & (values < 0)
-            for kind, mask in (("NaN", nan), ("inf", inf & ~below & ~nan), ("-inf", below)):
-                kinds[kind] += int(mask.sum())
-            where = nan | inf
-            total += values.numel()
-            bad += int(where.sum())
-            # The place is the user's own only where the tensor holds its values itself.
-            if not first and values.shape == tensor.shape and values.dim() and bad:
-                first = f", first at {where.nonzero()[0].tolist()}"
-    said = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
-    return f"{bad:,} of {plural(total, 'value')}: {said}{first}"

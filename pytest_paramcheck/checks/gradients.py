@@ -21,7 +21,8 @@ from ..parameters.running.gradstate import (
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe
-from .finite import count_text, not_finite
+from ..parameters.tensors.finite import count_text
+from .finite import not_finite
 
 __all__ = ["GradState", "grad_of", "grad_state", "grads_none"]
 

@@ -77,7 +77,7 @@ def _has_memory(tensor: Tensor) -> bool:
     )
 
 
-def uninitialised(factory: Callable[[], Any]) -> tuple[list[Finding], str]:
+def uninitialized(factory: Callable[[], Any]) -> tuple[list[Finding], str]:
     """Find what a factory leaves uninitialised; return the findings and the subject's title."""
     __tracebackhide__ = True
     first_subject, first = _build(factory, FIRST)

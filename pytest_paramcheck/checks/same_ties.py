@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..messages.findings import Finding
+from ..parameters.subject.ties import Ties, closest
 from ..parameters.tensors.identity import Relation, shared_memory
-from .ties import CONSEQUENCES, Ties, closest, not_tied
+from .ties import CONSEQUENCES, not_tied
 
 
 @dataclass(frozen=True, slots=True)

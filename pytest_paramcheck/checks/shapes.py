@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import EllipsisType
 from typing import TypeAlias
 
@@ -13,13 +13,14 @@ from torch.nn.parameter import is_lazy
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import plural
-from ..parameters.tensors.describe import describe
+from ..parameters.subject.inventory import Entry
+from ..parameters.tensors.describe import describe, shape_text
 
 Dim: TypeAlias = int | str | EllipsisType | None
 ShapeSpec: TypeAlias = Sequence[Dim]
 
 
-def check_spec(spec: object, of: str = "shape") -> tuple[Dim, ...]:
+def parse_spec(spec: object, of: str = "shape") -> tuple[Dim, ...]:
     """Return a spec as a tuple, or raise :class:`ParamCheckUsageError` that names what is wrong."""
     if isinstance(spec, (str, bytes)) or not isinstance(spec, (tuple, list, torch.Size)):
         hint = f"; did you mean ({spec!r},)?" if isinstance(spec, (int, str)) else ""
@@ -87,6 +88,37 @@ def shapes(items: Iterable[tuple[tuple[str, ...], Tensor, ShapeSpec]]) -> list[F
                 )
             )
     return findings
+
+
+def declared_shapes(
+    parameters: Iterable[Entry], declared: Mapping[Entry, ShapeSpec], *, partial: bool
+) -> list[Finding]:
+    """Find the entries that do not have the shape declared for them.
+
+    Unless ``partial``, a parameter for which none is declared is found too.
+    """
+    findings = shapes(
+        (tuple(entry.names), entry.tensor, spec)
+        for entry, spec in declared.items()
+        if entry.tensor is not None
+    )
+    findings += [
+        Finding(tuple(entry.names), "no tensor", spec_text(spec), "None")
+        for entry, spec in declared.items()
+        if entry.tensor is None
+    ]
+    if partial:
+        return findings
+    return findings + [
+        Finding(
+            tuple(entry.names),
+            "shape not declared",
+            found=shape_text(entry.tensor),
+            hint="declare it, or pass partial=True if the others do not matter here",
+        )
+        for entry in parameters
+        if entry not in declared and entry.tensor is not None
+    ]
 
 
 def _pairs(shape: tuple[int, ...], spec: ShapeSpec) -> list[tuple[int, int, Dim]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from ..messages.findings import Finding
 from ..messages.wording import first_line, fold, plural, shorten
 from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.select import Pattern, pattern_text
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import dtype_name, dtype_named
 from ..parameters.tensors.identity import Relation, shared_memory
@@ -23,15 +24,47 @@ V = TypeVar("V")
 Item = tuple[tuple[str, ...], Tensor, Hidden | None]
 
 
-def casts(tensor: Tensor) -> bool:
-    """Whether ``.to(dtype)`` casts it: floating and complex, not integer, bool or quantized."""
-    return tensor.dtype.is_floating_point or tensor.dtype.is_complex
+def is_castable(dtype: torch.dtype) -> bool:
+    """Whether ``.to(dtype)`` casts to and from it: not integer, bool and quantized ones."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def dtypes_to_hold(
+    expected: Iterable[Pattern],
+    decided: Mapping[Entry, tuple[Pattern, torch.dtype]],
+    hidden: Mapping[int, Hidden],
+) -> list[tuple[Item, torch.dtype]]:
+    """Return the tensors that are held to a dtype, each with the one that patterns decided.
+
+    What no cast changes is held to a floating dtype only where the pattern is its very name.
+    Raises :class:`ParamCheckUsageError` for a pattern that reaches nothing else.
+    """
+    held = []
+    used: set[Pattern] = set()
+    left: dict[Pattern, list[str]] = {}
+    for entry, (pattern, dtype) in decided.items():
+        tensor = entry.tensor
+        if tensor is None:
+            continue
+        if is_castable(dtype) and not is_castable(tensor.dtype) and pattern not in entry.names:
+            left.setdefault(pattern, []).append(entry.name)
+            continue
+        used.add(pattern)
+        held.append(((tuple(entry.names), tensor, hidden.get(id(tensor))), dtype))
+    for pattern in expected:
+        if pattern in left and pattern not in used:
+            raise ParamCheckUsageError(
+                f"pattern {pattern_text(pattern)} reaches only integer, bool or quantized entries "
+                f"({shorten(left[pattern], 3)}), which no cast to a floating dtype changes: "
+                f"a pattern that is the very name holds them to it"
+            )
+    return held
 
 
 def wrong_dtypes(items: Iterable[tuple[Item, torch.dtype]]) -> list[Finding]:
     """Find the tensors of another dtype than the one expected."""
     return [
-        _left(names, hidden, "wrong dtype", dtype_name(expected), dtype_name(tensor.dtype))
+        _left_behind(names, hidden, "wrong dtype", dtype_name(expected), dtype_name(tensor.dtype))
         for (names, tensor, hidden), expected in items
         if tensor.dtype != expected
     ]
@@ -40,7 +73,7 @@ def wrong_dtypes(items: Iterable[tuple[Item, torch.dtype]]) -> list[Finding]:
 def wrong_devices(items: Iterable[tuple[Item, torch.device]]) -> list[Finding]:
     """Find the tensors on another device; one without an index stands for all of its type."""
     return [
-        _left(names, hidden, "wrong device", str(expected), str(tensor.device))
+        _left_behind(names, hidden, "wrong device", str(expected), str(tensor.device))
         for (names, tensor, hidden), expected in items
         if not on_device(tensor, expected)
     ]
@@ -52,7 +85,7 @@ def on_device(tensor: Tensor, expected: torch.device) -> bool:
     return device.type == expected.type and expected.index in (None, device.index)
 
 
-def _left(
+def _left_behind(
     names: tuple[str, ...], hidden: Hidden | None, problem: str, expected: str, found: str
 ) -> Finding:
     if hidden is None:
@@ -105,7 +138,7 @@ def param_counts(inventory: Inventory, total: int | None, trainable: int | None)
             )
             for entry in lazy
         ]
-    counted = _once(inventory)
+    counted = _unique_memory(inventory)
     findings = []
     for what, expected, entries in (
         ("total", total, counted),
@@ -124,13 +157,13 @@ def param_counts(inventory: Inventory, total: int | None, trainable: int | None)
                 f"not {expected:,}",
                 why=f"{abs(found - expected):,} {more} than expected",
                 hint=_difference(inventory, entries, found - expected, what),
-                rows=tuple(largest(entries)),
+                rows=tuple(largest_modules(entries)),
             )
         )
     return findings
 
 
-def _once(inventory: Inventory) -> list[Entry]:
+def _unique_memory(inventory: Inventory) -> list[Entry]:
     entries = [entry for entry in inventory.parameters if entry.tensor is not None]
     if inventory.root is not None:
         return entries
@@ -148,7 +181,7 @@ def _numel(entry: Entry) -> int:
     return 0 if entry.tensor is None else entry.tensor.numel()
 
 
-def largest(entries: Sequence[Entry], at_most: int = 8) -> list[tuple[str, str]]:
+def largest_modules(entries: Sequence[Entry], at_most: int = 8) -> list[tuple[str, str]]:
     """Return the modules that own the most elements, repeated layers folded, largest first."""
     owners: dict[str, int] = {}
     for entry in entries:
@@ -184,7 +217,7 @@ def _difference(inventory: Inventory, entries: Sequence[Entry], difference: int,
     return ""
 
 
-def check_count(value: object, name: str) -> None:
+def validate_count(value: object, name: str) -> None:
     """Raise :class:`ParamCheckUsageError` for what is no number of elements."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise ParamCheckUsageError(f"{name}={value!r} is no number of elements: pass an int")
@@ -212,13 +245,4 @@ def expected_device(value: object, of: str = "device") -> torch.device:
             raise ParamCheckUsageError(f"{of}: {value!r} is no device: {reason}") from None
     raise ParamCheckUsageError(
         f"{of}: expected a device like 'cuda' or torch.device('cpu'), not {value!r}"
-    )
-
-
-def only_integers(pattern: str, names: Sequence[str]) -> str:
-    """Return the error for a pattern whose entries a floating dtype does not apply to."""
-    return (
-        f"pattern {pattern} reaches only integer, bool or quantized entries "
-        f"({shorten(names, 3)}), which no cast to a floating dtype changes: "
-        f"a pattern that is the very name holds them to it"
     )

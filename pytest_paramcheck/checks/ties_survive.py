@@ -12,7 +12,8 @@ from ..messages.findings import Finding
 from ..parameters.running.randomness import random_states
 from ..parameters.saving.operations import Operation, copied
 from ..parameters.subject.inventory import take_inventory
-from .ties import Ties, not_tied
+from ..parameters.subject.ties import Ties
+from .ties import not_tied
 
 #: Why an operation parts a tie, and what keeps it: measured, see tests/unit/test_ties_survive.py.
 _REASONS = {

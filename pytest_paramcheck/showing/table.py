@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch.nn.parameter import is_lazy
 
-from ..checks.gradients import GradState, grad_state
 from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import fold, fold_names, plural, shorten
+from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, select
 from ..parameters.tensors.describe import dtype_text, shape_text

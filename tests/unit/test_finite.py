@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_finite
-from pytest_paramcheck.checks.finite import are_finite
+from pytest_paramcheck.parameters.tensors.finite import are_finite
 
 from .tensor_kinds import Wrapper
 from .whole import whole

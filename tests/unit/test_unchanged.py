@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_unchanged
-from pytest_paramcheck.parameters.tensors.digest import PIECE, difference, read_contents
+from pytest_paramcheck.parameters.tensors.digest import PIECE, content_difference, read_contents
 
 from .tensor_kinds import Wrapper
 from .whole import whole
@@ -375,11 +375,11 @@ def test_large_tensors_are_hashed_piece_by_piece_and_sampled() -> None:
     tensor[-1] = 1
     last = read_contents([tensor])[0]
     assert before.digest != last.digest
-    assert difference(before, last) == "changed, but in none of 64 sampled values"
+    assert content_difference(before, last) == "changed, but in none of 64 sampled values"
     tensor[-1] = 0
     assert read_contents([tensor])[0].digest == before.digest
     tensor += 0.5
-    assert difference(before, read_contents([tensor])[0]) == (
+    assert content_difference(before, read_contents([tensor])[0]) == (
         "64 of 64 sampled values changed, by at most 0.5"
     )
 

@@ -16,6 +16,7 @@ from torch import nn
 
 
 def pairs_of(held: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the items of a mapping, past the overrides of a ``dict``; of all else, nothing."""
     if isinstance(held, dict):
         return list(dict.items(held))
     return list(held.items()) if isinstance(held, Mapping) else ()
@@ -30,7 +31,8 @@ def key_text(key: Any) -> str:
     return f"<{type(key).__name__}>"
 
 
-def called(function: Any) -> str:
+def callable_name(function: Any) -> str:
+    """Return what a callable is called: of a partial and a method, the function's name."""
     inner = function
     while type(inner) is functools.partial:
         inner = inner.func

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .held import called, carried_by, derived_names, key_text, pairs_of, storage_of
+from .held import callable_name, carried_by, derived_names, key_text, pairs_of, storage_of
 from .inventory import Inventory, walk_modules
 
 HiddenKind: TypeAlias = Literal["parameter", "buffer", "tensor"]
@@ -191,7 +191,7 @@ class _Walk:
             if hooks := state.get(name):
                 label = name.strip("_").removesuffix("s")
                 for hook in list(hooks.values()):
-                    place = f"<{label} {called(hook)}>"
+                    place = f"<{label} {callable_name(hook)}>"
                     yield self.start(module, prefix, place, hook, "hook")
         if len(state) <= len(_STANDARD) and state.keys() <= _STANDARD:
             return

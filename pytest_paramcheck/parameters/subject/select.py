@@ -123,6 +123,21 @@ def select_names(
     return names
 
 
+def select_of_both(a: Inventory, b: Inventory, patterns: Sequence[Pattern]) -> list[str]:
+    """Return the names that the patterns select on either side; each must match on one."""
+    names = list(dict.fromkeys([*a.named, *b.named]))
+    if not patterns:
+        return names
+    if b.root is not None and a.root is None:
+        a, b = b, a  # classes select in a module only
+    both = Inventory(f"{a.title} and {b.title}", a.root)
+    both.buffer_names = {**b.buffer_names, **a.buffer_names}
+    # The names of one side only are entries of their own here; tied names stay together.
+    both.named = {**{name: b.named[name] for name in b.named if name not in a.named}, **a.named}
+    chosen = {name for entry in select(both, patterns) for name in entry.names}
+    return [name for name in names if name in chosen]
+
+
 def select_again(
     inventory: Inventory,
     patterns: Sequence[Pattern],

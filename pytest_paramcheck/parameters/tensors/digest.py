@@ -174,7 +174,7 @@ def _sample(tensor: Tensor, flats: list[Tensor]) -> Tensor | None:
     return flat[: step * 8].view(8, -1)[:, : SAMPLE // 8].reshape(-1).to("cpu", copy=True)
 
 
-def difference(before: Content, after: Content) -> str:
+def content_difference(before: Content, after: Content) -> str:
     """Say by how much a content changed; shape and dtype are those it had."""
     if before.sample is None or after.sample is None or before.dtype != after.dtype:
         return "other content"
