@@ -1,14 +1,9 @@
-"""Checks of a model as its factory builds it, and of its copies: nothing is run."""
+"""Checks of a model as its factory builds it: nothing is run, copied or moved."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
-import torch
-from torch import nn
-
-from ..assertions.checkpoints import assert_roundtrip
 from ..assertions.flags import assert_frozen
 from ..assertions.init import assert_init_complete
 from ..assertions.manifests import assert_manifest
@@ -16,13 +11,10 @@ from ..assertions.registered import assert_registered
 from ..assertions.structure import assert_materialized, assert_shapes
 from ..assertions.ties import assert_same_ties, assert_ties
 from ..assertions.values import assert_finite, assert_same_values
-from ..checks.manifest import manifest_differences
-from ..checks.untied import can_be_equal, not_distinct, sharing_between
+from ..checks.untied import can_be_equal, not_distinct
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
-from ..messages.wording import first_line
 from ..parameters.subject.inventory import take_inventory
-from ..parameters.subject.recorded import manifest_lines
 from ..parameters.subject.select import parameters_only, select_names
 from .case import NothingToCheck
 from .needs import (
@@ -31,7 +23,6 @@ from .needs import (
     need_entries,
     need_parameters,
     need_values,
-    without_values,
 )
 from .run import CaseRun
 
@@ -144,74 +135,3 @@ def check_manifest(case: CaseRun) -> None:
     """The parameters are those of the committed manifest."""
     __tracebackhide__ = True
     assert_manifest(case.model, path=case.case.manifest)
-
-
-def check_state_dict_roundtrip(case: CaseRun) -> None:
-    """Values, ties, flags and keys survive ``load_state_dict(state_dict())``."""
-    __tracebackhide__ = True
-    need_values(case.model)
-    assert_roundtrip(case.model, through="state_dict")
-
-
-def check_torch_save_roundtrip(case: CaseRun) -> None:
-    """Values, ties, flags and keys survive a file written by ``torch.save``."""
-    __tracebackhide__ = True
-    need_values(case.model)
-    assert_roundtrip(case.model, through="torch.save")
-
-
-def check_deepcopy(case: CaseRun) -> None:
-    """A deep copy has the same names, shapes, dtypes, flags, ties and values, and shares none."""
-    __tracebackhide__ = True
-    need_entries(case.model)
-    try:
-        copied, problem = copy.deepcopy(case.model), ""
-    except Exception as error:  # whatever a module or a tensor subclass raises
-        copied, problem = None, f"{type(error).__name__}: {first_line(error)}"
-    if copied is None:
-        finding = Finding(("the model",), "cannot be deep-copied", found=problem)
-        raise_if([finding], case.title)
-        return
-    _same_structure(case, copied)
-    both = [("model", take_inventory(case.model)), ("copy", take_inventory(copied))]
-    hint = "__deepcopy__ has to copy what the model holds"
-    raise_if([replace(f, hint=hint) for f in sharing_between(both, unknown=False)], case.title)
-    if not without_values(case.model):
-        assert_same_values(case.model, copied)
-
-
-def check_dtype_move(case: CaseRun) -> None:
-    """``.to(dtype)`` keeps names, shapes, flags and ties."""
-    __tracebackhide__ = True
-    floating = {t.dtype for t in case.model.parameters() if t.is_floating_point()}
-    if not floating:
-        raise NothingToCheck("the model has no floating parameter to move")
-    if any(t.is_complex() for t in (*case.model.parameters(), *case.model.buffers())):
-        raise NothingToCheck("the model has complex tensors, which a real dtype would cut")
-    target = torch.float32 if torch.float64 in floating else torch.float64
-    if case.device.type == "mps":
-        target = torch.bfloat16  # mps has no float64
-    _same_structure(case, case.build().to(target), dtypes=False)
-
-
-def check_device_move(case: CaseRun) -> None:
-    """``.to(device)`` keeps names, shapes, flags and ties."""
-    __tracebackhide__ = True
-    here = case.device.type
-    if here == "meta":
-        raise NothingToCheck("the case runs on meta, from where nothing can be moved")
-    if here == "cpu" and not torch.accelerator.is_available():
-        raise NothingToCheck("this machine has no second device to move to")
-    other = torch.accelerator.current_accelerator() if here == "cpu" else torch.device("cpu")
-    need_entries(case.model)
-    _same_structure(case, case.build().to(other))
-
-
-def _same_structure(case: CaseRun, other: nn.Module, *, dtypes: bool = True) -> None:
-    __tracebackhide__ = True
-    before = manifest_lines(take_inventory(case.model))
-    after = manifest_lines(take_inventory(other))
-    findings = manifest_differences(before, after)
-    if not dtypes:
-        findings = [finding for finding in findings if finding.problem != "dtype changed"]
-    raise_if(findings, case.title)

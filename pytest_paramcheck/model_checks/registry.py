@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from ..messages.wording import first_line
 from ..parameters.running.randomness import random_states, seed_all
 from .as_built import (
-    check_deepcopy,
     check_deterministic,
-    check_device_move,
     check_distinct,
-    check_dtype_move,
     check_finite,
     check_frozen,
     check_init_complete,
@@ -27,11 +24,16 @@ from .as_built import (
     check_materialized,
     check_registered,
     check_shapes,
-    check_state_dict_roundtrip,
     check_ties,
-    check_torch_save_roundtrip,
 )
 from .case import ModelCase, NothingToCheck
+from .copies import (
+    check_deepcopy,
+    check_device_move,
+    check_dtype_move,
+    check_state_dict_roundtrip,
+    check_torch_save_roundtrip,
+)
 from .run import CaseRun
 from .running import (
     check_eval_unchanged,
