@@ -25,7 +25,7 @@ from timing import Row, alternate, median, paired_ratio, show
 from torch import Tensor, nn
 
 from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck
-from pytest_paramcheck.model_checks.registry import run_check
+from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
 
 BUDGET = 3.0

@@ -1,5 +1,11 @@
-"""The functions of the whole-model checks; ``registry.py`` gathers them.
+"""Whole-model checks: a model is declared once, and every invariant that applies is checked.
 
-Each takes a :class:`~pytest_paramcheck.model_checks.run.CaseRun` and raises what the assertion
-raises, or :class:`NothingToCheck`. ``case.model`` is shared by all checks and changed by none.
+``case.py``: :class:`ModelCase`, what a user declares. ``run.py``: :class:`CaseRun`, the case on
+one device, which a check gets. ``check.py``: what a check is, and how one is run.
+``as_built.py``, ``running.py``, ``copies.py``: the checks of a model as its factory builds it,
+when it runs, and when it is copied, moved or saved. ``needs.py``: what a check needs to have
+something to look at. ``registry.py``: all checks in their order, ``CHECKS``.
+
+A check raises what an assertion raises, or :class:`NothingToCheck` with the reason, which skips
+its item. ``case.model`` is shared by all checks and changed by none.
 """

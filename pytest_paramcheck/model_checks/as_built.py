@@ -17,6 +17,7 @@ from ..messages.findings import Finding
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.select import parameters_only, select_names
 from .case import NothingToCheck
+from .check import check
 from .needs import (
     NOTHING,
     declared_entries,
@@ -29,6 +30,7 @@ from .run import CaseRun
 ALIKE = "ModelCase(alike=[...])"
 
 
+@check(values=False)
 def check_registered(case: CaseRun) -> None:
     """No parameter or module hides in a list, a dict or a plain attribute."""
     __tracebackhide__ = True
@@ -41,6 +43,7 @@ def check_registered(case: CaseRun) -> None:
     raise NothingToCheck(NOTHING)
 
 
+@check(values=False)
 def check_materialized(case: CaseRun) -> None:
     """Nothing is lazy and nothing is on meta."""
     __tracebackhide__ = True
@@ -50,6 +53,7 @@ def check_materialized(case: CaseRun) -> None:
     assert_materialized(case.model)
 
 
+@check()
 def check_init_complete(case: CaseRun) -> None:
     """Every parameter and buffer is initialised by the factory."""
     __tracebackhide__ = True
@@ -57,6 +61,7 @@ def check_init_complete(case: CaseRun) -> None:
     assert_init_complete(case.build)
 
 
+@check()
 def check_finite(case: CaseRun) -> None:
     """No parameter starts with a NaN or an infinity."""
     __tracebackhide__ = True
@@ -65,6 +70,7 @@ def check_finite(case: CaseRun) -> None:
     assert_finite(case.model)
 
 
+@check()
 def check_distinct(case: CaseRun) -> None:
     """No two parameters start with the same values but those declared ``alike``."""
     __tracebackhide__ = True
@@ -96,6 +102,7 @@ def check_distinct(case: CaseRun) -> None:
     raise_if([*shared, *undeclared, *stale], case.title)
 
 
+@check()
 def check_deterministic(case: CaseRun) -> None:
     """Building the model twice from one seed gives the same values."""
     __tracebackhide__ = True
@@ -103,6 +110,7 @@ def check_deterministic(case: CaseRun) -> None:
     assert_same_values(case.model, case.build())
 
 
+@check(values=False)
 def check_ties(case: CaseRun) -> None:
     """The ties are those declared; undeclared, every instance has those of the first."""
     __tracebackhide__ = True
@@ -115,6 +123,7 @@ def check_ties(case: CaseRun) -> None:
         assert_same_ties(case.model, case.build())
 
 
+@check(applies=lambda case: case.shapes is not None, values=False)
 def check_shapes(case: CaseRun) -> None:
     """The shapes are those declared."""
     __tracebackhide__ = True
@@ -123,6 +132,7 @@ def check_shapes(case: CaseRun) -> None:
     assert_shapes(case.model, case.case.shapes or {})
 
 
+@check(applies=lambda case: case.frozen is not None, values=False)
 def check_frozen(case: CaseRun) -> None:
     """Exactly the parameters declared frozen are frozen."""
     __tracebackhide__ = True
@@ -131,6 +141,7 @@ def check_frozen(case: CaseRun) -> None:
     assert_frozen(case.model, exactly=list(case.case.frozen or ()))
 
 
+@check(applies=lambda case: case.manifest is not None, values=False)
 def check_manifest(case: CaseRun) -> None:
     """The parameters are those of the committed manifest."""
     __tracebackhide__ = True

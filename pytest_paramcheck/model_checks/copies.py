@@ -18,10 +18,12 @@ from ..messages.wording import first_line
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.recorded import manifest_lines
 from .case import NothingToCheck
+from .check import check
 from .needs import need_entries, need_values, without_values
 from .run import CaseRun
 
 
+@check()
 def check_state_dict_roundtrip(case: CaseRun) -> None:
     """Values, ties, flags and keys survive ``load_state_dict(state_dict())``."""
     __tracebackhide__ = True
@@ -29,6 +31,7 @@ def check_state_dict_roundtrip(case: CaseRun) -> None:
     assert_roundtrip(case.model, through="state_dict")
 
 
+@check()
 def check_torch_save_roundtrip(case: CaseRun) -> None:
     """Values, ties, flags and keys survive a file written by ``torch.save``."""
     __tracebackhide__ = True
@@ -36,6 +39,7 @@ def check_torch_save_roundtrip(case: CaseRun) -> None:
     assert_roundtrip(case.model, through="torch.save")
 
 
+@check(values=False)
 def check_deepcopy(case: CaseRun) -> None:
     """A deep copy has the same names, shapes, dtypes, flags, ties and values, and shares none."""
     __tracebackhide__ = True
@@ -56,6 +60,7 @@ def check_deepcopy(case: CaseRun) -> None:
         assert_same_values(case.model, copied)
 
 
+@check(values=False)
 def check_dtype_move(case: CaseRun) -> None:
     """``.to(dtype)`` keeps names, shapes, flags and ties."""
     __tracebackhide__ = True
@@ -70,6 +75,7 @@ def check_dtype_move(case: CaseRun) -> None:
     _same_structure(case, case.build().to(target), dtypes=False)
 
 
+@check(values=False)
 def check_device_move(case: CaseRun) -> None:
     """``.to(device)`` keeps names, shapes, flags and ties."""
     __tracebackhide__ = True

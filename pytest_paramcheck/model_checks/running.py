@@ -21,13 +21,19 @@ from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.preserve import preserved
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.select import with_elements
-from .case import NothingToCheck
+from .case import ModelCase, NothingToCheck
+from .check import check
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
 from .run import CaseRun
 
 UNREACHED = "where it is meant, with this loss: ModelCase(unreached=[...])"
 
 
+def _runs(case: ModelCase) -> bool:
+    return case.runs
+
+
+@check(values=False)
 def check_grads_none(case: CaseRun) -> None:
     """Before a backward pass no parameter has a gradient."""
     __tracebackhide__ = True
@@ -35,6 +41,7 @@ def check_grads_none(case: CaseRun) -> None:
     assert_grads_none(case.model)
 
 
+@check(applies=_runs)
 def check_grads_reach(case: CaseRun) -> None:
     """The loss's gradient reaches every trainable parameter but those declared ``unreached``."""
     __tracebackhide__ = True
@@ -63,6 +70,7 @@ def check_grads_reach(case: CaseRun) -> None:
     raise_if([*left, *stale], case.title)
 
 
+@check(applies=_runs)
 def check_grads_finite(case: CaseRun) -> None:
     """The gradients of one backward pass are finite."""
     __tracebackhide__ = True
@@ -75,6 +83,7 @@ def check_grads_finite(case: CaseRun) -> None:
         assert_grads_finite(case.model)
 
 
+@check(applies=_runs)
 def check_tied_grads_sum(case: CaseRun) -> None:
     """The gradient of a tied parameter is the sum of what each use contributes."""
     __tracebackhide__ = True
@@ -88,6 +97,7 @@ def check_tied_grads_sum(case: CaseRun) -> None:
     assert_tied_grads_sum(case.model, case.loss)
 
 
+@check(applies=_runs)
 def check_eval_unchanged(case: CaseRun) -> None:
     """A forward pass in eval mode changes nothing."""
     __tracebackhide__ = True
@@ -100,6 +110,7 @@ def check_eval_unchanged(case: CaseRun) -> None:
             case.forward(model)
 
 
+@check(applies=_runs)
 def check_training_step(case: CaseRun) -> None:
     """Training moves what a gradient reaches and leaves frozen parameters bit-identical."""
     __tracebackhide__ = True
@@ -139,6 +150,7 @@ def check_training_step(case: CaseRun) -> None:
     raise_if(findings, case.title)
 
 
+@check(applies=lambda case: case.optimizer is not None, values=False)
 def check_optimizer_covers(case: CaseRun) -> None:
     """The declared optimizer holds every trainable parameter exactly once."""
     __tracebackhide__ = True

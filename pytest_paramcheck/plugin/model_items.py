@@ -22,7 +22,7 @@ from .devices import Variant
 from .options import CASES
 
 if TYPE_CHECKING:
-    from ..model_checks.registry import Check
+    from ..model_checks.check import Check
 
 
 def parametrize_with_param_checks(
@@ -111,7 +111,7 @@ class BoundCheck:
     def __call__(self) -> None:
         """Run the check; skip where there is nothing to look at."""
         __tracebackhide__ = True
-        from ..model_checks.registry import run_check
+        from ..model_checks.check import run_check
 
         try:
             run_check(self._check, self._latest.get(self._case, self._seed))
@@ -132,7 +132,8 @@ def bound_checks(
 
     Raises :class:`ParamCheckUsageError` for an expected failure of a check that is not there.
     """
-    from ..model_checks.registry import CHECKS, Check
+    from ..model_checks.check import Check
+    from ..model_checks.registry import CHECKS
 
     known = dict(CHECKS)
     for function in custom:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import CHECKS, ModelCase, ParamCheckError
-from pytest_paramcheck.model_checks.registry import run_check
+from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
 
 #: The modules that hold the bugs, in the order of the table.

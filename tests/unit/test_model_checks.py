@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import itertools
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from pytest_paramcheck import (
     ParamCheckError,
     ParamCheckUsageError,
     assert_manifest,
+    model_checks,
 )
-from pytest_paramcheck.model_checks.registry import run_check
+from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)
@@ -620,11 +623,50 @@ def test_a_model_that_hides_all_it_has_is_no_empty_one() -> None:
     )
 
 
-# -- what applies -------------------------------------------------------------------------------
+# -- what there is, and what applies ------------------------------------------------------------
+
+NAMES = (
+    "check_registered",
+    "check_materialized",
+    "check_init_complete",
+    "check_finite",
+    "check_distinct",
+    "check_deterministic",
+    "check_ties",
+    "check_shapes",
+    "check_frozen",
+    "check_manifest",
+    "check_grads_none",
+    "check_grads_reach",
+    "check_grads_finite",
+    "check_tied_grads_sum",
+    "check_eval_unchanged",
+    "check_training_step",
+    "check_optimizer_covers",
+    "check_state_dict_roundtrip",
+    "check_torch_save_roundtrip",
+    "check_deepcopy",
+    "check_dtype_move",
+    "check_device_move",
+)
+
+
+def test_no_name_goes_and_their_order_stays() -> None:
+    """Ids and ``expected_failures`` bear them. A new check may come anywhere between them."""
+    assert [name for name in CHECKS if name in NAMES] == list(NAMES)
+
+
+def test_every_function_that_is_called_a_check_is_one() -> None:
+    defined = {}
+    for found in pkgutil.iter_modules(model_checks.__path__, f"{model_checks.__name__}."):
+        module = importlib.import_module(found.name)
+        defined |= {n: value for n, value in vars(module).items() if n.startswith("check_")}
+
+    assert defined == CHECKS
 
 
 def applying(**given: Any) -> set[str]:
-    return {name for name, check in CHECKS.items() if check.applies(ModelCase(Net, **given))}
+    return {name for name in NAMES if CHECKS[name].applies(ModelCase(Net, **given))}
 
 
 def test_what_applies_follows_from_what_is_declared() -> None:

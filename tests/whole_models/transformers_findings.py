@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
-from pytest_paramcheck.model_checks.registry import run_check
+from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
 
 FILE = Path(__file__).with_name("transformers_findings.txt")
