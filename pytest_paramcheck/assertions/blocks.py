@@ -130,6 +130,7 @@ def updated_where_due(
 class Block:
     """The context of one ``with`` statement; ``_begin`` and ``_end`` are the assertion's."""
 
+    _assertion = ""  # its public name
     _entered = False
 
     def __init__(self, subject: Subject, patterns: tuple[Pattern, ...]) -> None:
@@ -172,13 +173,14 @@ class Block:
     def __del__(self) -> None:
         if not self._entered:
             warnings.warn(
-                f"assert{type(self).__name__.lower()} was called without `with`: "
-                f"it asserted nothing",
+                f"{self._assertion} was called without `with`: it asserted nothing",
                 stacklevel=2,
             )
 
 
 class _Unchanged(Block):
+    _assertion = "assert_unchanged"
+
     def __init__(
         self,
         subject: Subject,
@@ -218,6 +220,8 @@ class _Unchanged(Block):
 
 
 class _Changed(Block):
+    _assertion = "assert_changed"
+
     def _begin(self, inventory: Inventory) -> None:
         __tracebackhide__ = True
         entries = select(
@@ -235,6 +239,7 @@ class _Changed(Block):
 
 
 class _Updated(Block):
+    _assertion = "assert_updated"
     _watch: Watch | None = None
     _may_stand_still: Callable[[tuple[str, ...]], bool] | None = None
 

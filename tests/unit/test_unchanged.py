@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
-from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_unchanged
+from pytest_paramcheck import (
+    ParamCheckError,
+    ParamCheckUsageError,
+    assert_changed,
+    assert_unchanged,
+    assert_updated,
+)
 from pytest_paramcheck.parameters.tensors.digest import PIECE, content_difference, read_contents
 
 from .tensor_kinds import Wrapper
@@ -353,9 +359,12 @@ def test_another_only_is_a_wrong_call(only: Any, said: str) -> None:
     assert str(caught.value) == said
 
 
-def test_a_call_without_with_warns_that_it_asserted_nothing() -> None:
-    with pytest.warns(UserWarning, match=r"^assert_unchanged was called without `with`"):
-        assert_unchanged(Net())
+@pytest.mark.parametrize("assertion", [assert_unchanged, assert_changed, assert_updated])
+def test_a_call_without_with_warns_that_it_asserted_nothing(assertion: Callable[..., Any]) -> None:
+    with pytest.warns(UserWarning) as caught:
+        assertion(Net())
+    said = f"{assertion.__name__} was called without `with`: it asserted nothing"
+    assert [str(warning.message) for warning in caught] == [said]
 
 
 def test_mappings_and_generators_are_subjects() -> None:
