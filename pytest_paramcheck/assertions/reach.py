@@ -185,7 +185,7 @@ def _with_reasons(
     usable = [
         loss
         for loss, outcome in zip(losses, outcomes, strict=True)
-        if outcome.cut or not outcome.problem
+        if outcome.problem is None or outcome.problem.cut
     ]
     if not asked or not usable:
         return [one for one in found if not one.entry.trainable]

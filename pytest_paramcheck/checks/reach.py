@@ -10,7 +10,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import fold_rows
 from ..parameters.running.gradstate import GradState
-from ..parameters.running.reach import LossFn, Reached
+from ..parameters.running.reach import LossFn, LossProblem, Reached
 from ..parameters.running.reasons import RANK, Place, Reason
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.describe import dtype_name
@@ -82,8 +82,8 @@ def loss_findings(outcomes: Sequence[Reached]) -> list[Finding]:
         Finding(
             (_label(number, len(outcomes)),),
             "no backward pass",
-            found=outcome.problem,
-            hint=_loss_hint(outcome),
+            found=outcome.problem.text,
+            hint=_loss_hint(outcome.problem),
         )
         for number, outcome in enumerate(outcomes)
         if outcome.problem
@@ -207,24 +207,24 @@ def place_text(place: Place, name: str) -> str:
     if own[: len(parts)] == parts:
         if parts[-1].isdigit():
             return f" in its own {place.cls}"
-        return _named(" in its" if len(parts) > 1 else " in", parts, place)
+        return _inside(parts, place, its=len(parts) > 1)
     common = 0
     while common < min(len(parts), len(own)) and parts[common] == own[common]:
         common += 1
     if any(part.isdigit() for part in parts[:common]):
-        return _named(" in", parts[common:], place) + " beside it"
-    return _named(" in", [place.module], place)
+        return _inside(parts[common:], place) + " beside it"
+    return _inside([place.module], place)
 
 
-def _named(lead: str, parts: Sequence[str], place: Place) -> str:
-    tail = parts if lead == " in" else parts[-1:]
-    return f"{lead} {'.'.join(tail)} ({place.cls})"
+def _inside(parts: Sequence[str], place: Place, *, its: bool = False) -> str:
+    where = f"its {parts[-1]}" if its else ".".join(parts)
+    return f" in {where} ({place.cls})"
 
 
-def _loss_hint(outcome: Reached) -> str:
-    if outcome.cut:
+def _loss_hint(problem: LossProblem) -> str:
+    if problem.cut:
         return ""
-    if "None" in outcome.problem:
+    if problem.kind == "none":
         return "return the loss from loss_fn"
     return "reduce the loss to one real number: .mean() or .sum()"
 

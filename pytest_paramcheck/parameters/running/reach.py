@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +25,24 @@ LossFn: TypeAlias = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """What one loss gave to the parameters asked about.
+class LossProblem:
+    """Why there can be no backward pass from what a loss function returned."""
 
-    ``states`` are in their order. ``problem`` says why there was no backward pass, and ``cut``
-    whether it was for want of a graph, so that a reason can be looked for.
-    """
+    kind: Literal["none", "not_a_tensor", "not_scalar", "complex", "no_graph"]
+    text: str
+
+    @property
+    def cut(self) -> bool:
+        """Whether it is for want of a graph, so that a reason can be looked for."""
+        return self.kind in ("not_a_tensor", "no_graph")
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What one loss gave to the parameters asked about, in their order."""
 
     states: list[GradState]
-    problem: str = ""
-    cut: bool = False
+    problem: LossProblem | None = None
 
 
 def reach(model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]) -> Reached:
@@ -46,12 +54,12 @@ def reach(model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]) -> Re
     with preserved(model):
         with gradients_on():
             loss = loss_fn(model)
-            problem, cut = loss_problem(loss)
-            if not problem:
+            problem = loss_problem(loss)
+            if problem is None:
                 not_backwarded(model)
                 with foreign_gradients_kept(loss, model):
                     loss.backward()
-        return Reached(grad_states([p.grad for p in parameters]), problem, cut)
+        return Reached(grad_states([p.grad for p in parameters]), problem)
 
 
 def gradients_of(
@@ -66,10 +74,9 @@ def gradients_of(
     with preserved(model):
         with gradients_on(), uncompiled():
             loss = loss_fn(model)
-            problem, _ = loss_problem(loss)
-            if problem:
+            if problem := loss_problem(loss):
                 raise ParamCheckUsageError(
-                    f"there is no backward pass to compare: loss_fn {problem}"
+                    f"there is no backward pass to compare: loss_fn {problem.text}"
                 )
             not_backwarded(model)
             with foreign_gradients_kept(loss, model):
@@ -102,24 +109,24 @@ def gradients_on() -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def loss_problem(loss: object) -> tuple[str, bool]:
-    """Return why there can be no backward from a loss (``""``: there can), and whether it is
-    because the graph was cut. Several losses in one are a wrong call."""
+def loss_problem(loss: object) -> LossProblem | None:
+    """Return why there can be no backward from a loss. Several losses in one are a wrong call."""
     if isinstance(loss, (tuple, list, Mapping)) or hasattr(loss, "keys"):
         raise ParamCheckUsageError(
             f"loss_fn returned a {type(loss).__name__}: return the loss alone, a scalar tensor"
         )
     if isinstance(loss, Tensor):
         if loss.numel() != 1:
-            return f"returned no scalar but {describe(loss)}", False
+            return LossProblem("not_scalar", f"returned no scalar but {describe(loss)}")
         if not loss.requires_grad:
-            return f"returned a loss without a graph ({describe(loss)})", True
+            return LossProblem("no_graph", f"returned a loss without a graph ({describe(loss)})")
         if loss.is_complex():
-            return f"returned a complex loss ({describe(loss)})", False
-        return "", False
+            return LossProblem("complex", f"returned a complex loss ({describe(loss)})")
+        return None
     if loss is None:
-        return "returned None", False
-    return f"returned no tensor but {type(loss).__name__} {loss!r:.40}", True
+        return LossProblem("none", "returned None")
+    returned = f"{type(loss).__name__} {loss!r:.40}"
+    return LossProblem("not_a_tensor", f"returned no tensor but {returned}")
 
 
 def not_backwarded(model: nn.Module) -> None:

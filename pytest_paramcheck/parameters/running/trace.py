@@ -57,7 +57,7 @@ def explain(
             warnings.simplefilter("ignore")
             with tracer:
                 loss = loss_fn(model)
-                if not loss_problem(loss)[0]:
+                if loss_problem(loss) is None:
                     tracer.follow(loss)
                     with foreign_gradients_kept(loss, model):
                         _run_backward(loss)
