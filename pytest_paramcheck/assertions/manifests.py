@@ -6,13 +6,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ..checks.manifest import manifest_differences
+from ..checks.manifest import record_differences
 from ..manifest.paths import named_path
 from ..manifest.text import is_ours, manifest_text, parse_manifest, write_manifest
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
-from ..parameters.subject.inventory import Subject, take_inventory
-from ..parameters.subject.recorded import manifest_lines
+from ..parameters.subject.inventory import Subject, records, take_inventory
 
 
 def assert_manifest(
@@ -65,7 +64,7 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
     """
     __tracebackhide__ = True
     inventory = take_inventory(model)
-    lines = manifest_lines(inventory)
+    lines = records(inventory)
     shown = _shown(target)
     data = _read(target, shown)
     # One text for one list of lines: where the file is that text there is nothing to parse.
@@ -93,7 +92,7 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
     if same:
         return False
     committed = parse_manifest(data, shown)
-    findings = manifest_differences(committed, lines)
+    findings = record_differences(committed, lines)
     if findings:
         meant = f"if the change is meant: {remedy} writes {shown} anew; commit it"
         findings[0] = replace(findings[0], hint=meant)

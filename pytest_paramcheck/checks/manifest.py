@@ -5,17 +5,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
-from ..manifest.text import ManifestLine
 from ..messages.findings import Finding
+from ..parameters.subject.record import Record
 from .renames import probable_renames
 
 ORPHANED = "checkpoints saved before this change will not load"
 SHIFTED = "optimizer checkpoints map parameters by position"
 
 
-def manifest_differences(
-    committed: Sequence[ManifestLine], current: Sequence[ManifestLine]
-) -> list[Finding]:
+def record_differences(committed: Sequence[Record], current: Sequence[Record]) -> list[Finding]:
     """Find every difference between two manifests, surest consequences first.
 
     A name that went and one that came with equal shape, dtype and role are one finding, a
@@ -76,18 +74,16 @@ def manifest_differences(
     return findings + _moved(both, current)
 
 
-def _kind(line: ManifestLine) -> tuple[str, str, str]:
+def _kind(line: Record) -> tuple[str, str, str]:
     return line.shape, line.dtype, line.role
 
 
-def _facts(line: ManifestLine) -> str:
+def _facts(line: Record) -> str:
     tied = f", tied to {line.tied_to}" if line.tied_to else ""
     return f"{line.shape} {line.dtype} {line.role}{tied}"
 
 
-def _changes(
-    both: Sequence[tuple[ManifestLine, ManifestLine]], new_name: Mapping[str, str]
-) -> list[Finding]:
+def _changes(both: Sequence[tuple[Record, Record]], new_name: Mapping[str, str]) -> list[Finding]:
     """Compare the lines of the names that both manifests have, one kind of change at a time."""
     findings: list[Finding] = []
     for problem, attribute in (
@@ -124,7 +120,7 @@ def _changes(
     return findings
 
 
-def _groups(lines: Sequence[tuple[str, ManifestLine]]) -> dict[str, frozenset[str]]:
+def _groups(lines: Sequence[tuple[str, Record]]) -> dict[str, frozenset[str]]:
     """Return for each name the names it is tied to, itself among them."""
     members: dict[str, list[str]] = {}
     for name, line in lines:
@@ -151,9 +147,7 @@ def _tie(owner: str) -> str:
     return f"tied to {owner}" if owner else "not tied"
 
 
-def _moved(
-    both: Sequence[tuple[ManifestLine, ManifestLine]], current: Sequence[ManifestLine]
-) -> list[Finding]:
+def _moved(both: Sequence[tuple[Record, Record]], current: Sequence[Record]) -> list[Finding]:
     """Find the fewest names whose move explains the new order."""
     position = {line.name: i for i, line in enumerate(current)}
     places = [position[now.name] for _, now in both]

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from ..messages.findings import Finding
 from ..parameters.saving.roundtrips import Returned
-from ..parameters.subject.inventory import Inventory
-from ..parameters.subject.recorded import manifest_lines
+from ..parameters.subject.inventory import Inventory, records
 from ..parameters.tensors.content import no_values
-from .manifest import ORPHANED, manifest_differences
+from .manifest import ORPHANED, record_differences
 from .same_values import differences
 
 
@@ -28,9 +27,9 @@ def lost_on_the_way(before: Inventory, after: Inventory, returned: Returned) -> 
         Finding((key,), "saved but not taken back", found="the model has no such name")
         for key in returned.not_taken
     ]
-    now = {line.name: line for line in manifest_lines(after)}
-    was = manifest_lines(before)
-    findings += [_of_a_return(f) for f in manifest_differences(was, list(now.values()))]
+    now = {line.name: line for line in records(after)}
+    was = records(before)
+    findings += [_of_a_return(f) for f in record_differences(was, list(now.values()))]
     lost = set(returned.not_saved)
     names = []
     for line in was:

@@ -1,4 +1,4 @@
-"""The manifest's text: lines -> file -> lines. No torch, no pytest.
+"""The manifest's text: records -> file -> records.
 
 ::
 
@@ -20,10 +20,10 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..messages.errors import ParamCheckUsageError
+from ..parameters.subject.record import ROLES, Record
 
 FORMAT = 1
 _TITLE = "# pytest-paramcheck manifest, format "
@@ -32,45 +32,9 @@ HEADER = (
     "# Registration order: optimizer checkpoints map by position. Written by --param-update.",
 )
 TIED = "tied-to"
-#: What a line may say about an entry, and whether it is (a parameter, trainable, persistent).
-ROLES = {
-    ("trainable",): (True, True, True),
-    ("frozen",): (True, False, True),
-    ("buffer",): (False, False, True),
-    ("buffer", "not-persistent"): (False, False, False),
-    ("trainable", "buffer"): (False, True, True),
-    ("trainable", "buffer", "not-persistent"): (False, True, False),
-}
-_ROLE_OF = {facts: words for words, facts in ROLES.items()}
 _SHAPE = re.compile(r"scalar|uninitialized|\d+(x\d+)*")
 _DTYPE = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
 _CONFLICT = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestLine:
-    """What the manifest says about one name: everything but device and values.
-
-    ``tied_to`` is the first name of the same parameter, where this is a later one.
-    """
-
-    name: str
-    shape: str
-    dtype: str
-    parameter: bool = True
-    trainable: bool = True
-    persistent: bool = True
-    tied_to: str = ""
-
-    @property
-    def role(self) -> str:
-        """``trainable``, ``frozen``, ``buffer`` or ``buffer not-persistent``."""
-        return " ".join(_ROLE_OF[self.parameter, self.trainable, self.persistent])
-
-    def text(self) -> str:
-        """Return the line of the file."""
-        tied = f" {TIED} {quoted(self.tied_to)}" if self.tied_to else ""
-        return f"{quoted(self.name)} {self.shape} {self.dtype} {self.role}{tied}"
 
 
 def quoted(name: str) -> str:
@@ -79,38 +43,44 @@ def quoted(name: str) -> str:
     return name if plain and not name.startswith(_CONFLICT) else json.dumps(name)
 
 
-def manifest_text(lines: Iterable[ManifestLine]) -> str:
+def line_text(record: Record) -> str:
+    """Return the line of the file that says what is noted of one name."""
+    tied = f" {TIED} {quoted(record.tied_to)}" if record.tied_to else ""
+    return f"{quoted(record.name)} {record.shape} {record.dtype} {record.role}{tied}"
+
+
+def manifest_text(records: Iterable[Record]) -> str:
     """Return the whole file."""
-    return "\n".join([*HEADER, *(line.text() for line in lines)]) + "\n"
+    return "\n".join([*HEADER, *map(line_text, records)]) + "\n"
 
 
-def parse_manifest(data: bytes, shown: str) -> list[ManifestLine]:
-    """Return the lines of a manifest file, in order; ``shown`` names the file in errors.
+def parse_manifest(data: bytes, shown: str) -> list[Record]:
+    """Return the records of a manifest file, in order; ``shown`` names the file in errors.
 
     Raises :class:`ParamCheckUsageError` with the number and the text of the first line that is
     none. Line ends may be those of any system: git converts them.
     """
-    lines: list[ManifestLine] = []
+    records: list[Record] = []
     seen: dict[str, int] = {}
     for number, raw in enumerate(_rows(data, shown), start=1):
         row = raw.removesuffix("\r")
         if number == 1:
-            _check_title(row, shown)
+            _validate_title(row, shown)
         elif row and not row.startswith("#"):
             reason = ""
             try:
-                line = _parse_line(row)
-                if line.name in seen:
-                    reason = f"{line.name!r} already stands in line {seen[line.name]}"
-                elif line.tied_to and line.tied_to not in seen:
-                    reason = f"{line.tied_to!r} stands in no line above it"
+                record = _parse_line(row)
+                if record.name in seen:
+                    reason = f"{record.name!r} already stands in line {seen[record.name]}"
+                elif record.tied_to and record.tied_to not in seen:
+                    reason = f"{record.tied_to!r} stands in no line above it"
             except ValueError as error:
                 reason = str(error)
             if reason:
                 raise _damaged(shown, number, row, reason)
-            seen[line.name] = number
-            lines.append(line)
-    return lines
+            seen[record.name] = number
+            records.append(record)
+    return records
 
 
 def is_ours(data: bytes) -> bool:
@@ -119,7 +89,7 @@ def is_ours(data: bytes) -> bool:
     return first == HEADER[0].encode()
 
 
-def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
+def write_manifest(path: Path, records: Iterable[Record]) -> None:
     """Write the file whole or not at all, its folders created.
 
     A temporary file beside it is renamed onto it, so that an interrupted run or two workers
@@ -129,7 +99,7 @@ def write_manifest(path: Path, lines: Iterable[ManifestLine]) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(manifest_text(lines).encode())
+            file.write(manifest_text(records).encode())
         # mkstemp makes a file that only its owner may read; a committed file is an ordinary one.
         Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
         Path(temporary).replace(path)
@@ -148,7 +118,7 @@ def _rows(data: bytes, shown: str) -> Sequence[str]:
     return text.split("\n")  # not splitlines(): names may hold other line separators
 
 
-def _check_title(row: str, shown: str) -> None:
+def _validate_title(row: str, shown: str) -> None:
     if row == HEADER[0]:
         return
     version = row.removeprefix(_TITLE)
@@ -165,7 +135,7 @@ def _check_title(row: str, shown: str) -> None:
     )
 
 
-def _parse_line(row: str) -> ManifestLine:
+def _parse_line(row: str) -> Record:
     if row.startswith(_CONFLICT):
         raise ValueError("a merge conflict was left in")
     name, rest = _take_name(row)
@@ -190,7 +160,7 @@ def _parse_line(row: str) -> ManifestLine:
             f"{' '.join(role)!r} is no role: write trainable, frozen, buffer "
             f"or buffer not-persistent"
         )
-    return ManifestLine(name, shape, dtype, *facts, tied_to=tied)
+    return Record(name, shape, dtype, *facts, tied_to=tied)
 
 
 def _take_name(text: str) -> tuple[str, str]:

@@ -10,13 +10,12 @@ from torch import nn
 
 from ..assertions.checkpoints import assert_roundtrip
 from ..assertions.values import assert_same_values
-from ..checks.manifest import manifest_differences
+from ..checks.manifest import record_differences
 from ..checks.untied import sharing_between
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..messages.wording import first_line
-from ..parameters.subject.inventory import take_inventory
-from ..parameters.subject.recorded import manifest_lines
+from ..parameters.subject.inventory import records, take_inventory
 from .case import NothingToCheck
 from .check import check
 from .needs import need_entries, need_values, without_values
@@ -91,9 +90,9 @@ def check_device_move(case: CaseRun) -> None:
 
 def _same_structure(case: CaseRun, other: nn.Module, *, dtypes: bool = True) -> None:
     __tracebackhide__ = True
-    before = manifest_lines(take_inventory(case.model))
-    after = manifest_lines(take_inventory(other))
-    findings = manifest_differences(before, after)
+    before = records(take_inventory(case.model))
+    after = records(take_inventory(other))
+    findings = record_differences(before, after)
     if not dtypes:
         findings = [finding for finding in findings if finding.problem != "dtype changed"]
     raise_if(findings, case.title)

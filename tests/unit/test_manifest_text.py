@@ -9,20 +9,19 @@ from hypothesis import strategies as st
 from pytest_paramcheck import ParamCheckUsageError
 from pytest_paramcheck.manifest.text import (
     HEADER,
-    ROLES,
-    ManifestLine,
     is_ours,
     manifest_text,
     parse_manifest,
     write_manifest,
 )
+from pytest_paramcheck.parameters.subject.record import ROLES, Record
 
 LINES = [
-    ManifestLine("emb.weight", "11x6", "float32"),
-    ManifestLine("frozen", "scalar", "bfloat16", trainable=False),
-    ManifestLine("mask", "6x6", "bool", parameter=False, trainable=False, persistent=False),
-    ManifestLine("mean", "6", "float32/sparse_coo", parameter=False, trainable=False),
-    ManifestLine("head.weight", "11x6", "float32", tied_to="emb.weight"),
+    Record("emb.weight", "11x6", "float32"),
+    Record("frozen", "scalar", "bfloat16", trainable=False),
+    Record("mask", "6x6", "bool", parameter=False, trainable=False, persistent=False),
+    Record("mean", "6", "float32/sparse_coo", parameter=False, trainable=False),
+    Record("head.weight", "11x6", "float32", tied_to="emb.weight"),
 ]
 TEXT = """\
 # pytest-paramcheck manifest, format 1
@@ -60,9 +59,9 @@ def test_reads_what_git_and_editors_make_of_it(data: bytes) -> None:
     st.sampled_from(sorted(ROLES)),
 )
 def test_any_name_is_read_back(names: list[str], role: tuple[str, ...]) -> None:
-    lines = [ManifestLine(name, "2x3", "float32", *ROLES[role]) for name in names]
+    lines = [Record(name, "2x3", "float32", *ROLES[role]) for name in names]
     lines += [
-        ManifestLine(name + ".twin", "2x3", "float32", tied_to=name)
+        Record(name + ".twin", "2x3", "float32", tied_to=name)
         for name in names[:3]
         if name + ".twin" not in names
     ]
@@ -71,7 +70,7 @@ def test_any_name_is_read_back(names: list[str], role: tuple[str, ...]) -> None:
 
 def test_odd_names_are_quoted() -> None:
     odd = ["a b", "#x", '"q', "<<<<<<<", "new\nline", "sep\u2028x", "größe"]
-    lines = [ManifestLine(name, "2", "float32") for name in odd]
+    lines = [Record(name, "2", "float32") for name in odd]
     assert manifest_text(lines).split("\n")[2:-1] == [
         '"a b" 2 float32 trainable',
         '"#x" 2 float32 trainable',

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import cut
+from ..tensors.describe import dtype_text, shape_text
+from .record import Record
 from .wrappers import wrapped_child
 
 Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]
@@ -178,6 +180,33 @@ def take_inventory(subject: Any, *, allow_empty: bool = False) -> Inventory:
             f"{inventory.title} has no parameters and no buffers: there is nothing to check"
         )
     return inventory
+
+
+def records(inventory: Inventory) -> list[Record]:
+    """Return what is noted of each name, in registration order.
+
+    Reads no values: meta and lazy are fine. Every name has its own record, tied ones refer to
+    the first: a tie that is made or lost then changes one line of a manifest.
+    """
+    first: dict[int, str] = {}  # ids are safe: the inventory keeps the tensors alive
+    buffers = inventory.buffer_names
+    found = []
+    for name, tensor in inventory.named.items():
+        if tensor is None:
+            continue
+        owner = first.setdefault(id(tensor), name)
+        found.append(
+            Record(
+                name,
+                shape_text(tensor),
+                dtype_text(tensor).replace(" ", "/"),
+                name not in buffers,
+                tensor.requires_grad,
+                buffers.get(name) is not False,
+                "" if owner == name else owner,
+            )
+        )
+    return found
 
 
 def _read(subject: Any) -> Inventory:
