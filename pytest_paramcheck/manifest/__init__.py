@@ -1,1 +1,6 @@
-"""The committed manifest: its text and where its files lie. Never torch."""
+"""The committed file: its text and where it lies.
+
+``text`` (records <-> text, written whole) and ``paths`` (where files lie, which of them are
+stale). Needs neither torch nor pytest: of the rest it knows ``parameters/subject/record`` and
+what is raised.
+"""

@@ -1,35 +1,22 @@
-"""Where manifests lie, which of them a run asked for, and the fixture. No torch, no pytest.
+"""Where manifests lie, and which of them are stale.
 
-How the plugin wires it (thinly: everything below decides for itself):
-
-* One :class:`ManifestSession` per pytest session, kept in ``config.stash``.
-* The fixture ``assert_manifest`` returns ``session.bind(manifest_request(...))``: the function
-  ``assert_manifest`` with path and update filled in. ``update`` is ``--param-update``; the
-  callspec id is the item's, **without the device** (a manifest holds no device, and the same
-  file serves ``--param-device=cuda``) and None where nothing else is left. A dtype stays in
-  it: under another default dtype the model is another.
-* At the end of a full run (nothing deselected, no ``-k``, ``--lf``, path argument below a file
-  or ``-x`` that stopped it) the controller lists ``stale_files(test_files, visited)``. Only
-  files whose tests all ran to their end count as ``test_files``: a test that was skipped or
-  failed early did not ask for its manifest, which is not stale for it.
-* xdist: a worker sends ``session.visited`` and ``session.written`` home in ``workeroutput``
-  (both are plain lists of str); the controller calls ``session.merge(visited, written)`` in
-  ``pytest_testnodedown``.
+The callspec id in a path is the item's **without the device**: a manifest holds no device, and
+the same file serves ``--param-device=cuda``. A dtype stays in it: under another default dtype
+the model is another.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..messages.errors import ParamCheckUsageError
-from ..plugin.manifests import FOLDER
 from .text import is_ours
 
+#: The folder of the manifests, beside the test file.
+FOLDER = "__params__"
 SUFFIX = ".txt"
 _SAFE = re.compile(r"[A-Za-z0-9_.\-]+")
 _NAME = re.compile(r"[A-Za-z0-9_\-]+")
@@ -96,82 +83,6 @@ def name_suffix(name: str | None) -> str:
     return f".{name}"
 
 
-class ManifestSession:
-    """Which manifests a run asked for and wrote; refuses two calls that mean one file."""
-
-    def __init__(self) -> None:
-        self._visited: dict[str, None] = {}
-        self._written: dict[str, None] = {}
-        self._owners: dict[str, str] = {}
-
-    @property
-    def visited(self) -> list[str]:
-        """The files that were asked for, as absolute paths: plain strings for xdist."""
-        return list(self._visited)
-
-    @property
-    def written(self) -> list[str]:
-        """Those of them that were written."""
-        return list(self._written)
-
-    def merge(self, visited: Iterable[str], written: Iterable[str]) -> None:
-        """Take in what a worker sent home."""
-        self._visited.update(dict.fromkeys(visited))
-        self._written.update(dict.fromkeys(written))
-
-    def bind(self, request: ManifestRequest) -> Callable[..., None]:
-        """Return ``assert_manifest`` for one test: path and update filled in.
-
-        A test calls it once without a name, or several times with a name each.
-        """
-        calls: set[str] = set()
-
-        def assert_manifest(
-            model: Any,
-            name: str | None = None,
-            *,
-            path: str | Path | None = None,
-            update: bool | None = None,
-        ) -> None:
-            __tracebackhide__ = True
-            from ..assertions.manifests import manifest_at
-
-            update = request.update if update is None else update
-            if path is None:
-                target = request.path(name)
-                self._claim(target, request, name, calls)
-                remedy = request.remedy
-            else:
-                target = named_path(Path(path), name)
-                self._visited[str(target.absolute())] = None
-                remedy = "assert_manifest(..., update=True)"
-            if manifest_at(target, model, update=update, remedy=remedy):
-                self._written[str(target.absolute())] = None
-
-        return assert_manifest
-
-    def _claim(
-        self, target: Path, request: ManifestRequest, name: str | None, calls: set[str]
-    ) -> None:
-        __tracebackhide__ = True
-        key = str(target.absolute())
-        if key in calls:
-            said = f"a second manifest named {name!r}" if name else "a second manifest without name"
-            raise ParamCheckUsageError(
-                f"{said} in one test: give each its own, assert_manifest(model, 'encoder')"
-            )
-        calls.add(key)
-        self._visited[key] = None
-        # On a file system that ignores case, or where an id holds a dot, two tests could mean
-        # one file: each would fail on what the other wrote.
-        owner = f"{request.directory / request.stem} {name}"
-        if self._owners.setdefault(key.casefold(), owner) != owner:
-            raise ParamCheckUsageError(
-                f"{target.name}: another test's manifest has this file name, on file systems "
-                f"that ignore case at least: rename one of the tests, or give a name"
-            )
-
-
 def named_path(path: Path, name: str | None) -> Path:
     """Return ``folder/file[.name].txt`` for a path that was given.
 
@@ -223,5 +134,7 @@ def _safe(part: str) -> str:
 
 
 def _digest(text: str) -> str:
+    import hashlib  # it loads OpenSSL, and most names need no digest
+
     raw = text.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(raw, digest_size=4).hexdigest()

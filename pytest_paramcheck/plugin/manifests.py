@@ -1,7 +1,8 @@
 """The manifests of one pytest run: the fixture's function, what was written, what is stale.
 
-Where files lie and what they hold is decided in ``manifest.py``; this follows the run: which
-test files ran to their end, and what xdist's workers visited. No torch, no pytest.
+Where files lie and what they hold is decided in ``manifest/``; this follows the run: which
+manifests its tests asked for, which test files ran to their end, and what xdist's workers
+send home.
 """
 
 from __future__ import annotations
@@ -10,37 +11,48 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from ..messages.wording import plural
 
 if TYPE_CHECKING:
-    from ..manifest.paths import ManifestSession
+    from ..manifest.paths import ManifestRequest
+    from .devices import Variant
 
 OUTPUT = "paramcheck_manifests"
-#: The folder of the manifests, beside the test file.
-FOLDER = "__params__"
+
+# manifest/ is imported where it is used: it takes half as long to load as the whole plugin, and
+# most runs have no manifests.
 
 
 class ManifestRun:
-    """Registered as a plugin; silent in a run that has no manifests."""
+    """Which manifests a run asked for and wrote, and which no test asked for.
+
+    Registered as a plugin; silent in a run that has no manifests. On xdist each worker has one
+    and sends home what it saw (:meth:`output`, :meth:`merge`).
+    """
 
     def __init__(self, root: Path, *, update: bool, selected: Callable[[], bool]) -> None:
         self._root = root
         self._update = update
         self._selected = selected
-        self._kept: ManifestSession | None = None
+        self._visited: dict[str, None] = {}
+        self._written: dict[str, None] = {}
+        self._owners: dict[str, str] = {}
         self._finished: dict[str, bool] = {}
         self._stale: list[Path] = []
 
     @property
-    def _session(self) -> ManifestSession:
-        # Loaded by the first test that has a manifest: most runs have none.
-        if self._kept is None:
-            from ..manifest.paths import ManifestSession
+    def visited(self) -> list[str]:
+        """The files that were asked for, as absolute paths: plain strings for xdist."""
+        return list(self._visited)
 
-            self._kept = ManifestSession()
-        return self._kept
+    @property
+    def written(self) -> list[str]:
+        """Those of them that were written."""
+        return list(self._written)
 
-    def bind(self, item: Any, variant: Any) -> Callable[..., None]:
+    def bind(self, item: pytest.Item, variant: Variant | None) -> Callable[..., None]:
         """Return ``assert_manifest`` for a test: its own file, whatever device it runs on."""
         from ..manifest.paths import manifest_request
 
@@ -52,38 +64,92 @@ class ManifestRun:
             _id_without_device(item, variant),
             update=self._update,
         )
-        return self._session.bind(request)
+        return self.bind_request(request)
+
+    def bind_request(self, request: ManifestRequest) -> Callable[..., None]:
+        """Return ``assert_manifest`` with path and update filled in.
+
+        A test calls it once without a name, or several times with a name each.
+        """
+        calls: set[str] = set()
+
+        def assert_manifest(
+            model: Any,
+            name: str | None = None,
+            *,
+            path: str | Path | None = None,
+            update: bool | None = None,
+        ) -> None:
+            __tracebackhide__ = True
+            from ..assertions.manifests import manifest_at
+            from ..manifest.paths import named_path
+
+            update = request.update if update is None else update
+            if path is None:
+                target = request.path(name)
+                self._claim(target, request, name, calls)
+                remedy = request.remedy
+            else:
+                target = named_path(Path(path), name)
+                self._visited[str(target.absolute())] = None
+                remedy = "assert_manifest(..., update=True)"
+            if manifest_at(target, model, update=update, remedy=remedy):
+                self._written[str(target.absolute())] = None
+
+        return assert_manifest
+
+    def _claim(
+        self, target: Path, request: ManifestRequest, name: str | None, calls: set[str]
+    ) -> None:
+        """Note that a test asked for a file; refuse two calls that mean one."""
+        __tracebackhide__ = True
+        from ..messages.errors import ParamCheckUsageError
+
+        key = str(target.absolute())
+        if key in calls:
+            said = f"a second manifest named {name!r}" if name else "a second manifest without name"
+            raise ParamCheckUsageError(
+                f"{said} in one test: give each its own, assert_manifest(model, 'encoder')"
+            )
+        calls.add(key)
+        self._visited[key] = None
+        # On a file system that ignores case, or where an id holds a dot, two tests could mean
+        # one file: each would fail on what the other wrote.
+        owner = f"{request.directory / request.stem} {name}"
+        if self._owners.setdefault(key.casefold(), owner) != owner:
+            raise ParamCheckUsageError(
+                f"{target.name}: another test's manifest has this file name, on file systems "
+                f"that ignore case at least: rename one of the tests, or give a name"
+            )
 
     def output(self) -> dict[str, list[str]]:
         """Return what a worker sends home."""
-        if self._kept is None:
-            return {}
-        return {"visited": self._kept.visited, "written": self._kept.written}
+        return {"visited": self.visited, "written": self.written} if self._visited else {}
 
     def merge(self, output: dict[str, list[str]]) -> None:
         """Take in what a worker sent home."""
-        if output:
-            self._session.merge(output["visited"], output["written"])
+        self._visited.update(dict.fromkeys(output.get("visited", ())))
+        self._written.update(dict.fromkeys(output.get("written", ())))
 
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         file = report.nodeid.partition("::")[0]
         # A test that was skipped, or failed and perhaps before it asked, says nothing about
         # what is stale.
         self._finished[file] = self._finished.get(file, True) and report.passed
 
-    def pytest_sessionfinish(self, session: Any) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """List what is stale, at the end of a full run: nothing deselected, nothing stopped it."""
         if session.shouldstop or session.shouldfail or self._selected():
             return
         done = [self._root / file for file, passed in self._finished.items() if passed]
-        files = [file for file in done if (file.parent / FOLDER).is_dir() and file.is_file()]
-        if files:
+        if done:
             from ..manifest.paths import stale_files
 
-            self._stale = stale_files(files, self._session.visited)
+            self._stale = stale_files((file for file in done if file.is_file()), self._visited)
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for verb, files in (
-            ("wrote", [Path(path) for path in self.output().get("written", ())]),
+            ("wrote", [Path(path) for path in self._written]),
             ("no test asked for", self._stale),
         ):
             if files:
@@ -92,10 +158,10 @@ class ManifestRun:
                     f"paramcheck: {verb} {plural(len(files), 'manifest')}{remedy}:"
                 )
                 for path in files:
-                    terminalreporter.write_line(f"  {_shown(path, self._root)}")
+                    terminalreporter.write_line(f"  {below_root(path, self._root)}")
 
 
-def _id_without_device(item: Any, variant: Any) -> str | None:
+def _id_without_device(item: pytest.Item, variant: Variant | None) -> str | None:
     """Return the part of a test id that the device has no share in; None for nothing."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
@@ -107,7 +173,8 @@ def _id_without_device(item: Any, variant: Any) -> str | None:
     return "-".join(part for part in (variant.dtype, rest) if part) or None
 
 
-def _shown(path: Path, root: Path) -> str:
+def below_root(path: Path, root: Path) -> str:
+    """Return a path as pytest's summary shows it: below the root directory, or as it is."""
     try:
         return path.relative_to(root).as_posix()
     except ValueError:

@@ -34,6 +34,9 @@ NEVER_TORCH = [
                 "messages.findings",
                 "messages.rendering",
                 "messages.wording",
+                "manifest.paths",
+                "manifest.text",
+                "parameters.subject.record",
                 "catalogue",
                 "model_checks.case",
             )

@@ -9,11 +9,8 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_manifest
-from pytest_paramcheck.manifest.paths import (
-    ManifestSession,
-    manifest_request,
-    stale_files,
-)
+from pytest_paramcheck.manifest.paths import manifest_request, stale_files
+from pytest_paramcheck.plugin.manifests import ManifestRun
 
 UPDATE = (
     "\n\n  hint: if the change is meant: assert_manifest(..., update=True) "
@@ -316,19 +313,23 @@ def test_distinct_ids_have_distinct_files() -> None:
     assert len(paths) == len(ids)
 
 
-# the session
+# the run
 
 
-def _bound(session: ManifestSession, folder: Path, function: str, **options):
+def _run(folder: Path) -> ManifestRun:
+    return ManifestRun(folder, update=False, selected=lambda: False)
+
+
+def _bound(run: ManifestRun, folder: Path, function: str, **options):
     request = manifest_request(folder / "test_lm.py", None, function, **options)
-    return session.bind(request)
+    return run.bind_request(request)
 
 
 def test_fixture_reads_and_writes_the_file_of_the_test(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    session = ManifestSession()
+    run = _run(tmp_path)
     with pytest.raises(ParamCheckError) as error:
-        _bound(session, tmp_path, "test_a")(LM())
+        _bound(run, tmp_path, "test_a")(LM())
     assert str(error.value) == (
         "no manifest: __params__/test_lm/test_a.txt (LM)\n"
         "\n"
@@ -337,22 +338,22 @@ def test_fixture_reads_and_writes_the_file_of_the_test(tmp_path, monkeypatch) ->
         "  hint: create it: pytest --param-update, then review and commit it"
     )
     file = tmp_path / "__params__" / "test_lm" / "test_a.txt"
-    assert session.visited == [str(file)]
-    assert session.written == []
+    assert run.visited == [str(file)]
+    assert run.written == []
 
-    session = ManifestSession()
-    _bound(session, tmp_path, "test_a", update=True)(LM())
-    assert session.visited == session.written == [str(file)]
-    _bound(session, tmp_path, "test_a")(LM())
+    run = _run(tmp_path)
+    _bound(run, tmp_path, "test_a", update=True)(LM())
+    assert run.visited == run.written == [str(file)]
+    _bound(run, tmp_path, "test_a")(LM())
 
-    again = ManifestSession()
+    again = _run(tmp_path)
     _bound(again, tmp_path, "test_a", update=True)(LM())
     assert again.written == []
 
 
 def test_several_manifests_in_one_test_need_names(tmp_path) -> None:
-    session = ManifestSession()
-    check = _bound(session, tmp_path, "test_a", update=True)
+    run = _run(tmp_path)
+    check = _bound(run, tmp_path, "test_a", update=True)
     check(LM())
     check(nn.Linear(3, 2), "linear")
     with pytest.raises(ParamCheckUsageError) as error:
@@ -367,16 +368,16 @@ def test_several_manifests_in_one_test_need_names(tmp_path) -> None:
         "a second manifest named 'linear' in one test: give each its own, "
         "assert_manifest(model, 'encoder')"
     )
-    assert [Path(path).name for path in session.written] == ["test_a.txt", "test_a.linear.txt"]
+    assert [Path(path).name for path in run.written] == ["test_a.txt", "test_a.linear.txt"]
     # The same test runs again (on another device, or by a rerun plugin): the same files.
-    _bound(session, tmp_path, "test_a")(LM())
+    _bound(run, tmp_path, "test_a")(LM())
 
 
 def test_two_tests_that_mean_one_file_are_refused(tmp_path) -> None:
-    session = ManifestSession()
-    _bound(session, tmp_path, "test_a", update=True)(LM())
+    run = _run(tmp_path)
+    _bound(run, tmp_path, "test_a", update=True)(LM())
     with pytest.raises(ParamCheckUsageError) as error:
-        _bound(session, tmp_path, "test_A", update=True)(LM())
+        _bound(run, tmp_path, "test_A", update=True)(LM())
     assert str(error.value) == (
         "test_A.txt: another test's manifest has this file name, on file systems that ignore "
         "case at least: rename one of the tests, or give a name"
@@ -384,33 +385,33 @@ def test_two_tests_that_mean_one_file_are_refused(tmp_path) -> None:
 
 
 def test_path_and_update_can_be_given_to_the_fixture(tmp_path) -> None:
-    session = ManifestSession()
-    check = _bound(session, tmp_path, "test_a")
+    run = _run(tmp_path)
+    check = _bound(run, tmp_path, "test_a")
     check(LM(), path=tmp_path / "own.txt", update=True)
     check(LM(), path=tmp_path / "own.txt")
-    assert session.written == [str(tmp_path / "own.txt")]
+    assert run.written == [str(tmp_path / "own.txt")]
 
 
 def test_stale_files(tmp_path) -> None:
     for name in ("test_lm.py", "test_other.py"):
         (tmp_path / name).touch()
-    session = ManifestSession()
+    run = _run(tmp_path)
     for file, function in (
         ("test_lm.py", "test_kept"),
         ("test_lm.py", "test_gone"),
         ("test_other.py", "test_gone"),
         ("test_deleted.py", "test_gone"),
     ):
-        session.bind(manifest_request(tmp_path / file, None, function, update=True))(LM())
+        run.bind_request(manifest_request(tmp_path / file, None, function, update=True))(LM())
     folder = tmp_path / "__params__"
     (folder / "test_lm" / "notes.txt").write_text("not ours")
-    worker = ManifestSession()
-    worker.bind(manifest_request(tmp_path / "test_lm.py", None, "test_kept"))(LM())
-    controller = ManifestSession()
-    controller.merge(worker.visited, worker.written)
+    worker = _run(tmp_path)
+    worker.bind_request(manifest_request(tmp_path / "test_lm.py", None, "test_kept"))(LM())
+    controller = _run(tmp_path)
+    controller.merge(worker.output())
     assert stale_files([tmp_path / "test_lm.py"], controller.visited) == [
         folder / "test_deleted" / "test_gone.txt",
         folder / "test_lm" / "test_gone.txt",
     ]
-    assert stale_files([tmp_path / "test_lm.py"], session.visited) == []
+    assert stale_files([tmp_path / "test_lm.py"], run.visited) == []
     assert stale_files([tmp_path / "elsewhere" / "test_x.py"], []) == []
