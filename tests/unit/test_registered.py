@@ -287,6 +287,22 @@ class TestGraph:
         assert not hasattr(model, "kept")
         assert model.head.weight.grad is None
 
+    def test_what_a_custom_function_keeps_as_variable_is_no_leaf(self) -> None:
+        constant = parameter(2)  # never gets a gradient: it is an attribute of a node
+
+        class Scaled(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+                ctx.variable = constant
+                return x * 2
+
+            @staticmethod
+            def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+                return grad * 2
+
+        x = torch.ones(1, 2)
+        assert_registered(Model(), lambda model: Scaled.apply(model(x)).sum())
+
     def test_a_loss_without_a_graph(self) -> None:
         assert (
             said(Model().requires_grad_(False), lambda m: m(torch.ones(1, 2)).sum())

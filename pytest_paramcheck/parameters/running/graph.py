@@ -6,7 +6,7 @@ import functools
 import gc
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +30,16 @@ class GraphLeaf:
     legitimate: bool = False
 
 
-def graph_leaves(result: Tensor, *, at_most: int | None = None) -> list[GraphLeaf]:
-    """Return the leaves of a result's graph, each once, nearest first.
+def walk_leaves(result: Tensor, *, at_most: int | None = None) -> Iterator[tuple[Tensor, str, int]]:
+    """Yield the leaves of a result's graph, nearest first: (leaf, operation, steps below).
 
     Looks at ``AccumulateGrad`` nodes. What a reentrant checkpoint recomputes in its backward
     is not in the graph. Stops after ``at_most`` nodes.
     """
     if result.grad_fn is None:
-        return [GraphLeaf(result, "the loss itself", 0)] if result.requires_grad else []
-    leaves: dict[int, GraphLeaf] = {}
+        if result.requires_grad:
+            yield result, "the loss itself", 0
+        return
     level: list[Any] = [result.grad_fn]
     seen = {result.grad_fn}
     depth = 0
@@ -50,13 +51,24 @@ def graph_leaves(result: Tensor, *, at_most: int | None = None) -> list[GraphLea
                 if function is None or function in seen:
                     continue
                 seen.add(function)
-                variable = getattr(function, "variable", None)
-                if isinstance(variable, Tensor):
-                    leaf = GraphLeaf(variable, node.name(), depth)
-                    leaves.setdefault(id(variable), leaf)
+                if (leaf := leaf_of(function)) is not None:
+                    yield leaf, node.name(), depth
                 else:
                     below.append(function)
         level = below
+
+
+def leaf_of(node: Any) -> Tensor | None:
+    """Return the leaf a node accumulates into, or None for any other node."""
+    # By class: the node of a custom function has whatever attributes its author gave it.
+    return node.variable if type(node).__name__ == "AccumulateGrad" else None
+
+
+def graph_leaves(result: Tensor, *, at_most: int | None = None) -> list[GraphLeaf]:
+    """Return the leaves of a result's graph, each once, nearest first (see :func:`walk_leaves`)."""
+    leaves: dict[int, GraphLeaf] = {}
+    for tensor, operation, depth in walk_leaves(result, at_most=at_most):
+        leaves.setdefault(id(tensor), GraphLeaf(tensor, operation, depth))
     return list(leaves.values())
 
 

@@ -8,7 +8,7 @@ in a run of its own (``trace``), so that a model in which all is well does not p
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ..tensors.describe import describe
 from .gradstate import GradState, grad_states
+from .graph import walk_leaves
 from .preserve import keep_gradients, preserved
 
 LossFn: TypeAlias = Callable[[Any], Any]
@@ -144,33 +145,9 @@ def foreign_gradients_kept(loss: Tensor, model: nn.Module) -> Iterator[None]:
     """Keep the gradients of leaves that are none of the model's: inputs, other models."""
     __tracebackhide__ = True
     own = {id(p) for p in model.parameters()}
-    restore = keep_gradients(leaf for leaf in graph_leaves(loss) if id(leaf) not in own)
+    leaves = {id(leaf): leaf for leaf, _, _ in walk_leaves(loss)}
+    restore = keep_gradients(leaf for key, leaf in leaves.items() if key not in own)
     try:
         yield
     finally:
         restore()
-
-
-def graph_leaves(loss: Tensor) -> Iterable[Tensor]:
-    """Return the leaves of a loss's graph; those inside a reentrant checkpoint are not in it."""
-    if loss.grad_fn is None:
-        return [loss]
-    leaves = {}
-    seen = {loss.grad_fn}
-    stack = [loss.grad_fn]
-    while stack:
-        for node, _ in stack.pop().next_functions:
-            if node is not None and node not in seen:
-                seen.add(node)
-                leaf = leaf_of(node)
-                if leaf is not None:
-                    leaves[id(leaf)] = leaf
-                else:
-                    stack.append(node)
-    return leaves.values()
-
-
-def leaf_of(node: Any) -> Tensor | None:
-    """Return the leaf a node accumulates into, or None for any other node."""
-    # By class: the node of a custom function has whatever attributes its author gave it.
-    return node.variable if type(node).__name__ == "AccumulateGrad" else None

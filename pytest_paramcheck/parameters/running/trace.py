@@ -24,12 +24,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ...messages.wording import first_line
 from ..subject.inventory import Inventory, walk_modules
 from .gradstate import GradState, grad_state
+from .graph import leaf_of
 from .preserve import preserved
 from .reach import (
     LossFn,
     foreign_gradients_kept,
     gradients_on,
-    leaf_of,
     loss_problem,
     uncompiled,
 )
