@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..subject.inventory import walk_modules
 from ..subject.wrappers import wrapped_child
-from ..tensors.content import no_values, same_bits
+from ..tensors.content import no_values, same_bits, version_of
 from .randomness import Restore, keep_random_states
 
 
@@ -117,12 +117,12 @@ def _keep_content(buffers: Iterable[Tensor]) -> Restore:
     with torch.no_grad():
         for buffer in buffers:
             if not no_values(buffer):
-                kept.append((buffer, buffer.detach().clone(), _version(buffer)))
+                kept.append((buffer, buffer.detach().clone(), version_of(buffer)))
 
     def restore() -> None:
         for buffer, clone, version in kept:
             # What went through `.data` leaves the version as it was: then the bits decide.
-            same = version is not None and _version(buffer) == version
+            same = version is not None and version_of(buffer) == version
             if not (same and same_bits(buffer, clone)):
                 _write(buffer, clone)
 
@@ -208,10 +208,6 @@ def _put_back(container: Any, content: Any) -> None:
     elif container != content:
         container.clear()
         container.update(content)
-
-
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
 
 
 def _unique(tensors: Iterable[Tensor | None]) -> list[Tensor]:
