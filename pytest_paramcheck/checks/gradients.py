@@ -24,8 +24,6 @@ from ..parameters.tensors.describe import describe
 from ..parameters.tensors.finite import count_text
 from .finite import not_finite
 
-__all__ = ["GradState", "grad_of", "grad_state", "grads_none"]
-
 _NO_BACKWARD = "has backward() run, and was zero_grad() not called after it?"
 _SAY_WHY = "assert_grads_reach(model, loss_fn) says why"
 

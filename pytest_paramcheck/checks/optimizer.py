@@ -10,6 +10,7 @@ from torch import Tensor
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import did_you_mean, join_words
+from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.running.watch import MOMENTUM_KEYS, largest
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot
@@ -17,7 +18,6 @@ from ..parameters.subject.select import Pattern, pattern_text
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import shared_memory
 from ..parameters.tensors.memory import Memory, memory_of
-from .gradients import GradState, grad_state
 
 REBUILD = "build the optimizer after the model is complete, or add_param_group() what is new"
 
