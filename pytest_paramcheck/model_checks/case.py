@@ -1,7 +1,6 @@
 """One declaration of a model, from which its whole-model checks follow.
 
-:class:`ModelCase` is what a user writes, :class:`CaseRun` is the case on one device: the model
-built from a seed, its inputs and its loss. Which checks apply is decided in ``battery.py``.
+:class:`ModelCase` is what a user writes; which checks apply to it stands beside each check.
 """
 
 from __future__ import annotations
@@ -16,10 +15,14 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+    from torch.nn import Module
 
     from ..checks.shapes import ShapeSpec
     from ..parameters.subject.select import Pattern
+else:
+    # What typing.get_type_hints finds: torch is not loaded where cases are declared.
+    Module = Tensor = ShapeSpec = Pattern = Any
 
 
 class NothingToCheck(Exception):  # noqa: N818 - an outcome, as pytest.skip is; no error
@@ -58,7 +61,7 @@ class ModelCase:
     'linear'
     """
 
-    factory: Callable[[], nn.Module]
+    factory: Callable[[], Module]
     inputs: Any = None
     loss: Callable[[Any], Tensor] | None = None
     ties: Iterable[Iterable[str]] | None = None
@@ -73,64 +76,10 @@ class ModelCase:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if is_module(self.factory) or not callable(self.factory):
-            hint = (
-                "; pass the class or a function that builds it" if is_module(self.factory) else ""
-            )
-            raise ParamCheckUsageError(
-                f"ModelCase: factory must be a function or class that builds the model, got "
-                f"{type(self.factory).__name__}{hint}"
-            )
-        for known in ("loss", "optimizer"):
-            value = getattr(self, known)
-            if value is not None and not callable(value):
-                raise ParamCheckUsageError(
-                    f"ModelCase: {known} must be a function, got {type(value).__name__}"
-                )
-        for known in ("frozen", "unreached", "alike"):
-            value = getattr(self, known)
-            if isinstance(value, (str, type)):
-                shown = value.__name__ if isinstance(value, type) else repr(value)
-                raise ParamCheckUsageError(
-                    f"ModelCase: {known} is a list of patterns, got {shown}; "
-                    f"did you mean [{shown}]?"
-                )
-            if known == "frozen" and value is None:
-                continue
-            if not isinstance(value, Iterable):
-                raise ParamCheckUsageError(
-                    f"ModelCase: {known} is a list of patterns, got {type(value).__name__}"
-                )
-            # Several checks and devices read it: an iterator could be read once.
-            object.__setattr__(self, known, list(value))
-        if self.ties is not None:
-            object.__setattr__(self, "ties", _tie_groups(self.ties))
-        shapes: object = self.shapes
-        if shapes is not None and not isinstance(shapes, Mapping):
-            raise ParamCheckUsageError(
-                f"ModelCase: shapes maps patterns to shapes, got {type(shapes).__name__}"
-            )
-        steps: object = self.steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ParamCheckUsageError(f"ModelCase: steps must be 1 or more, got {self.steps!r}")
-        failures: object = self.expected_failures
-        if not isinstance(failures, Mapping):
-            raise ParamCheckUsageError(
-                "ModelCase: expected_failures maps check names to reasons, got "
-                f"{type(failures).__name__}"
-            )
-        for check, reason in failures.items():
-            if not isinstance(reason, str) or not reason.strip():
-                raise ParamCheckUsageError(
-                    f"ModelCase: expected_failures[{check!r}] needs a reason, got {reason!r}"
-                )
-        name: object = self.name
-        if not isinstance(name, str) or "::" in name:
-            raise ParamCheckUsageError(
-                f"ModelCase: name becomes part of test ids: a string without '::', got {name!r}"
-            )
-        if not self.name:
+        for field_name, parse in _PARSERS.items():
             # A frozen dataclass sets its own fields this way.
+            object.__setattr__(self, field_name, parse(getattr(self, field_name), field_name))
+        if not self.name:
             object.__setattr__(self, "name", _factory_name(self.factory))
 
     @property
@@ -140,13 +89,57 @@ class ModelCase:
 
 
 def is_module(value: object) -> bool:
+    """Whether a value is a model and no class of models, without loading torch to ask."""
     return hasattr(value, "named_parameters") and not isinstance(value, type)
 
 
-def _tie_groups(ties: object) -> list[list[str]]:
-    if isinstance(ties, (str, Mapping)) or not isinstance(ties, Iterable):
-        raise ParamCheckUsageError(f"ModelCase: ties is a list of sets of names, got {ties!r}")
-    groups: list[Any] = list(ties)
+# What each field takes: a parser gets the value and the field's name, and returns what the case
+# holds or raises ParamCheckUsageError.
+
+
+def _factory(value: object, field_name: str) -> object:
+    if callable(value) and not is_module(value):
+        return value
+    hint = "; pass the class or a function that builds it" if is_module(value) else ""
+    raise ParamCheckUsageError(
+        f"ModelCase: {field_name} must be a function or class that builds the model, got "
+        f"{type(value).__name__}{hint}"
+    )
+
+
+def _function(value: Any, field_name: str) -> Any:
+    if value is not None and not callable(value):
+        raise ParamCheckUsageError(
+            f"ModelCase: {field_name} must be a function, got {type(value).__name__}"
+        )
+    return value
+
+
+def _patterns(value: object, field_name: str) -> list[Any]:
+    if isinstance(value, (str, type)):
+        shown = value.__name__ if isinstance(value, type) else repr(value)
+        raise ParamCheckUsageError(
+            f"ModelCase: {field_name} is a list of patterns, got {shown}; did you mean [{shown}]?"
+        )
+    if not isinstance(value, Iterable):
+        raise ParamCheckUsageError(
+            f"ModelCase: {field_name} is a list of patterns, got {type(value).__name__}"
+        )
+    return list(value)  # several checks and devices read it: an iterator could be read once
+
+
+def _patterns_or_none(value: object, field_name: str) -> list[Any] | None:
+    return None if value is None else _patterns(value, field_name)
+
+
+def _tie_groups(value: object, field_name: str) -> list[list[str]] | None:
+    if value is None:
+        return None
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        raise ParamCheckUsageError(
+            f"ModelCase: {field_name} is a list of sets of names, got {value!r}"
+        )
+    groups: list[Any] = list(value)
     for group in groups:
         if isinstance(group, str) or not isinstance(group, Iterable):
             shown = ", ".join(map(repr, groups))
@@ -157,6 +150,57 @@ def _tie_groups(ties: object) -> list[list[str]]:
     return [
         sorted(group) if isinstance(group, (set, frozenset)) else list(group) for group in groups
     ]
+
+
+def _shapes(value: object, field_name: str) -> Mapping[Any, Any] | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise ParamCheckUsageError(
+            f"ModelCase: {field_name} maps patterns to shapes, got {type(value).__name__}"
+        )
+    return value
+
+
+def _steps(value: object, field_name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ParamCheckUsageError(f"ModelCase: {field_name} must be 1 or more, got {value!r}")
+    return value
+
+
+def _reasons(value: object, field_name: str) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise ParamCheckUsageError(
+            f"ModelCase: {field_name} maps check names to reasons, got {type(value).__name__}"
+        )
+    for check, reason in value.items():
+        if not isinstance(reason, str) or not reason.strip():
+            raise ParamCheckUsageError(
+                f"ModelCase: {field_name}[{check!r}] needs a reason, got {reason!r}"
+            )
+    return value
+
+
+def _name(value: object, field_name: str) -> str:
+    if not isinstance(value, str) or "::" in value:
+        raise ParamCheckUsageError(
+            f"ModelCase: {field_name} becomes part of test ids: a string without '::', "
+            f"got {value!r}"
+        )
+    return value
+
+
+_PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
+    "factory": _factory,
+    "loss": _function,
+    "optimizer": _function,
+    "frozen": _patterns_or_none,
+    "unreached": _patterns,
+    "alike": _patterns,
+    "ties": _tie_groups,
+    "shapes": _shapes,
+    "steps": _steps,
+    "expected_failures": _reasons,
+    "name": _name,
+}
 
 
 def _factory_name(factory: Any) -> str:
@@ -170,7 +214,7 @@ def as_cases(value: Any, origin: str) -> list[ModelCase]:
     Raises :class:`ParamCheckUsageError` that explains a factory with required arguments.
     """
     if isinstance(value, ModelCase):
-        _check_signature(value.factory, origin)
+        _validate_signature(value.factory, origin)
         return [value]
     if isinstance(value, (list, tuple)):
         if not value:
@@ -180,11 +224,11 @@ def as_cases(value: Any, origin: str) -> list[ModelCase]:
         raise ParamCheckUsageError(
             f"{origin}: {type(value).__name__} is neither a factory nor a ModelCase"
         )
-    _check_signature(value, origin)
+    _validate_signature(value, origin)
     return [ModelCase(value)]
 
 
-def _check_signature(factory: Any, origin: str) -> None:
+def _validate_signature(factory: Any, origin: str) -> None:
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import typing
 from typing import Any
 
 import pytest
@@ -100,6 +102,13 @@ def test_an_iterator_is_read_once_and_serves_every_check() -> None:
 
     assert (case.ties, case.frozen) == ([["a", "b"]], ["weight"])
     assert (case.unreached, case.alike) == (["bias"], ["bias"])
+
+
+def test_its_type_hints_can_be_read() -> None:
+    hints = typing.get_type_hints(ModelCase)
+
+    assert list(hints) == [field.name for field in dataclasses.fields(ModelCase)]
+    assert hints["steps"] is int
 
 
 # -- what --param-model and the decorator take --------------------------------------------------
