@@ -80,7 +80,7 @@ def check_distinct(case: CaseRun) -> None:
     tied = [f"!{name}" for names in inventory.tie_groups for name in names[1:]]
     names = select_names(inventory, tied, default=parameters_only)
     shared, equal = not_distinct(inventory, names)
-    alike = declared_entries(case.model, case.case.alike)
+    alike = declared_entries(case.model, case.declared.alike)
     declared = {entry.name for entry in alike}
     same = {name for finding in equal for name in finding.names}
     undeclared = [
@@ -114,10 +114,10 @@ def check_deterministic(case: CaseRun) -> None:
 def check_ties(case: CaseRun) -> None:
     """The ties are those declared; undeclared, every instance has those of the first."""
     __tracebackhide__ = True
-    if case.case.ties is not None:
-        if not case.case.ties:
+    if case.declared.ties is not None:
+        if not case.declared.ties:
             need_entries(case.model)
-        assert_ties(case.model, case.case.ties)
+        assert_ties(case.model, case.declared.ties)
     else:
         need_entries(case.model)
         assert_same_ties(case.model, case.build())
@@ -127,22 +127,22 @@ def check_ties(case: CaseRun) -> None:
 def check_shapes(case: CaseRun) -> None:
     """The shapes are those declared."""
     __tracebackhide__ = True
-    if not case.case.shapes:
+    if not case.declared.shapes:
         need_entries(case.model)
-    assert_shapes(case.model, case.case.shapes or {})
+    assert_shapes(case.model, case.declared.shapes or {})
 
 
 @check(applies=lambda case: case.frozen is not None, values=False)
 def check_frozen(case: CaseRun) -> None:
     """Exactly the parameters declared frozen are frozen."""
     __tracebackhide__ = True
-    if not case.case.frozen:
+    if not case.declared.frozen:
         need_parameters(case.model)
-    assert_frozen(case.model, exactly=list(case.case.frozen or ()))
+    assert_frozen(case.model, exactly=list(case.declared.frozen or ()))
 
 
 @check(applies=lambda case: case.manifest is not None, values=False)
 def check_manifest(case: CaseRun) -> None:
     """The parameters are those of the committed manifest."""
     __tracebackhide__ = True
-    assert_manifest(case.model, path=case.case.manifest)
+    assert_manifest(case.model, path=case.declared.manifest)

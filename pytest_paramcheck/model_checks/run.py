@@ -12,29 +12,54 @@ from .case import ModelCase, NothingToCheck
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
+    from torch.nn import Module
+else:
+    Module = Tensor = Any  # what typing.get_type_hints finds: torch is loaded on first use
 
 
 class CaseRun:
-    """A case on the device and dtype that are torch's defaults now.
+    """What a whole-model check receives: a model case on one device, with its inputs and loss.
 
-    ``model`` is one instance that all checks look at and none changes; :meth:`build` makes a
-    fresh one from the same seed.
+    * ``model``: one instance, which all checks look at and none may change.
+    * ``build()``: a fresh instance from the same seed, to change at will.
+    * ``inputs``: fresh copies of the inputs on the device; None where none are declared.
+    * ``forward(model)``: the output for these inputs.
+    * ``loss(model)``: the scalar loss of one forward pass.
+    * ``optimizers(model)``: the declared optimizers, or Adam over what trains.
+    * ``device``: the device that models and inputs are on.
+    * ``seed``: what random numbers start from in the factory, the inputs and each check.
+    * ``title``: what messages call the model.
+    * ``declared``: the :class:`ModelCase` itself.
+
+    Device and dtype are those that are torch's defaults where the run is made. ``forward``
+    raises :class:`NothingToCheck` without declared inputs, ``loss`` without inputs and loss.
+    All raise :class:`ParamCheckUsageError` where the declared factory, loss or optimizer returns
+    something of another kind.
+
+    >>> from torch import nn
+    >>> run = CaseRun(ModelCase(lambda: nn.Linear(3, 2), name="linear"))
+    >>> run.title, tuple(run.model.weight.shape), run.build() is run.model
+    ('linear', (2, 3), False)
     """
 
-    def __init__(self, case: ModelCase, seed: int = 0) -> None:
+    def __init__(self, declared: ModelCase, seed: int = 0) -> None:
         import torch
 
-        self.case = case
+        self.declared = declared
         self.seed = seed
-        self._model: nn.Module | None = None
-        self._latest: weakref.ref[nn.Module] | None = None
+        self._model: Module | None = None
+        self._latest: weakref.ref[Module] | None = None
         self._inputs: Any = None
-        #: The default device where the run was made: what the model is built on.
         self.device: torch.device = torch.get_default_device()
 
     @property
-    def model(self) -> nn.Module:
+    def case(self) -> ModelCase:
+        """Another name of ``declared``."""
+        return self.declared
+
+    @property
+    def model(self) -> Module:
         """The instance that all checks look at and none changes."""
         __tracebackhide__ = True
         if self._model is None:
@@ -44,9 +69,9 @@ class CaseRun:
     @property
     def title(self) -> str:
         """What messages call the model."""
-        return self.case.name
+        return self.declared.name
 
-    def build(self, seed: int | None = None) -> nn.Module:
+    def build(self, seed: int | None = None) -> Module:
         """Build a fresh instance from the seed, leaving the random states as they were.
 
         Raises :class:`ParamCheckUsageError` where the factory hands out what it built before: a
@@ -55,10 +80,10 @@ class CaseRun:
         __tracebackhide__ = True
         from torch import nn
 
-        model = self._seeded(self.case.factory, seed)
+        model = self._seeded(self.declared.factory, seed)
         if not isinstance(model, nn.Module):
             raise ParamCheckUsageError(
-                f"the factory of {self.case.name} returned {type(model).__name__}, no nn.Module"
+                f"the factory of {self.title} returned {type(model).__name__}, no nn.Module"
             )
         earlier = self._latest() if self._latest is not None else None
         for known in (self._model, earlier):
@@ -67,18 +92,18 @@ class CaseRun:
         self._latest = weakref.ref(model)
         return model
 
-    def _refuse_again(self, model: nn.Module, earlier: nn.Module) -> None:
+    def _refuse_again(self, model: Module, earlier: Module) -> None:
         __tracebackhide__ = True
         if model is earlier:
             raise ParamCheckUsageError(
-                f"the factory of {self.case.name} returned the same object twice: it has to build "
+                f"the factory of {self.title} returned the same object twice: it has to build "
                 f"a new model at each call"
             )
         before = {id(p) for p in earlier.parameters() if p.requires_grad}
         shared = [name for name, p in model.named_parameters() if id(p) in before]
         if shared:
             raise ParamCheckUsageError(
-                f"the factory of {self.case.name} builds models that share parameters "
+                f"the factory of {self.title} builds models that share parameters "
                 f"({shorten(shared, 3)}): it has to build all that trains anew at each call"
             )
 
@@ -97,16 +122,16 @@ class CaseRun:
         import torch
 
         if self._inputs is None:
-            given = self.case.inputs
+            given = self.declared.inputs
             self._inputs = self._seeded(given) if callable(given) else given
         # A forward may write into what it gets (nn.ReLU(inplace=True) as the first layer).
         return _fresh(self._inputs, self.device, torch.get_default_dtype())
 
-    def forward(self, model: nn.Module) -> Any:
+    def forward(self, model: Module) -> Any:
         """Run the model on the inputs."""
         __tracebackhide__ = True
-        if self.case.inputs is None:
-            raise NothingToCheck(f"{self.case.name} declares no inputs to run it on")
+        if self.declared.inputs is None:
+            raise NothingToCheck(f"{self.title} declares no inputs to run it on")
         inputs = self.inputs
         if isinstance(inputs, Mapping):
             return model(**inputs)
@@ -114,30 +139,30 @@ class CaseRun:
             return model(*inputs)
         return model(inputs)  # a PackedSequence is a tuple, and one argument
 
-    def loss(self, model: nn.Module) -> Tensor:
+    def loss(self, model: Module) -> Tensor:
         """Return the loss of one forward pass."""
         __tracebackhide__ = True
         import torch
 
-        if self.case.inputs is None:
-            if self.case.loss is None:
-                raise NothingToCheck(f"{self.case.name} declares neither inputs nor a loss")
-            loss = self.case.loss(model)
+        if self.declared.inputs is None:
+            if self.declared.loss is None:
+                raise NothingToCheck(f"{self.title} declares neither inputs nor a loss")
+            loss = self.declared.loss(model)
         else:
             output = self.forward(model)
-            loss = projection(output) if self.case.loss is None else self.case.loss(output)
+            loss = projection(output) if self.declared.loss is None else self.declared.loss(output)
         if not isinstance(loss, torch.Tensor):
             raise ParamCheckUsageError(
-                f"the loss of {self.case.name} returned {type(loss).__name__}, no scalar tensor"
+                f"the loss of {self.title} returned {type(loss).__name__}, no scalar tensor"
             )
         if loss.numel() != 1:
             raise ParamCheckUsageError(
-                f"the loss of {self.case.name} returned a tensor of shape {tuple(loss.shape)}, no "
+                f"the loss of {self.title} returned a tensor of shape {tuple(loss.shape)}, no "
                 f"scalar: reduce it with .mean() or .sum()"
             )
         return loss
 
-    def optimizers(self, model: nn.Module) -> list[Any]:
+    def optimizers(self, model: Module) -> list[Any]:
         """Return the declared optimizers of a model, or Adam over what trains.
 
         Adam's step has the size of its learning rate however small the gradient is, so that a
@@ -148,7 +173,7 @@ class CaseRun:
         import torch
 
         trainable = [p for p in model.parameters() if p.requires_grad]
-        given: Any = self.case.optimizer
+        given: Any = self.declared.optimizer
         if given is None:
             sparse = {
                 id(p)
@@ -167,10 +192,29 @@ class CaseRun:
         for optimizer in made:
             if not isinstance(getattr(optimizer, "param_groups", None), list):
                 raise ParamCheckUsageError(
-                    f"the optimizer of {self.case.name} returned {type(optimizer).__name__}, no "
+                    f"the optimizer of {self.title} returned {type(optimizer).__name__}, no "
                     f"optimizer or list of them"
                 )
         return made
+
+
+class LatestRun:
+    """The one case run that is kept alive: a session does not hold every model it has checked."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._run: CaseRun | None = None
+
+    def get(self, declared: ModelCase, seed: int) -> CaseRun:
+        """Return the run of a case under torch's current defaults."""
+        import torch
+
+        # The case itself and not its id, which another case could have after it.
+        key = declared, seed, torch.get_default_device(), torch.get_default_dtype()
+        if self._run is None or self._key != key:
+            self._run = None  # before the next model is built
+            self._key, self._run = key, CaseRun(declared, seed)
+        return self._run
 
 
 def projection(output: Any) -> Tensor:

@@ -47,7 +47,7 @@ def check_grads_reach(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_trainable(case.model)
     need_values(case.model)
-    declared = declared_entries(case.model, case.case.unreached)
+    declared = declared_entries(case.model, case.declared.unreached)
     found = _not_reached(case)
     missed = {name for finding in found for name in finding.names}
     stale = [
@@ -104,7 +104,7 @@ def check_eval_unchanged(case: CaseRun) -> None:
     need_values(case.model)
     model = case.build().eval()
     with assert_unchanged(model), torch.no_grad():
-        if case.case.inputs is None:
+        if case.declared.inputs is None:
             case.loss(model)
         else:
             case.forward(model)
@@ -124,7 +124,7 @@ def check_training_step(case: CaseRun) -> None:
 
     def train() -> None:
         __tracebackhide__ = True
-        for _ in range(case.case.steps):
+        for _ in range(case.declared.steps):
             for optimizer in optimizers:
                 optimizer.zero_grad()
             _backward(case, model)

@@ -11,12 +11,14 @@ tests also have to run without this plugin (``-p no:paramcheck``)::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..model_checks.run import CaseRun
 
 
 @pytest.hookspec(firstresult=True)
@@ -50,8 +52,8 @@ def pytest_paramcheck_storages(tensor: Tensor) -> Iterable[Tensor] | None:
 
 
 @pytest.hookspec
-def pytest_paramcheck_checks() -> Sequence[Callable[[Any], None]]:  # type: ignore[empty-body]
-    """Return whole-model checks of your own: functions of one argument, the case.
+def pytest_paramcheck_checks() -> Sequence[Callable[[CaseRun], None]]:  # type: ignore[empty-body]
+    """Return whole-model checks of your own: functions of one argument, a :class:`CaseRun`.
 
     Each becomes a test item of every :class:`ModelCase` beside the registered checks, under its
     own name. It raises AssertionError where something does not hold, and

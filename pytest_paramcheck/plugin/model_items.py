@@ -17,12 +17,12 @@ import pytest
 from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.wording import did_you_mean
 from ..model_checks.case import ModelCase, NothingToCheck, as_cases, unknown_check
-from ..model_checks.run import CaseRun
 from .devices import Variant
 from .options import CASES
 
 if TYPE_CHECKING:
     from ..model_checks.check import Check
+    from ..model_checks.run import CaseRun, LatestRun
 
 
 def parametrize_with_param_checks(
@@ -63,25 +63,6 @@ def _check_names(cases: Sequence[ModelCase]) -> None:
         if case.name in seen:
             raise ParamCheckUsageError(f"two cases are called {case.name!r}: give one a name=")
         seen.add(case.name)
-
-
-class LatestRun:
-    """The one case run that is kept alive: a session does not hold every model it has checked."""
-
-    def __init__(self) -> None:
-        self._key: object = None
-        self._run: CaseRun | None = None
-
-    def get(self, case: ModelCase, seed: int) -> CaseRun:
-        """Return the run of a case under torch's current defaults."""
-        import torch
-
-        # The case itself and not its id, which another case could have after it.
-        key = case, seed, torch.get_default_device(), torch.get_default_dtype()
-        if self._run is None or self._key != key:
-            self._run = None  # before the next model is built
-            self._key, self._run = key, CaseRun(case, seed)
-        return self._run
 
 
 class BoundCheck:
@@ -126,7 +107,7 @@ class BoundCheck:
 
 
 def bound_checks(
-    case: ModelCase, custom: Iterable[Callable[[Any], None]], seed: int, latest: LatestRun
+    case: ModelCase, custom: Iterable[Callable[[CaseRun], None]], seed: int, latest: LatestRun
 ) -> Iterator[tuple[BoundCheck, list[pytest.MarkDecorator]]]:
     """Yield the checks that apply to a case, with a strict xfail where a failure is expected.
 
@@ -154,7 +135,7 @@ def bound_checks(
             yield BoundCheck(case, check, seed, latest), marks
 
 
-def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[Any], None]]:
+def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[CaseRun], None]]:
     """Return the checks that conftests and plugins add for a node.
 
     Raises :class:`ParamCheckUsageError` for an answer that is no list of named functions.
@@ -162,7 +143,7 @@ def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[Any], No
     from ..model_checks.registry import CHECKS
 
     hook = "hook pytest_paramcheck_checks"
-    found: dict[str, Callable[[Any], None]] = {}
+    found: dict[str, Callable[[CaseRun], None]] = {}
     for answer in node.ihook.pytest_paramcheck_checks():
         if not isinstance(answer, (list, tuple)):
             raise ParamCheckUsageError(

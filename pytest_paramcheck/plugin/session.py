@@ -14,8 +14,8 @@ from .manifests import ManifestRun
 from .options import Settings
 
 if TYPE_CHECKING:
+    from ..model_checks.run import LatestRun
     from .environment import Running
-    from .model_items import LatestRun
 
 
 @dataclass(eq=False)
@@ -34,7 +34,7 @@ class ParamSession:
     @cached_property
     def latest(self) -> LatestRun:
         """The case run that is kept alive. Made when it is asked for: most runs have no cases."""
-        from .model_items import LatestRun
+        from ..model_checks.run import LatestRun
 
         return LatestRun()
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import random
+import re
+import typing
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import ModelCase, NothingToCheck, ParamCheckUsageError
-from pytest_paramcheck.model_checks.run import CaseRun, projection
-from pytest_paramcheck.plugin.model_items import LatestRun
+from pytest_paramcheck.model_checks.run import CaseRun, LatestRun, projection
 
 
 def make() -> nn.Module:
@@ -309,6 +311,18 @@ def test_what_is_no_optimizer() -> None:
     assert str(error.value) == "the optimizer of lm returned Linear, no optimizer or list of them"
 
 
+# -- what a check of a user's own sees ----------------------------------------------------------
+
+
+def test_every_member_is_documented_and_its_type_hints_can_be_read() -> None:
+    members = {name for name in dir(CaseRun(ModelCase(make))) if not name.startswith("_")}
+    documented = set(re.findall(r"^\* ``(\w+)", inspect.getdoc(CaseRun) or "", re.MULTILINE))
+
+    assert documented == members - {"case"}  # the name that declared had before
+    for name in ("build", "forward", "loss", "optimizers"):
+        assert "return" in typing.get_type_hints(getattr(CaseRun, name))
+
+
 # -- what is kept alive -------------------------------------------------------------------------
 
 
@@ -322,7 +336,7 @@ def test_checks_of_a_case_share_a_model_and_the_next_case_frees_it() -> None:
     other = latest.get(two, 0)
     gc.collect()
 
-    assert other.case is two
+    assert other.declared is other.case is two
     assert model() is None
 
 
