@@ -39,6 +39,7 @@ NEVER_TORCH = [
                 "parameters.subject.record",
                 "catalogue",
                 "model_checks.case",
+                "model_checks.run",
             )
         ),
         *(
