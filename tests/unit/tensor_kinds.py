@@ -1,9 +1,13 @@
-"""One tensor of every kind that a parameter or buffer can be, for the tests that need them all."""
+"""One tensor of every kind that a parameter or buffer can be, for the tests that need them all.
+
+A new kind is one row here; what reads it is one place in ``parameters/tensors``.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,48 +72,65 @@ def freed() -> Tensor:
     return tensor
 
 
-def inference() -> Tensor:
+def inference(values: Tensor) -> Tensor:
     with torch.inference_mode():
-        return torch.eye(2, 3)
+        return values.clone()
 
 
-#: Kinds whose values can be read. Each call builds one more with the same values.
-WITH_VALUES: dict[str, Callable[[], Tensor]] = {
-    "float32": lambda: torch.eye(2, 3),
-    "parameter": lambda: nn.Parameter(torch.eye(2, 3)),
-    "bfloat16": lambda: torch.eye(2, 3, dtype=torch.bfloat16),
-    "float64": lambda: torch.eye(2, 3, dtype=torch.float64),
-    "float8_e4m3fn": lambda: torch.eye(2, 3).to(torch.float8_e4m3fn),
-    "float8_e5m2": lambda: torch.eye(2, 3).to(torch.float8_e5m2),
-    "complex64": lambda: torch.eye(2, 3) + 1j * torch.eye(2, 3),
-    "complex128": lambda: torch.eye(2, 3, dtype=torch.complex128),
-    "conjugated": lambda: (torch.eye(2, 3) + 1j * torch.eye(2, 3)).conj(),
-    "negated": lambda: (torch.eye(2, 3) + 1j * torch.eye(2, 3)).conj().imag,
-    "bool": lambda: torch.eye(2, 3, dtype=torch.bool),
-    "uint8": lambda: torch.eye(2, 3, dtype=torch.uint8),
-    "int16": lambda: torch.eye(2, 3, dtype=torch.int16),
-    "int64": lambda: torch.eye(2, 3, dtype=torch.int64),
-    "scalar": lambda: torch.tensor(1.0),
-    "expanded": lambda: torch.ones(1, 3).expand(2, 3),
-    "transposed": lambda: torch.eye(3, 2).t(),
-    "strided": lambda: torch.eye(4, 6)[::2, ::2],
-    "inference": inference,
-    "sparse_coo": lambda: torch.eye(2, 3).to_sparse(),
-    "sparse_csr": lambda: quiet(lambda: torch.eye(2, 3).to_sparse_csr()),
-    "sparse_csc": lambda: quiet(lambda: torch.eye(2, 3).to_sparse_csc()),
-    "sparse_bsr": lambda: quiet(lambda: torch.eye(4).to_sparse_bsr((2, 2))),
-    "sparse_bsc": lambda: quiet(lambda: torch.eye(4).to_sparse_bsc((2, 2))),
-    "mkldnn": lambda: torch.eye(2, 3).to_mkldnn(),
-    "quantized": lambda: quiet(
-        lambda: torch.quantize_per_tensor(torch.eye(2, 3), 0.5, 1, torch.qint8)
+@dataclass(frozen=True)
+class Kind:
+    """A kind of tensor: ``of`` makes one that holds what a plain 2x3 tensor holds, as far as
+    its shape and dtype can. A call makes one more with ones on the diagonal."""
+
+    of: Callable[[Tensor], Tensor]
+    copied: bool = True  # torch has a deep copy of it
+    computes: bool = True  # it takes part in arithmetic
+
+    def __call__(self) -> Tensor:
+        return self.of(torch.eye(2, 3))
+
+
+#: Kinds whose values can be read.
+WITH_VALUES: dict[str, Kind] = {
+    "float32": Kind(lambda values: values.clone()),
+    "parameter": Kind(lambda values: nn.Parameter(values.clone())),
+    "bfloat16": Kind(lambda values: values.bfloat16()),
+    "float64": Kind(lambda values: values.double()),
+    "float8_e4m3fn": Kind(lambda values: values.to(torch.float8_e4m3fn)),
+    "float8_e5m2": Kind(lambda values: values.to(torch.float8_e5m2)),
+    "complex64": Kind(lambda values: torch.complex(values, values)),
+    "complex128": Kind(lambda values: values.to(torch.complex128)),
+    "conjugated": Kind(lambda values: torch.complex(values, values).conj()),
+    "negated": Kind(lambda values: torch.complex(values, -values).conj().imag),
+    "bool": Kind(lambda values: values == 1),
+    "uint8": Kind(lambda values: values.to(torch.uint8)),
+    "int16": Kind(lambda values: values.to(torch.int16)),
+    "int64": Kind(lambda values: values.to(torch.int64)),
+    "scalar": Kind(lambda values: values[0, 0].clone()),
+    "expanded": Kind(lambda values: values[:1].clone().expand(2, 3)),
+    "transposed": Kind(lambda values: values.t().contiguous().t()),
+    "strided": Kind(lambda values: torch.empty(4, 6)[::2, ::2].copy_(values)),
+    "inference": Kind(inference),
+    "sparse_coo": Kind(lambda values: values.to_sparse()),
+    "sparse_csr": Kind(lambda values: quiet(values.to_sparse_csr), copied=False),
+    "sparse_csc": Kind(lambda values: quiet(values.to_sparse_csc), copied=False),
+    "sparse_bsr": Kind(lambda values: quiet(lambda: values.to_sparse_bsr((1, 3))), copied=False),
+    "sparse_bsc": Kind(lambda values: quiet(lambda: values.to_sparse_bsc((1, 3))), copied=False),
+    "mkldnn": Kind(lambda values: values.to_mkldnn(), copied=False),
+    "quantized": Kind(
+        lambda values: quiet(lambda: torch.quantize_per_tensor(values, 0.5, 1, torch.qint8)),
     ),
-    "quantized_per_channel": lambda: quiet(
-        lambda: torch.quantize_per_channel(
-            torch.eye(2, 3), torch.tensor([0.5, 1.0]), torch.tensor([0, 1]), 0, torch.quint8
-        )
+    "quantized_per_channel": Kind(
+        lambda values: quiet(
+            lambda: torch.quantize_per_channel(
+                values, torch.tensor([0.5, 1.0]), torch.tensor([0, 1]), 0, torch.quint8
+            )
+        ),
     ),
-    "wrapper": lambda: Wrapper(torch.eye(2, 3)),
-    "wrapper_of_wrapper": lambda: Wrapper(Wrapper(torch.eye(2, 3))),
+    "wrapper": Kind(lambda values: Wrapper(values.clone()), copied=False, computes=False),
+    "wrapper_of_wrapper": Kind(
+        lambda values: Wrapper(Wrapper(values.clone())), copied=False, computes=False
+    ),
 }
 
 #: Kinds whose values cannot be read, and why.

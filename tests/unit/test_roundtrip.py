@@ -61,15 +61,7 @@ class Freezes(nn.Linear):
 
 
 #: torch has no deep copy of them.
-CANNOT_BE_COPIED = (
-    "sparse_csr",
-    "sparse_csc",
-    "sparse_bsr",
-    "sparse_bsc",
-    "mkldnn",
-    "wrapper",
-    "wrapper_of_wrapper",
-)
+CANNOT_BE_COPIED = [name for name, kind in WITH_VALUES.items() if not kind.copied]
 
 
 def failure(call: Callable[..., None], *args: Any, **kwargs: Any) -> list[str]:
