@@ -112,7 +112,7 @@ def assert_grad_norm(
     >>> assert_grad_norm(model, at_most=2.5, at_least=2.4)
     """
     __tracebackhide__ = True
-    checks.check_bounds(at_most, at_least)
+    checks.validate_bounds(at_most, at_least)
     inventory = take_inventory(model)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     groups = _by_pattern(inventory, patterns, entries)

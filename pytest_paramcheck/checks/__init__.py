@@ -1,4 +1,18 @@
-"""One file per family of invariants: pure functions, inventory + expectation -> findings.
+"""Pure functions, what was read + an expectation -> findings; a file bears its assertion's word.
 
 A check never walks a module itself, raises nothing (but usage errors) and prints nothing.
+
+* ``ties``: declared groups and exact ones; ``untied``: nothing shared, nothing equal;
+  ``same_ties``: the same before and after; ``ties_survive``: who broke them on the way;
+* ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
+  ``tied_grads_sum``: a tied gradient against its uses' sum;
+* ``flags``: frozen and trainable; ``blocks``: what a block changed, and why;
+* ``optimizer``: who is covered, with what; ``optimizer_state``: state that fits;
+* ``shapes``: sizes and symbols; ``structure``: dtypes, devices, counts, materialization;
+  ``registered``: nothing hidden;
+* ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value;
+* ``init``: distributions, with the tests of ``statistics``; ``init_complete``: runs a factory
+  on poisoned memory;
+* ``loaded``: a checkpoint against a model; ``roundtrip``: what came back of a save;
+* ``manifest``: two lists of records; ``renames``: which removal and addition are one.
 """

@@ -141,7 +141,7 @@ def grads_finite(entries: Sequence[Entry]) -> list[Finding]:
     return [replace(f, problem="gradient not finite") for f in (*not_finite(dense), *findings)]
 
 
-def check_bounds(at_most: object, at_least: object) -> None:
+def validate_bounds(at_most: object, at_least: object) -> None:
     """Raise for bounds that are none."""
     bounds = {"at_most": at_most, "at_least": at_least}
     if at_most is None and at_least is None:

@@ -1,6 +1,7 @@
-"""Reading a subject: who its parameters are, by which names, and what they share.
+"""Reading: what a model holds and what happens to it. Knows no expectation, and no pytest.
 
-Needs torch; knows nothing of pytest, of expectations or of messages. ``inventory`` walks a
-subject once, ``select`` picks entries by pattern, ``memory`` and ``overlap`` say which cells
-a tensor occupies, ``identity`` says how two tensors are related.
+* ``tensors``: one tensor's bytes;
+* ``subject``: names, and how patterns select them;
+* ``running``: what a loss or a block does, and putting back;
+* ``saving``: copies, moves, saves and loads.
 """

@@ -1,1 +1,12 @@
-"""Names: what a subject holds, under which names, and how patterns select it."""
+"""Names: what a subject holds, under which names, and how patterns select it.
+
+* ``inventory``: one walk of a subject, and its entries, each with all of its names;
+* ``wrappers``: names that a wrapper put in front of the user's own;
+* ``select``: patterns, and what an assertion can look at at all;
+* ``ties``: tie groups, the names that mean one, several subjects side by side;
+* ``parametrized``: weights that a module computes from other parameters;
+* ``record``: what is noted of one name, without torch;
+* ``optimizers``: an optimizer's slots and its saved state;
+* ``hidden``: tensors that no registration leads to;
+* ``held``: where a Python object stores things.
+"""

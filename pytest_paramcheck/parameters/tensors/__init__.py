@@ -1,1 +1,12 @@
-"""One tensor's bytes: memory, content, relations; knows no names."""
+"""One tensor's bytes: memory, content, relations; knows no names.
+
+* ``overlap``: whether two layouts have a byte in common, in pure integers;
+* ``memory``: which bytes a tensor of any kind occupies, and which tensors hold them for it;
+* ``content``: its bits and its values, or why there are none;
+* ``identity``: how two tensors are related, and which of many share memory;
+* ``finite``: whether all values are, in few kernels, and how many are not;
+* ``digest``: content kept small, to prove later that it is unchanged;
+* ``describe``: a tensor, a dtype and a layout in words.
+
+A new kind of wrapper is one reader in ``memory`` and one row in the tests' table of kinds.
+"""

@@ -110,21 +110,13 @@ def memory_of(tensor: Tensor) -> Memory:
 def inner_tensors(tensor: Tensor) -> list[Tensor] | None:
     """Return the tensors that hold a tensor's bytes, or None where it holds them itself.
 
-    DTensor: the local shard object (``to_local()`` would make a new one at each call). Wrapper
-    subclasses: what ``__tensor_flatten__`` names. Sparse: indices and values.
+    Wrapper subclasses: what the first of their readers names. Sparse: indices and values.
     """
     if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
-        for opener in _openers.get():
+        for opener in (*_openers.get(), *_WRAPPERS):
             named = opener(tensor)
             if named is not None:
                 return list(named)
-        local = getattr(tensor, "_local_tensor", None)
-        if isinstance(local, Tensor):
-            return [local]
-        flatten = getattr(tensor, "__tensor_flatten__", None)
-        if callable(flatten):
-            attributes = flatten()[0]
-            return [getattr(tensor, attribute) for attribute in attributes]
     layout = tensor.layout
     if layout is torch.strided:
         return None
@@ -136,6 +128,22 @@ def inner_tensors(tensor: Tensor) -> list[Tensor] | None:
         if layout in (torch.sparse_csc, torch.sparse_bsc):
             return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
     return None
+
+
+def _local_shard(tensor: Tensor) -> list[Tensor] | None:
+    """A DTensor's own object: ``to_local()`` would make a new one at each call."""
+    local = getattr(tensor, "_local_tensor", None)
+    return [local] if isinstance(local, Tensor) else None
+
+
+def _flattened(tensor: Tensor) -> list[Tensor] | None:
+    """What a traceable wrapper subclass names itself."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    return [getattr(tensor, name) for name in flatten()[0]] if callable(flatten) else None
+
+
+#: Who knows the inner tensors of which wrapper: a new kind is one more here.
+_WRAPPERS: tuple[Storages, ...] = (_local_shard, _flattened)
 
 
 def _strided(tensor: Tensor) -> Memory:
