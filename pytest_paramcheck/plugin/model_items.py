@@ -1,14 +1,14 @@
-"""Whole-model checks as test items: the decorator, ``--param-model``, the summary.
+"""Whole-model checks as test items: the decorator and ``--param-model``.
 
-What a check does stands in ``battery.py``, what a case is in ``cases.py``; this is the part
-that speaks to pytest. Torch is loaded when the first case is collected.
+What a case is and what its checks do stands in ``model_checks/``; this is the part that speaks
+to pytest. Torch is loaded when the first case is collected.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +52,12 @@ def parametrize_with_param_checks(
                 f"parametrize_with_param_checks takes ModelCase objects, got "
                 f"{getattr(case, '__name__', type(case).__name__)}; write ModelCase(factory)"
             )
-    _check_names(listed)
+    _validate_names(listed)
     mark: pytest.MarkDecorator = getattr(pytest.mark, CASES)
     return mark(listed)
 
 
-def _check_names(cases: Sequence[ModelCase]) -> None:
+def _validate_names(cases: Sequence[ModelCase]) -> None:
     seen: set[str] = set()
     for case in cases:
         if case.name in seen:
@@ -169,7 +169,7 @@ def parametrize_checks(metafunc: pytest.Metafunc, seed: int, latest: LatestRun) 
     node = metafunc.definition
     try:
         cases = [case for mark in node.iter_markers(CASES) for case in mark.args[0]]
-        _check_names(cases)  # those of a class and of its method come together
+        _validate_names(cases)  # those of a class and of its method come together
         if "check" not in metafunc.fixturenames:
             raise ParamCheckUsageError(
                 f"parametrize_with_param_checks passes the argument 'check': "
@@ -190,28 +190,24 @@ def parametrize_checks(metafunc: pytest.Metafunc, seed: int, latest: LatestRun) 
     pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
 
 
-# -- pytest --param-model=package.module:factory ------------------------------------------------
-
-
-def load_cases(specs: Sequence[str], folder: Path) -> list[tuple[str, ModelCase]]:
-    """Import what ``--param-model`` names, relative to the folder pytest was started in.
+def load_cases(specs: Sequence[str], folder: Path) -> dict[str, list[ModelCase]]:
+    """Import what each ``--param-model`` names, relative to the folder pytest was started in.
 
     Raises :class:`pytest.UsageError` that says what cannot be found, imported or called.
     """
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))  # what python -m pytest does as well
-    cases: list[tuple[str, ModelCase]] = []
+    cases: dict[str, list[ModelCase]] = {}
     for spec in dict.fromkeys(specs):
         origin = f"--param-model={spec}"
         try:
-            found = as_cases(_load(spec, origin, folder), origin)
+            cases[spec] = as_cases(_load(spec, origin, folder), origin)
         except ParamCheckUsageError as error:
             raise pytest.UsageError(str(error)) from None
         try:
-            _check_names(found)
+            _validate_names(cases[spec])
         except ParamCheckUsageError as error:
             raise pytest.UsageError(f"{origin}: {error}") from None
-        cases += [(spec, case) for case in found]
     return cases
 
 
@@ -273,36 +269,31 @@ class ModelCheckItem(pytest.Item):
 
 
 def model_items(
-    session: pytest.Session,
-    cases: Sequence[tuple[str, ModelCase]],
+    parent: ModelNode,
+    cases: Sequence[ModelCase],
     chosen: Sequence[Variant],
     seed: int,
     latest: LatestRun,
-) -> Iterator[tuple[ModelNode, list[pytest.Item]]]:
-    """Yield what each ``--param-model`` names, with its items."""
-    custom = custom_checks(session)
-    for spec in dict.fromkeys(spec for spec, _ in cases):
-        parent = ModelNode.from_parent(session, name=spec, nodeid=spec)
-        own = [case for other, case in cases if other == spec]
-        items: list[pytest.Item] = []
-        for case in own:
-            for variant in chosen:
-                for bound, marks in bound_checks(case, custom, seed, latest):
-                    prefix = f"{case.name}-" if len(own) > 1 else ""
-                    name = f"{prefix}{bound.name}[{variant.id}]"
-                    item = ModelCheckItem.from_parent(
-                        parent,
-                        name=name,
-                        # As a string: --lf compares it with what it has read from its cache.
-                        nodeid=f"{spec}::{name}",
-                        bound=bound,
-                        variant=variant,
-                    )
-                    for mark in marks:
-                        item.add_marker(mark)
-                    item.user_properties += bound.properties
-                    items.append(item)
-        yield parent, items
+) -> Iterator[pytest.Item]:
+    """Yield the items of what one ``--param-model`` names."""
+    custom = custom_checks(parent.session)
+    for case in cases:
+        for variant in chosen:
+            for bound, marks in bound_checks(case, custom, seed, latest):
+                prefix = f"{case.name}-" if len(cases) > 1 else ""
+                name = f"{prefix}{bound.name}[{variant.id}]"
+                item = ModelCheckItem.from_parent(
+                    parent,
+                    name=name,
+                    # As a string: --lf compares it with what it has read from its cache.
+                    nodeid=f"{parent.name}::{name}",
+                    bound=bound,
+                    variant=variant,
+                )
+                for mark in marks:
+                    item.add_marker(mark)
+                item.user_properties += bound.properties
+                yield item
 
 
 def note_check(item: pytest.Item, value: object) -> None:
@@ -318,18 +309,17 @@ class ModelRun:
     def __init__(
         self,
         session: pytest.Session,
-        cases: Sequence[tuple[str, ModelCase]],
+        cases: Mapping[str, Sequence[ModelCase]],
         chosen: Sequence[Variant],
         seed: int,
         latest: LatestRun,
     ) -> None:
         # Made before the collection, where an error is still one line.
         self._made: list[tuple[ModelNode, list[pytest.Item]]] = []
-        for spec, _ in cases:
+        for spec, own in cases.items():
+            node = ModelNode.from_parent(session, name=spec, nodeid=spec)
             try:
-                own = [(other, case) for other, case in cases if other == spec]
-                if not any(node.name == spec for node, _ in self._made):
-                    self._made += model_items(session, own, chosen, seed, latest)
+                self._made.append((node, list(model_items(node, own, chosen, seed, latest))))
             except ParamCheckUsageError as error:
                 raise pytest.UsageError(f"--param-model={spec}: {error}") from None
 

@@ -1,8 +1,8 @@
-"""One line per model of which whole-model checks failed. No torch, no pytest."""
+"""One line per model of which whole-model checks failed."""
 
 from __future__ import annotations
 
-from typing import Any
+import pytest
 
 from ..messages.wording import shorten
 
@@ -14,7 +14,7 @@ class CaseReport:
         # By file and model: two files may have a model of the same name.
         self._checks: dict[tuple[str, str], dict[str, tuple[str, bool]]] = {}
 
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not report.user_properties:
             return
         properties = dict(report.user_properties)
@@ -26,7 +26,7 @@ class CaseReport:
         _, failed = items.get(report.nodeid, (check, False))
         items[report.nodeid] = (check, failed or report.failed)
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         models = [model for _, model in self._checks]
         for (file, model), items in self._checks.items():
             failed = [check for check, bad in items.values() if bad]
