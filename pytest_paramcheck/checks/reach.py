@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..messages.errors import ParamCheckUsageError
@@ -11,14 +10,13 @@ from ..messages.findings import Finding
 from ..messages.wording import fold_rows
 from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import LossFn, LossProblem, Reached
-from ..parameters.running.reasons import RANK, Place, Reason
+from ..parameters.running.reasons import Place
+from ..parameters.running.unreached import Missing
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.describe import dtype_name
 
-_ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}
 
-
-def check_losses(loss_fn: LossFn | Sequence[LossFn]) -> list[LossFn]:
+def parse_losses(loss_fn: LossFn | Sequence[LossFn]) -> list[LossFn]:
     """Return the loss functions as a list, or raise for what is none."""
     losses: list[Any] = list(loss_fn) if isinstance(loss_fn, (list, tuple)) else [loss_fn]
     if not losses:
@@ -32,7 +30,7 @@ def check_losses(loss_fn: LossFn | Sequence[LossFn]) -> list[LossFn]:
     return losses
 
 
-def check_shares(at_least: object) -> Mapping[Any, float]:
+def parse_shares(at_least: object) -> Mapping[Any, float]:
     """Return the shares asked for, or raise for what is no mapping of patterns to shares."""
     if at_least is None:
         return {}
@@ -48,32 +46,6 @@ def check_shares(at_least: object) -> Mapping[Any, float]:
                 f"at_least: {share!r} for {pattern!r} is no share: give a number above 0, at most 1"
             )
     return at_least
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A parameter that no loss reached, its best state, and why (None: it is frozen)."""
-
-    entry: Entry
-    state: GradState
-    reason: Reason | None = None
-
-
-def missing(
-    entries: Sequence[Entry], outcomes: Sequence[Reached], *, allow_zero: bool
-) -> list[Missing]:
-    """Return the entries that none of the losses reached."""
-    found = []
-    for number, entry in enumerate(entries):
-        state = max((o.states[number] for o in outcomes), key=_ORDER.__getitem__)
-        if state is GradState.NONE or (state is GradState.ZERO and not allow_zero):
-            found.append(Missing(entry, state))
-    return found
-
-
-def likeliest(reasons: Sequence[Reason]) -> Reason:
-    """Of the reasons that several losses gave, the one nearest to reaching the parameter."""
-    return max(reasons, key=lambda reason: RANK[reason.kind], default=Reason("unknown"))
 
 
 def loss_findings(outcomes: Sequence[Reached]) -> list[Finding]:

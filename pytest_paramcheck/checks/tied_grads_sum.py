@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..messages.findings import Finding
-from ..parameters.running.reasons import Reason
+from ..parameters.running.untie import TiedGradient
 from .gradients import norms_of
-from .reach import Missing, reason_text
+from .reach import reason_text
 
 #: Relative tolerance of one addition, as torch.testing compares results of each type.
 RTOL = {
@@ -22,21 +21,6 @@ RTOL = {
     torch.float16: 1e-3,
     torch.bfloat16: 1.6e-2,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TiedGradient:
-    """A tie group, the gradient of the one parameter, and that of each name in the untied copy.
-
-    ``hooked`` says whether the parameter itself has hooks, ``lost`` are the names whose use
-    gives no gradient though there is one, with the reason.
-    """
-
-    names: tuple[str, ...]
-    total: Tensor | None
-    uses: tuple[Tensor | None, ...]
-    hooked: bool = False
-    lost: tuple[tuple[str, Missing], ...] = ()
 
 
 def tied_sums(groups: Sequence[TiedGradient]) -> list[Finding]:
@@ -66,13 +50,6 @@ def tied_sums(groups: Sequence[TiedGradient]) -> list[Finding]:
         elif finding := _differs(group):
             findings.append(finding)
     return findings
-
-
-#: The uses of a name that never get near the parameter under that name are no defect: forward
-#: goes through another of its names.
-def is_lost(reason: Reason) -> bool:
-    """Whether a name without a gradient in the untied copy is used all the same."""
-    return reason.kind in ("no_grad", "inference", "left", "detached", "swallowed", "hooked")
 
 
 def _differs(group: TiedGradient) -> Finding | None:

@@ -37,20 +37,20 @@ from .reasons import Kind, Place, Reason
 
 
 def explain(
-    inventory: Inventory, loss_fn: LossFn, wanted: Sequence[Tensor], *, silent: bool = False
+    inventory: Inventory, loss_fn: LossFn, wanted: Sequence[Tensor], *, zero_too: bool = False
 ) -> list[Reason]:
     """Run ``loss_fn(model)`` again and return for each parameter why it was not reached.
 
-    ``silent`` says that one of them was reached without a signal, so that values matter.
+    ``zero_too`` says that one of them was reached without a signal, so that values matter.
     Compiled modules run uncompiled, so that their operations can be seen.
     """
     model = inventory.root
     if model is None:
         return [Reason("unknown") for _ in wanted]
-    zeros = {id(e.tensor): e.name for e in inventory.parameters if silent and _is_zero(e.tensor)}
+    zeros = {id(e.tensor): e.name for e in inventory.parameters if zero_too and _is_zero(e.tensor)}
     tracked = {id(p): p for p in wanted}
     tracked |= {id(p): p for p in model.parameters() if id(p) in zeros}
-    tracer = _Tracer(model, list(tracked.values()), zeros, silent)
+    tracer = _Tracer(model, list(tracked.values()), zeros, zero_too)
     try:
         # Its warnings were given in the first run.
         with preserved(model), gradients_on(), uncompiled(), warnings.catch_warnings():
@@ -119,13 +119,13 @@ _BACKWARD_APPLY = torch.autograd.function.BackwardCFunction.apply.__code__
 
 class _Tracer(TorchFunctionMode):
     def __init__(
-        self, model: nn.Module, tracked: list[Tensor], zeros: dict[int, str], silent: bool
+        self, model: nn.Module, tracked: list[Tensor], zeros: dict[int, str], zero_too: bool
     ) -> None:
         super().__init__()
         self.tracked = tracked  # keeps the ids from being recycled
         self.bit = {id(p): 1 << number for number, p in enumerate(tracked)}
         self.zeros = {self.bit[key]: name for key, name in zeros.items()}
-        self.silent = silent  # whether a gradient that is zero is asked about
+        self.zero_too = zero_too  # whether a gradient that is zero is asked about
         self.module_names: dict[int, tuple[str, str]] = {}
         for prefix, _, module in walk_modules(model):
             self.module_names.setdefault(id(module), (prefix[:-1], type(module).__name__))
@@ -250,7 +250,7 @@ class _Tracer(TorchFunctionMode):
     def _partners(self, operation: str, inputs: list[Tensor]) -> tuple[tuple[str, ...], str]:
         """The all-zero parameters that an operation multiplies by, and what other operand it has
         that leaves no signal."""
-        if operation not in _MULTIPLYING or not self.silent:
+        if operation not in _MULTIPLYING or not self.zero_too:
             return (), ""
         if operation in _WEIGHT_SECOND:
             inputs = inputs[:2]  # a bias is added

@@ -1,19 +1,108 @@
-"""A copy of a model in which every name has a parameter of its own.
+"""What each use of a tied parameter gives to its gradient, by a copy of the model without ties.
 
-What each use of a tied parameter contributes to its gradient cannot be read off the model:
-autograd adds the contributions up as they arrive. In a copy without ties they arrive apart.
+It cannot be read off the model: autograd adds the contributions up as they arrive. In a copy
+in which every name has a parameter of its own they arrive apart.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import first_line
-from ..subject.inventory import take_inventory, walk_modules
+from ..subject.inventory import Entry, Inventory, take_inventory, walk_modules
+from .gradstate import GradState
+from .reach import LossFn, gradients_of
+from .reasons import Reason
+from .trace import explain
+from .unreached import Missing, runnable
+
+
+@dataclass(frozen=True, slots=True)
+class TiedGradient:
+    """A tie group, the gradient of the one parameter, and that of each name in the untied copy.
+
+    ``hooked`` says whether the parameter itself has hooks, ``lost`` are the names whose use
+    gives no gradient though there is one, with the reason.
+    """
+
+    names: tuple[str, ...]
+    total: Tensor | None
+    uses: tuple[Tensor | None, ...]
+    hooked: bool = False
+    lost: tuple[tuple[str, Missing], ...] = ()
+
+
+def tied_gradients(
+    model: nn.Module, inventory: Inventory, tied: Sequence[Entry], loss_fn: LossFn
+) -> list[TiedGradient]:
+    """Run ``loss_fn`` on a model and on its untied copy; return the gradients of tied entries.
+
+    Raises :class:`ParamCheckUsageError` for a ``loss_fn`` that runs another model.
+    """
+    __tracebackhide__ = True
+    tensors = runnable(tied, inventory)
+    copied = untied_copy(model)
+    apart = take_inventory(copied)
+    totals = gradients_of(model, loss_fn, tensors)
+    uses = gradients_of(copied, loss_fn, _tensors(apart, [n for e in tied for n in e.names]))
+    if all(use is None for use in uses) and any(total is not None for total in totals):
+        raise ParamCheckUsageError(
+            "loss_fn does not use the model it is given: the untied copy got no gradient; "
+            "write loss_fn(model) so that it calls its argument"
+        )
+    per_name = iter(uses)
+    groups = [
+        TiedGradient(
+            tuple(entry.names),
+            total,
+            tuple(next(per_name) for _ in entry.names),
+            hooked=bool(tensor._backward_hooks),
+        )
+        for entry, tensor, total in zip(tied, tensors, totals, strict=True)
+    ]
+    return _with_lost(groups, apart, loss_fn)
+
+
+def _with_lost(
+    groups: Sequence[TiedGradient], apart: Inventory, loss_fn: LossFn
+) -> list[TiedGradient]:
+    """Add to each group the names that are used and yet contribute nothing."""
+    __tracebackhide__ = True
+    without = [
+        name
+        for group in groups
+        for name, use in zip(group.names, group.uses, strict=True)
+        if use is None
+    ]
+    if not without:
+        return list(groups)
+    reasons = explain(apart, loss_fn, _tensors(apart, without))
+    lost = {
+        name: Missing(apart.by_name[name], GradState.NONE, reason)
+        for name, reason in zip(without, reasons, strict=True)
+        if is_lost(reason)
+    }
+    return [
+        replace(group, lost=tuple((n, lost[n]) for n in group.names if n in lost))
+        for group in groups
+    ]
+
+
+def is_lost(reason: Reason) -> bool:
+    """Whether a name without a gradient in the untied copy is used all the same."""
+    # One that never gets near the parameter under that name is no defect: forward goes through
+    # another of its names.
+    return reason.kind in ("no_grad", "inference", "left", "detached", "swallowed", "hooked")
+
+
+def _tensors(inventory: Inventory, names: Sequence[str]) -> list[Tensor]:
+    return [tensor for name in names if (tensor := inventory.named[name]) is not None]
 
 
 def untied_copy(model: nn.Module) -> nn.Module:

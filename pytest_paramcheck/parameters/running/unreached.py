@@ -1,0 +1,110 @@
+"""Who none of several losses reached, and why: a run of each, and a second one where needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from ...messages.errors import ParamCheckUsageError
+from ..subject.inventory import Entry, Inventory
+from ..tensors.content import no_values
+from .gradstate import GradState
+from .reach import LossFn, Reached, reach
+from .reasons import RANK, Reason
+from .trace import explain
+
+_ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A parameter that no loss reached, its best state, and why (None: it is frozen)."""
+
+    entry: Entry
+    state: GradState
+    reason: Reason | None = None
+
+
+def find_unreached(
+    model: nn.Module,
+    inventory: Inventory,
+    entries: Sequence[Entry],
+    losses: Sequence[LossFn],
+    *,
+    allow_zero: bool = False,
+    remedy: str = "",
+) -> tuple[list[Reached], list[Missing]]:
+    """Run the losses on a model; return what each gave, and the entries that none reached.
+
+    Why is asked in a second run of each loss, made only if somebody was not reached.
+    ``remedy`` is what a caller can do, beside a real device, about values that are not there.
+    """
+    __tracebackhide__ = True
+    tensors = runnable(entries, inventory, allow_zero, remedy)
+    outcomes = []
+    for loss in losses:
+        outcomes.append(reach(model, loss, tensors))
+    found = missing(entries, outcomes, allow_zero=allow_zero)
+    return outcomes, _with_reasons(found, inventory, losses, outcomes)
+
+
+def runnable(
+    entries: Sequence[Entry], inventory: Inventory, allow_zero: bool = False, remedy: str = ""
+) -> list[Tensor]:
+    """Return the tensors of entries; raise where their gradients would have no values."""
+    __tracebackhide__ = True
+    tensors = [entry.tensor for entry in entries if entry.tensor is not None]
+    for entry, tensor in zip(entries, tensors, strict=True):
+        if not allow_zero and (reason := no_values(tensor)):
+            raise ParamCheckUsageError(
+                f"{entry.name}: {reason}, so a gradient cannot be told from zero; "
+                f"build {inventory.title} on a real device{remedy}"
+            )
+    return tensors
+
+
+def missing(
+    entries: Sequence[Entry], outcomes: Sequence[Reached], *, allow_zero: bool
+) -> list[Missing]:
+    """Return the entries that none of the losses reached."""
+    found = []
+    for number, entry in enumerate(entries):
+        state = max((o.states[number] for o in outcomes), key=_ORDER.__getitem__)
+        if state is GradState.NONE or (state is GradState.ZERO and not allow_zero):
+            found.append(Missing(entry, state))
+    return found
+
+
+def _with_reasons(
+    found: Sequence[Missing],
+    inventory: Inventory,
+    losses: Sequence[LossFn],
+    outcomes: Sequence[Reached],
+) -> list[Missing]:
+    """Give each parameter that trains the reason why no loss reached it."""
+    __tracebackhide__ = True
+    asked = [one for one in found if one.entry.trainable]
+    usable = [
+        loss
+        for loss, outcome in zip(losses, outcomes, strict=True)
+        if outcome.problem is None or outcome.problem.cut
+    ]
+    if not asked or not usable:
+        return [one for one in found if not one.entry.trainable]
+    reasons: list[list[Reason]] = []
+    zero_too = any(one.state is GradState.ZERO for one in asked)
+    tensors = [one.entry.tensor for one in asked if one.entry.tensor is not None]
+    for loss in usable:
+        reasons.append(explain(inventory, loss, tensors, zero_too=zero_too))
+    explained = {
+        one.entry: replace(one, reason=likeliest(list(said)))
+        for one, said in zip(asked, zip(*reasons, strict=True), strict=True)
+    }
+    return [explained.get(one.entry, one) for one in found]
+
+
+def likeliest(reasons: Sequence[Reason]) -> Reason:
+    """Of the reasons that several losses gave, the one nearest to reaching the parameter."""
+    return max(reasons, key=lambda reason: RANK[reason.kind], default=Reason("unknown"))
