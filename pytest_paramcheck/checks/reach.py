@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..messages.errors import ParamCheckUsageError
@@ -14,6 +15,29 @@ from ..parameters.running.reasons import Place
 from ..parameters.running.unreached import Missing
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.describe import dtype_name
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What to do about a parameter that is meant not to be reached, or to get zeros."""
+
+    unused: str
+    zero: str
+    first_step: str
+
+
+#: For callers of ``assert_grads_reach``: its patterns and its arguments.
+OF_THE_ASSERTION = Hints(
+    unused="leave out what is meant to be unused with a pattern: '!name'",
+    zero="allow_zero=True asks only who is reached",
+    first_step=(
+        "right at the first step of LoRA and of zero-initialised branches: "
+        "ask for the union of two steps, or pass allow_zero=True"
+    ),
+)
+_DECLARE = "where it is meant, with this loss: ModelCase(unreached=[...])"
+#: For a whole-model check.
+OF_A_CASE = Hints(unused=_DECLARE, zero=_DECLARE, first_step=_DECLARE)
 
 
 def parse_losses(loss_fn: LossFn | Sequence[LossFn]) -> list[LossFn]:
@@ -62,11 +86,11 @@ def loss_findings(outcomes: Sequence[Reached]) -> list[Finding]:
     ]
 
 
-def not_reached(found: Sequence[Missing]) -> list[Finding]:
+def not_reached(found: Sequence[Missing], hints: Hints = OF_THE_ASSERTION) -> list[Finding]:
     """One finding for each parameter that was not reached, with the reason."""
     findings = []
     for one in found:
-        why, hint = reason_text(one)
+        why, hint = reason_text(one, hints)
         problem = "zero gradient" if one.state is GradState.ZERO else "no gradient"
         findings.append(Finding(tuple(one.entry.names), problem, why=why, hint=hint))
     return findings
@@ -92,7 +116,7 @@ def too_few(
     ]
 
 
-def reason_text(one: Missing) -> tuple[str, str]:
+def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str]:
     """Return why a parameter was not reached, and what to do about it."""
     reason = one.reason
     if reason is None:
@@ -111,10 +135,7 @@ def reason_text(one: Missing) -> tuple[str, str]:
     at = place.operation + place_text(place, one.entry.name)
     match reason.kind:
         case "unused":
-            return (
-                "never used in the forward pass",
-                "leave out what is meant to be unused with a pattern: '!name'",
-            )
+            return "never used in the forward pass", hints.unused
         case "no_grad":
             return f"used only under no_grad: {at}", "run it where gradients are recorded"
         case "inference":
@@ -132,26 +153,19 @@ def reason_text(one: Missing) -> tuple[str, str]:
         case "hooked":
             return "a hook took its gradient away", ""
         case "cancelled":
-            return "its contributions add up to zero", _ALLOW_ZERO
+            return "its contributions add up to zero", hints.zero
         case "zero" if place.zeros:
-            return f"multiplied by {' and '.join(place.zeros)}, all zero: {at}", _FIRST_STEP
+            return f"multiplied by {' and '.join(place.zeros)}, all zero: {at}", hints.first_step
         case "zero" if place.operand:
             what = "all zero" if place.operand == "zeros" else "empty"
-            return f"reached, but the other operand is {what}: {at}", _ALLOW_ZERO
+            return f"reached, but the other operand is {what}: {at}", hints.zero
         case "zero" if place.operation:
-            return f"reached, but the signal ends at {at}", _ALLOW_ZERO
+            return f"reached, but the signal ends at {at}", hints.zero
         case "zero":
-            return "reached, no signal", _ALLOW_ZERO
+            return "reached, no signal", hints.zero
     if reason.note:
         return f"loss_fn could not be run again to see why ({reason.note})", ""
     return "not seen why: what happens to it is hidden from torch's Python side", ""
-
-
-_ALLOW_ZERO = "allow_zero=True asks only who is reached"
-_FIRST_STEP = (
-    "right at the first step of LoRA and of zero-initialised branches: "
-    "ask for the union of two steps, or pass allow_zero=True"
-)
 
 
 def _frozen(entry: Entry) -> tuple[str, str]:

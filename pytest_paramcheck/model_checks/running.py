@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,19 +13,19 @@ from torch import Tensor, nn
 from ..assertions.blocks import Block, assert_unchanged, updated_where_due
 from ..assertions.gradients import assert_grads_finite, assert_grads_none
 from ..assertions.optimizer import assert_optimizer_covers
-from ..assertions.reach import assert_grads_reach, assert_tied_grads_sum
+from ..assertions.reach import assert_tied_grads_sum
+from ..checks.reach import OF_A_CASE, loss_findings, not_reached
 from ..messages.errors import ParamCheckError, raise_if
 from ..messages.findings import Finding
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.preserve import preserved
+from ..parameters.running.unreached import find_unreached
 from ..parameters.subject.inventory import take_inventory
-from ..parameters.subject.select import with_elements
+from ..parameters.subject.select import trainable, with_elements
 from .case import ModelCase, NothingToCheck
 from .check import check
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
 from .run import CaseRun
-
-UNREACHED = "where it is meant, with this loss: ModelCase(unreached=[...])"
 
 
 def _runs(case: ModelCase) -> bool:
@@ -47,9 +46,13 @@ def check_grads_reach(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_trainable(case.model)
     need_values(case.model)
-    declared = declared_entries(case.model, case.declared.unreached)
-    found = _not_reached(case)
-    missed = {name for finding in found for name in finding.names}
+    declared = {entry.name for entry in declared_entries(case.model, case.declared.unreached)}
+    inventory = take_inventory(case.model)
+    # Without elements there is no gradient to get, and nothing to miss.
+    entries = [e for e in inventory.parameters if trainable(e) and with_elements(e)]
+    outcomes, found = find_unreached(case.model, inventory, entries, [case.loss])
+    left = [one for one in found if one.entry.name not in declared]
+    missed = {one.entry for one in found}
     stale = [
         Finding(
             tuple(entry.names),
@@ -57,17 +60,10 @@ def check_grads_reach(case: CaseRun) -> None:
             found="the loss gives it a gradient",
             hint="take it out of ModelCase(unreached=...)",
         )
-        for entry in declared
-        if entry.trainable and entry.name not in missed and with_elements(entry)
+        for entry in entries
+        if entry.name in declared and entry not in missed
     ]
-    names = {name for entry in declared for name in entry.names}
-    left = [
-        # What these hints advise is for callers of assert_grads_reach.
-        replace(f, hint=UNREACHED) if "'!name'" in f.hint or "allow_zero" in f.hint else f
-        for f in found
-        if not f.names or not set(f.names) <= names
-    ]
-    raise_if([*left, *stale], case.title)
+    raise_if([*loss_findings(outcomes), *not_reached(left, hints=OF_A_CASE), *stale], case.title)
 
 
 @check(applies=_runs)
@@ -158,21 +154,6 @@ def check_optimizer_covers(case: CaseRun) -> None:
     need_materialized(case.model)
     model = case.build()
     assert_optimizer_covers(case.optimizers(model), model)
-
-
-def _not_reached(case: CaseRun) -> tuple[Finding, ...]:
-    __tracebackhide__ = True
-    try:
-        assert_grads_reach(case.model, case.loss)
-    except ParamCheckError as error:
-        by_name = take_inventory(case.model).by_name
-        # Without elements there is no signal to get, and nothing to miss.
-        return tuple(
-            f
-            for f in error.findings
-            if not f.names or (entry := by_name.get(f.names[0])) is None or with_elements(entry)
-        )
-    return ()
 
 
 def _backward(case: CaseRun, model: nn.Module) -> None:
