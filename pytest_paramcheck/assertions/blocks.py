@@ -13,6 +13,7 @@ from types import TracebackType
 from ..checks import blocks as checks
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
+from ..parameters.running.kept import AfterBlock, Kept, finite_before, keep, require_values
 from ..parameters.running.watch import Watch
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
 from ..parameters.subject.select import (
@@ -24,9 +25,6 @@ from ..parameters.subject.select import (
     trainable,
     with_elements,
 )
-from ..parameters.tensors.content import no_values
-from ..parameters.tensors.digest import Kept, keep
-from ..parameters.tensors.finite import are_finite, count_text
 
 
 def assert_unchanged(
@@ -58,7 +56,7 @@ def assert_unchanged(
     torch.Size([2, 3])
     """
     __tracebackhide__ = True
-    return _Unchanged(model, patterns, buffers, checks.check_aspects(only))
+    return _Unchanged(model, patterns, buffers, checks.parse_aspects(only))
 
 
 def assert_changed(model: Subject, *patterns: Pattern) -> Block:
@@ -199,7 +197,7 @@ class _Unchanged(Block):
         entries = select(inventory, self._patterns, eligible=self._eligible, what=self._what)
         values = "values" in self._aspects
         if values:
-            checks.require_values(entries, ' (only=("objects", "flags") does not ask)')
+            require_values(entries, ' (only=("objects", "flags") does not ask)')
         self._kept = keep(entries, values=values)
         self._watch = Watch([old.tensor for old in self._kept], gradients=False)
         self._watch.start()
@@ -210,7 +208,7 @@ class _Unchanged(Block):
 
     def _end(self, inventory: Inventory) -> list[Finding]:
         watch, self._watch = self._watch, None
-        after = checks.After(self._kept, inventory, values="values" in self._aspects)
+        after = AfterBlock(self._kept, inventory, values="values" in self._aspects)
         cause = checks.causes(inventory, watch) if watch is not None else checks.no_cause
         findings = checks.changes(self._kept, after, self._aspects, cause)
         if "objects" in self._aspects:
@@ -231,11 +229,11 @@ class _Changed(Block):
             eligible=with_elements,
             what="parameter or buffer with elements" if self._patterns else "trainable parameter",
         )
-        checks.require_values(entries)
+        require_values(entries)
         self._kept = keep(entries, values=True)
 
     def _end(self, inventory: Inventory) -> list[Finding]:
-        return checks.unchanged(checks.After(self._kept, inventory, values=True))
+        return checks.unchanged(AfterBlock(self._kept, inventory, values=True))
 
 
 class _Updated(Block):
@@ -252,11 +250,10 @@ class _Updated(Block):
             eligible=lambda entry: parameters_only(entry) and with_elements(entry),
             what="parameter with elements" if self._patterns else "trainable parameter",
         )
-        checks.require_values(entries)
+        require_values(entries)
         self._kept = keep(entries, values=True)
-        tensors = [old.tensor for old in self._kept]
-        self._finite = dict(zip(map(id, tensors), are_finite(tensors), strict=True))
-        self._watch = Watch(tensors)
+        self._finite = finite_before(self._kept)
+        self._watch = Watch([old.tensor for old in self._kept])
         self._watch.start()
 
     def _stop(self) -> None:
@@ -267,10 +264,7 @@ class _Updated(Block):
         watch, self._watch = self._watch, None
         if watch is None:
             return []
-        after = checks.After(self._kept, inventory, values=True)
-        now = [
-            tensor for _, _, tensor in after.rows if tensor is not None and not no_values(tensor)
-        ]
-        finite = zip(now, are_finite(now), strict=True)
-        broken = {id(tensor): count_text(tensor) for tensor, fine in finite if not fine}
-        return checks.not_updated(after, watch, self._finite, broken, self._may_stand_still)
+        after = AfterBlock(self._kept, inventory, values=True)
+        return checks.not_updated(
+            after, watch, self._finite, after.not_finite(), self._may_stand_still
+        )

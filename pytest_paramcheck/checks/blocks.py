@@ -11,11 +11,12 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
+from ..parameters.running.kept import AfterBlock, Kept
 from ..parameters.running.watch import Seen, Watch
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import no_values, version_of
 from ..parameters.tensors.describe import describe, dtype_text
-from ..parameters.tensors.digest import Content, Kept, content_difference, read_contents
+from ..parameters.tensors.digest import content_difference
 from ..parameters.tensors.memory import memory_of
 
 #: ``(names, tensor) -> (reason, hint)`` where it is known what moves an entry, else two ``""``.
@@ -24,7 +25,7 @@ ASPECTS = ("values", "objects", "flags")
 LOW_PRECISION = ("bfloat16", "float16")
 
 
-def check_aspects(only: object) -> frozenset[str]:
+def parse_aspects(only: object) -> frozenset[str]:
     """Return what ``only`` names, or raise :class:`ParamCheckUsageError` for what is none."""
     asked = (only,) if isinstance(only, str) else only
     if not isinstance(asked, (tuple, list, set, frozenset)) or not asked:
@@ -35,48 +36,9 @@ def check_aspects(only: object) -> frozenset[str]:
     return frozenset(asked)
 
 
-def require_values(entries: Iterable[Entry], instead: str = "") -> None:
-    """Raise :class:`ParamCheckUsageError` for the first entry whose values cannot be read."""
-    for entry in entries:
-        if entry.tensor is not None and (reason := no_values(entry.tensor)):
-            raise ParamCheckUsageError(
-                f"{entry.name}: {reason}; whether its values change cannot be told{instead}"
-            )
-
-
-class After:
-    """What became of kept entries: who has their names now, and with which content."""
-
-    def __init__(self, kept: Sequence[Kept], inventory: Inventory, *, values: bool) -> None:
-        #: (what was kept, the names it still has or had, who has them now)
-        self.rows: list[tuple[Kept, tuple[str, ...], Tensor | None]] = []
-        for old in kept:
-            by_now: dict[int, tuple[list[str], Tensor | None]] = {}
-            for name in old.names:
-                now = inventory.named.get(name)
-                by_now.setdefault(id(now), ([], now))[0].append(name)
-            self.rows += [(old, tuple(names), now) for names, now in by_now.values()]
-        self._contents: dict[int, Content] = {}
-        if values:
-            unique = {id(t): t for _, _, t in self.rows if t is not None and not no_values(t)}
-            contents = read_contents(list(unique.values()))
-            self._contents = dict(zip(unique, contents, strict=True))
-
-    def content(self, tensor: Tensor) -> Content | None:
-        """Return the content of a tensor now; None where its values can no longer be read."""
-        return self._contents.get(id(tensor))
-
-    def moved(self, old: Kept, now: Tensor) -> bool:
-        """Whether shape, dtype, layout or a bit differs from what was kept."""
-        content = self.content(now)
-        if content is None or old.content is None:
-            return True  # it had values and has none any more
-        return content.digest != old.content.digest
-
-
 def changes(
     kept: Sequence[Kept],
-    after: After,
+    after: AfterBlock,
     aspects: frozenset[str],
     cause: Cause,
 ) -> list[Finding]:
@@ -158,7 +120,7 @@ def appeared(kept: Sequence[Kept], selected: Iterable[Entry]) -> list[Finding]:
     return findings
 
 
-def unchanged(after: After) -> list[Finding]:
+def unchanged(after: AfterBlock) -> list[Finding]:
     """Find the entries that hold the very bits they held."""
     findings = []
     for old, names, now in after.rows:
@@ -176,7 +138,7 @@ def unchanged(after: After) -> list[Finding]:
 
 
 def not_updated(
-    after: After,
+    after: AfterBlock,
     watch: Watch,
     finite_before: dict[int, bool],
     broken: dict[int, str],
@@ -225,7 +187,7 @@ def not_updated(
                     )
                 )
         elif may_stand_still is None or not may_stand_still(names):
-            why, hint = _stood_still(old, now, seen, watch, backward)
+            why, hint = _not_changed(old, now, seen, watch, backward)
             findings.append(Finding(names, "not updated", found=why, hint=hint))
     return findings
 
@@ -254,7 +216,7 @@ def _cleared(seen: Seen) -> str:
     return "a gradient had arrived, and was cleared before the step" if seen.arrived else ""
 
 
-def _stood_still(
+def _not_changed(
     old: Kept, now: Tensor, seen: Seen, watch: Watch, backward: bool
 ) -> tuple[str, str]:
     """Return why a parameter did not move, and what to do about it."""
@@ -294,7 +256,7 @@ def _stood_still(
     return f"{still}: below what {dtype} resolves, or the old values were written back", ""
 
 
-def moved_text(old: Kept, now: Tensor, after: After) -> str:
+def moved_text(old: Kept, now: Tensor, after: AfterBlock) -> str:
     """Say by how much, or into what, an entry changed."""
     described = describe(now)
     content = after.content(now)

@@ -11,7 +11,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import did_you_mean, join_words
 from ..parameters.running.gradstate import GradState, grad_state
-from ..parameters.running.watch import MOMENTUM_KEYS, largest
+from ..parameters.running.watch import MOMENTUM_KEYS, largest_magnitude
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot
 from ..parameters.subject.select import Pattern, pattern_text
@@ -201,7 +201,7 @@ def _frozen(names: tuple[str, ...], tensor: Tensor, own: Sequence[Slot]) -> list
             movers.append(f"weight decay {float(decay):g}")
         for key in MOMENTUM_KEYS:
             value = slot.state.get(key)
-            if isinstance(value, Tensor) and bool(largest(value) != 0):
+            if isinstance(value, Tensor) and bool(largest_magnitude(value) != 0):
                 movers.append(f"momentum ({key})")
         if movers:
             return [

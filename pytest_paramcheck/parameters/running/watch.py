@@ -139,7 +139,7 @@ class Watch:
         notes = self._notes.get(id(tensor))
         if notes is None or tensor.grad is None:
             return
-        size = largest(tensor.grad)
+        size = largest_magnitude(tensor.grad)
         _note(notes.arrived, size)
         if any(tensor is other for held in self._stepping.values() for other in held):
             _note(notes.stepped_with, size)
@@ -159,18 +159,18 @@ class Watch:
                 decay = _number(group.get("weight_decay"), 0.0)
                 notes.weight_decay = max(notes.weight_decay, decay)
                 if tensor.grad is not None:
-                    _note(notes.stepped_with, largest(tensor.grad))
+                    _note(notes.stepped_with, largest_magnitude(tensor.grad))
                 state = optimizer.state.get(tensor) or {}
                 for key in MOMENTUM_KEYS:
                     if isinstance(value := state.get(key), Tensor):
-                        _note(notes.momentum, largest(value))
+                        _note(notes.momentum, largest_magnitude(value))
         self._stepping[id(optimizer)] = held
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._stepping.pop(id(optimizer), None)
 
 
-def largest(tensor: Tensor) -> Tensor:
+def largest_magnitude(tensor: Tensor) -> Tensor:
     """Return the largest absolute value as a 0-dim tensor on its device; NaN wins.
 
     Not the 2-norm: the squares of a gradient of 1e-30 vanish in float32.

@@ -19,12 +19,9 @@ from typing import TypeAlias
 import torch
 import xxhash
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
-from ..subject.inventory import Entry
-from .content import bits, version_of
-from .describe import describe
-from .memory import Memory, inner_tensors, memory_of
+from .content import bits
+from .memory import inner_tensors
 
 #: Bytes hashed at a time. Large tensors are hashed in pieces, several pieces at once, and what
 #: is not in host memory is copied there piece by piece.
@@ -198,49 +195,3 @@ def content_difference(before: Content, after: Content) -> str:
         if broken:
             parts.append(f"{broken} of them to NaN or infinity")
         return ", ".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is kept of one entry: the object and its memory (alive), flags and content."""
-
-    names: tuple[str, ...]
-    kind: str
-    tensor: Tensor
-    described: str
-    memory: Memory
-    requires_grad: bool
-    version: int | None
-    content: Content | None
-    aliases: tuple[Tensor, ...]  # hold the old memory, so that no new one can get its address
-
-
-def keep(entries: Iterable[Entry], *, values: bool) -> list[Kept]:
-    """Keep what has to be known of entries to compare them later; contents if ``values``."""
-    held = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
-    contents: Sequence[Content | None] = [None] * len(held)
-    if values:
-        contents = read_contents([tensor for _, tensor in held])
-    return [
-        Kept(
-            tuple(entry.names),
-            entry.kind,
-            tensor,
-            describe(tensor),
-            memory_of(tensor),
-            tensor.requires_grad,
-            version_of(tensor),
-            content,
-            tuple(_aliases(tensor)),
-        )
-        for (entry, tensor), content in zip(held, contents, strict=True)
-    ]
-
-
-def _aliases(tensor: Tensor) -> Iterator[Tensor]:
-    parts = inner_tensors(tensor)
-    if parts is not None:
-        for part in parts:
-            yield from _aliases(part)
-    elif not is_lazy(tensor):
-        yield tensor.detach()
