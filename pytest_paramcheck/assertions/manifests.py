@@ -64,17 +64,17 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
     """
     __tracebackhide__ = True
     inventory = take_inventory(model)
-    lines = records(inventory)
-    shown = _shown(target)
+    current = records(inventory)
+    shown = as_typed(target)
     data = _read(target, shown)
-    # One text for one list of lines: where the file is that text there is nothing to parse.
-    same = data is not None and data.replace(b"\r\n", b"\n") == manifest_text(lines).encode()
+    # One text for one list of records: where the file is that text there is nothing to parse.
+    same = data is not None and data.replace(b"\r\n", b"\n") == manifest_text(current).encode()
     if update:
         if data is not None and not is_ours(data):
             parse_manifest(data, shown)  # raises: a newer format, or no manifest at all
         if same:
             return False
-        write_manifest(target, lines)
+        write_manifest(target, current)
         return True
     if data is None:
         raise_if(
@@ -92,7 +92,7 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
     if same:
         return False
     committed = parse_manifest(data, shown)
-    findings = record_differences(committed, lines)
+    findings = record_differences(committed, current)
     if findings:
         meant = f"if the change is meant: {remedy} writes {shown} anew; commit it"
         findings[0] = replace(findings[0], hint=meant)
@@ -110,7 +110,7 @@ def _read(target: Path, shown: str) -> bytes | None:
         raise ParamCheckUsageError(f"{shown} cannot be read: {error.strerror}") from None
 
 
-def _shown(path: Path) -> str:
+def as_typed(path: Path) -> str:
     """Return a path as a reader would type it: below the working directory, or absolute."""
     absolute = path.absolute()
     try:

@@ -1,29 +1,59 @@
-"""A model's manifest against the committed one: what was added, removed, renamed, moved, ..."""
+"""Two lists of records: what was added, removed, probably renamed, reshaped, retied, moved, ..."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ..messages.findings import Finding
 from ..parameters.subject.record import Record
 from .renames import probable_renames
 
-ORPHANED = "checkpoints saved before this change will not load"
 SHIFTED = "optimizer checkpoints map parameters by position"
 
 
-def record_differences(committed: Sequence[Record], current: Sequence[Record]) -> list[Finding]:
-    """Find every difference between two manifests, surest consequences first.
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a name is spoken of that only one of two lists of records has.
+
+    ``orphaned`` is what follows for checkpoints where a name or its shape went; empty where no
+    checkpoint was saved under it.
+    """
+
+    removed: str
+    added: str
+    orphaned: str = ""
+
+
+MANIFEST = Words(
+    removed="gone from the model",
+    added="not in the manifest",
+    orphaned="checkpoints saved before this change will not load",
+)
+#: A copy against the model it was made of.
+COPY = MANIFEST
+#: What came back of a model after a save and a load.
+RETURN = Words(removed="did not come back", added="was not there before")
+
+
+def record_differences(
+    old: Sequence[Record],
+    new: Sequence[Record],
+    *,
+    words: Words = MANIFEST,
+    dtypes: bool = True,
+) -> list[Finding]:
+    """Find every difference between two lists of records, surest consequences first.
 
     A name that went and one that came with equal shape, dtype and role are one finding, a
     probable rename. Of the names that both have, those that left the common order are named,
-    as few as explain it.
+    as few as explain it. ``dtypes`` says whether another dtype of one name is a difference.
     """
-    old = {line.name: line for line in committed}
-    new = {line.name: line for line in current}
-    gone = {name: _kind(line) for name, line in old.items() if name not in new}
-    came = {name: _kind(line) for name, line in new.items() if name not in old}
+    before = {record.name: record for record in old}
+    after = {record.name: record for record in new}
+    gone = {name: _kind(record) for name, record in before.items() if name not in after}
+    came = {name: _kind(record) for name, record in after.items() if name not in before}
     renames = probable_renames(gone, came)
     new_name = {rename.old: rename.new for rename in renames}
     came_from = {rename.new for rename in renames}
@@ -33,83 +63,101 @@ def record_differences(committed: Sequence[Record], current: Sequence[Record]) -
             (rename.old,),
             "probably renamed",
             found=rename.how,
-            why=ORPHANED if old[rename.old].persistent else "",
+            why=words.orphaned if before[rename.old].persistent else "",
         )
         for rename in renames
     ]
     findings += [
         Finding(
             (name,),
-            "gone from the model",
-            expected=_facts(old[name]),
-            why=ORPHANED if old[name].persistent else "",
+            words.removed,
+            expected=_facts(before[name]),
+            why=words.orphaned if before[name].persistent else "",
         )
         for name in gone
         if name not in new_name
     ]
     last_kept = max(
-        (i for i, line in enumerate(current) if line.parameter and line.name not in came),
+        (i for i, record in enumerate(new) if record.parameter and record.name not in came),
         default=-1,
     )
     findings += [
         Finding(
-            (line.name,),
-            "not in the manifest",
-            found=_facts(line),
+            (record.name,),
+            words.added,
+            found=_facts(record),
             why=(
                 f"not at the end, and {SHIFTED}"
-                if position < last_kept and line.parameter and not line.tied_to
+                if position < last_kept and record.parameter and not record.tied_to
                 else ""
             ),
         )
-        for position, line in enumerate(current)
-        if line.name in came and line.name not in came_from
+        for position, record in enumerate(new)
+        if record.name in came and record.name not in came_from
     ]
     both = [
-        (line, new[new_name.get(line.name, line.name)])
-        for line in committed
-        if new_name.get(line.name, line.name) in new
+        (record, after[new_name.get(record.name, record.name)])
+        for record in old
+        if new_name.get(record.name, record.name) in after
     ]
-    findings += _changes(both, new_name)
-    return findings + _moved(both, current)
+    findings += _changes(both, words, dtypes=dtypes)
+    findings += _retied(both, new_name)
+    return findings + _moved(both, new)
 
 
-def _kind(line: Record) -> tuple[str, str, str]:
-    return line.shape, line.dtype, line.role
+def _kind(record: Record) -> tuple[str, str, str]:
+    return record.shape, record.dtype, record.role
 
 
-def _facts(line: Record) -> str:
-    tied = f", tied to {line.tied_to}" if line.tied_to else ""
-    return f"{line.shape} {line.dtype} {line.role}{tied}"
+def _facts(record: Record) -> str:
+    tied = f", tied to {record.tied_to}" if record.tied_to else ""
+    return f"{record.shape} {record.dtype} {record.role}{tied}"
 
 
-def _changes(both: Sequence[tuple[Record, Record]], new_name: Mapping[str, str]) -> list[Finding]:
-    """Compare the lines of the names that both manifests have, one kind of change at a time."""
+def _changes(both: Sequence[tuple[Record, Record]], words: Words, *, dtypes: bool) -> list[Finding]:
+    """Compare the records of the names that both lists have, one kind of change at a time."""
     findings: list[Finding] = []
-    for problem, attribute in (
-        ("reshaped", "shape"),
-        ("dtype changed", "dtype"),
-        ("role changed", "role"),
+    for attribute, problem in (
+        ("shape", "reshaped"),
+        *((("dtype", "dtype changed"),) if dtypes else ()),
+        ("role", "role changed"),
     ):
         # One parameter of several names changes once: its names make one finding.
-        changed: dict[tuple[str, str, str], list[str]] = {}
+        changed: dict[tuple[str, str, str], list[tuple[Record, Record]]] = {}
         for was, now in both:
-            before, after = getattr(was, attribute), getattr(now, attribute)
-            if before != after:
+            expected, found = getattr(was, attribute), getattr(now, attribute)
+            if expected != found:
                 owner = now.tied_to or now.name
-                changed.setdefault((owner, before, after), []).append(now.name)
+                changed.setdefault((owner, expected, found), []).append((was, now))
         findings += [
             Finding(
-                tuple(names),
+                tuple(now.name for _, now in pairs),
                 problem,
-                expected=before,
-                found=after,
-                why=_consequence(problem, before, after),
+                expected=expected,
+                found=found,
+                why=_consequence(attribute, *pairs[0], words),
             )
-            for (_, before, after), names in changed.items()
+            for (_, expected, found), pairs in changed.items()
         ]
+    return findings
+
+
+def _consequence(attribute: str, was: Record, now: Record, words: Words) -> str:
+    """Return what follows for checkpoints where a shape, dtype or role changed."""
+    if attribute == "role":
+        strict = was.persistent != now.persistent
+        return "a strict load of checkpoints saved before fails" if strict else ""
+    if attribute == "dtype" or (was.shape, now.shape) == ("1", "scalar"):
+        return ""  # torch casts, and loads one value into a 0-dim parameter
+    if "uninitialized" in (was.shape, now.shape):
+        return "a lazy parameter gets its shape in the first forward"
+    return words.orphaned
+
+
+def _retied(both: Sequence[tuple[Record, Record]], new_name: Mapping[str, str]) -> list[Finding]:
     old_groups = _groups([(new_name.get(was.name, was.name), was) for was, _ in both])
     new_groups = _groups([(now.name, now) for _, now in both])
+    findings = []
     for was, now in both:
         before = new_name.get(was.tied_to, was.tied_to)
         # Another first name in one and the same group is a move, no change of the ties.
@@ -120,11 +168,11 @@ def _changes(both: Sequence[tuple[Record, Record]], new_name: Mapping[str, str])
     return findings
 
 
-def _groups(lines: Sequence[tuple[str, Record]]) -> dict[str, frozenset[str]]:
+def _groups(records: Sequence[tuple[str, Record]]) -> dict[str, frozenset[str]]:
     """Return for each name the names it is tied to, itself among them."""
     members: dict[str, list[str]] = {}
-    for name, line in lines:
-        members.setdefault(line.tied_to or line.name, []).append(name)
+    for name, record in records:
+        members.setdefault(record.tied_to or record.name, []).append(name)
     groups: dict[str, frozenset[str]] = {}
     for names in members.values():
         group = frozenset(names)
@@ -132,24 +180,13 @@ def _groups(lines: Sequence[tuple[str, Record]]) -> dict[str, frozenset[str]]:
     return groups
 
 
-def _consequence(problem: str, before: str, after: str) -> str:
-    if problem == "role changed":
-        strict = before.endswith("not-persistent") != after.endswith("not-persistent")
-        return "a strict load of checkpoints saved before fails" if strict else ""
-    if problem != "reshaped" or (before, after) == ("1", "scalar"):
-        return ""  # torch casts, and loads one value into a 0-dim parameter
-    if "uninitialized" in (before, after):
-        return "a lazy parameter gets its shape in the first forward"
-    return ORPHANED
-
-
 def _tie(owner: str) -> str:
     return f"tied to {owner}" if owner else "not tied"
 
 
-def _moved(both: Sequence[tuple[Record, Record]], current: Sequence[Record]) -> list[Finding]:
+def _moved(both: Sequence[tuple[Record, Record]], new: Sequence[Record]) -> list[Finding]:
     """Find the fewest names whose move explains the new order."""
-    position = {line.name: i for i, line in enumerate(current)}
+    position = {record.name: i for i, record in enumerate(new)}
     places = [position[now.name] for _, now in both]
     kept = _longest_rising(places)
     if len(kept) == len(places):

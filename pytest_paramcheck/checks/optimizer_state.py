@@ -35,22 +35,17 @@ def state_fits(slots: Sequence[Slot], inventory: Inventory) -> list[Finding]:
         for key, value in slot.state.items():
             if not isinstance(value, Tensor) or value.dim() == 0 or key not in by_element:
                 continue  # scalars such as Adam's step live where they are fastest
-            wrong = _misfit(key, value, slot)
-            if wrong:
+            misfit = _misfit(key, value, slot)
+            if misfit is not None:
+                why, hint = misfit
                 findings.append(
                     Finding(
                         tuple(entry.names),
                         "state does not fit",
                         expected=f"{key} {_form(slot.tensor)}",
                         found=_form(value),
-                        why=wrong,
-                        hint=(
-                            "convert the model before the optimizer is built"
-                            if wrong == "wrong dtype"
-                            else "it belongs to another parameter, or the parameter was resized"
-                            if wrong == "wrong shape"
-                            else "move the model before the optimizer loads or makes its state"
-                        ),
+                        why=why,
+                        hint=hint,
                     )
                 )
     return findings
@@ -77,7 +72,8 @@ def _keys_by_element(slots: Sequence[Slot]) -> set[str]:
     return keys | {key for key, vote in votes.items() if vote > 0}
 
 
-def _misfit(key: str, value: Tensor, slot: Slot) -> str:
+def _misfit(key: str, value: Tensor, slot: Slot) -> tuple[str, str] | None:
+    """Return what of a state does not fit its parameter and what to do, or None."""
     parameter = slot.tensor
     shape = tuple(parameter.shape)
     fitting = {shape}
@@ -88,12 +84,14 @@ def _misfit(key: str, value: Tensor, slot: Slot) -> str:
         fitting |= {(*shape[:-1], 1), shape[:-1], (*shape[:-2], 1, *shape[-1:])}
         fitting |= {shape[:-2] + shape[-1:]}
     if tuple(value.shape) not in fitting:
-        return "wrong shape"
+        return "wrong shape", "it belongs to another parameter, or the parameter was resized"
     if value.dtype != parameter.dtype:
         wider = value.is_floating_point() and value.element_size() > parameter.element_size()
         if _native(slot) or not (wider or not value.is_floating_point()):
-            return "wrong dtype"
-    return "" if value.device == parameter.device else "wrong device"
+            return "wrong dtype", "convert the model before the optimizer is built"
+    if value.device != parameter.device:
+        return "wrong device", "move the model before the optimizer loads or makes its state"
+    return None
 
 
 def state_saved(

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..assertions.checkpoints import assert_roundtrip
 from ..assertions.values import assert_same_values
-from ..checks.manifest import record_differences
+from ..checks.manifest import COPY, record_differences
 from ..checks.untied import sharing_between
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
@@ -92,7 +92,4 @@ def _same_structure(case: CaseRun, other: nn.Module, *, dtypes: bool = True) -> 
     __tracebackhide__ = True
     before = records(take_inventory(case.model))
     after = records(take_inventory(other))
-    findings = record_differences(before, after)
-    if not dtypes:
-        findings = [finding for finding in findings if finding.problem != "dtype changed"]
-    raise_if(findings, case.title)
+    raise_if(record_differences(before, after, words=COPY, dtypes=dtypes), case.title)
