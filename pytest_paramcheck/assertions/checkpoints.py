@@ -13,7 +13,7 @@ from ..checks.roundtrip import lost_on_the_way
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.running.preserve import keep_modes
 from ..parameters.running.randomness import keep_random_states
-from ..parameters.saving.roundtrips import way
+from ..parameters.saving.roundtrips import route_of
 from ..parameters.saving.state_dicts import take_checkpoint, wrapped_keys
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.select import Pattern, select
@@ -49,7 +49,7 @@ def assert_roundtrip(
             f"a model is saved and loaded, not a {type(model).__name__}; for a state_dict on "
             f"disk there is assert_loaded"
         )
-    go = way(through)
+    save_and_load = route_of(through)
     before = take_inventory(model)
     for entry in before.entries:
         if entry.tensor is not None and (reason := no_values(entry.tensor)):
@@ -57,7 +57,7 @@ def assert_roundtrip(
     devices = {entry.tensor.device for entry in before.entries if entry.tensor is not None}
     restores = (keep_random_states(devices), keep_modes({device.type for device in devices}))
     try:
-        returned = go(model)
+        returned = save_and_load(model)
     finally:
         for restore in restores:
             restore()

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from ..checks import optimizer as checks
-from ..checks import optimizer_state as state_checks
+from ..checks.optimizer import optimizer_coverage, param_groups, validate_settings
+from ..checks.optimizer_state import state_fits, state_saved
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.optimizers import read_saved, read_slots
@@ -46,7 +46,7 @@ def assert_optimizer_covers(
         raise ParamCheckUsageError(
             f"nothing to cover: none of the selected parameters of {inventory.title} is trainable"
         )
-    raise_if(checks.covers(slots, inventory, selected), inventory.title)
+    raise_if(optimizer_coverage(slots, inventory, selected), inventory.title)
 
 
 def assert_optimizer_state(
@@ -94,9 +94,9 @@ def assert_optimizer_state(
             f"{type(optimizer).__name__} holds no parameter of {inventory.title}: "
             f"there is nothing to check"
         )
-    findings = state_checks.state_fits(slots, inventory)
+    findings = state_fits(slots, inventory)
     if before is not None:
-        findings += state_checks.state_saved(slots, before, inventory)
+        findings += state_saved(slots, before, inventory)
     raise_if(findings, inventory.title)
 
 
@@ -135,6 +135,6 @@ def assert_param_groups(
     __tracebackhide__ = True
     slots = read_slots(optimizer)
     inventory = take_inventory(model)
-    checks.check_settings(expected)
+    validate_settings(expected)
     decided = decide(inventory, expected, eligible=present_parameters, what="parameter")
-    raise_if(checks.param_groups(slots, decided), inventory.title)
+    raise_if(param_groups(slots, decided), inventory.title)

@@ -234,11 +234,11 @@ def _compare(key: str, saved: Tensor, held: Tensor) -> list[Finding]:
     if _family(saved.dtype) != _family(held.dtype):
         return [Finding((key,), "wrong dtype", f"{dtype_text(saved)}", f"{dtype_text(held)}")]
     with torch.no_grad():
-        text = _difference(key, saved.detach(), held.detach())
+        text = _difference_after_cast(key, saved.detach(), held.detach())
     return [Finding((key,), "not the checkpoint's values", found=text)] if text else []
 
 
-def _difference(key: str, saved: Tensor, held: Tensor) -> str:
+def _difference_after_cast(key: str, saved: Tensor, held: Tensor) -> str:
     """Return how the model's values differ from the checkpoint's, cast as a load casts them."""
     if same_bits(saved, held):
         return ""

@@ -22,7 +22,9 @@ from ..parameters.tensors.memory import Memory, memory_of
 REBUILD = "build the optimizer after the model is complete, or add_param_group() what is new"
 
 
-def covers(slots: Sequence[Slot], inventory: Inventory, selected: Iterable[Entry]) -> list[Finding]:
+def optimizer_coverage(
+    slots: Sequence[Slot], inventory: Inventory, selected: Iterable[Entry]
+) -> list[Finding]:
     """Find what an optimizer holds not at all, twice, or though it should not."""
     chosen = set(selected)
     by_id: dict[int, list[Slot]] = {}
@@ -254,7 +256,7 @@ def _stale(
     return pairs
 
 
-def check_settings(expected: object) -> None:
+def validate_settings(expected: object) -> None:
     """Raise :class:`ParamCheckUsageError` for what does not map patterns to settings."""
     if not isinstance(expected, Mapping) or not expected:
         raise ParamCheckUsageError(

@@ -1,4 +1,4 @@
-"""Which names that went and names that came are probably the same parameter. No torch."""
+"""Which names that went and names that came are probably the same parameter."""
 
 from __future__ import annotations
 

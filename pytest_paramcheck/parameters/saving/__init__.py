@@ -1,1 +1,7 @@
-"""Copies, moves, saves and loads."""
+"""Copies, moves, saves and loads.
+
+``operations`` (what is done to a copy: deepcopy, pickle, ``.to(...)``, ...), ``roundtrips``
+(save a model, load it into another), ``checkpoint_files`` (formats on disk) and
+``state_dicts`` (a checkpoint as an inventory). Tested through the assertions:
+``tests/unit/test_ties_survive.py``, ``test_roundtrip.py`` and ``test_loaded.py``.
+"""

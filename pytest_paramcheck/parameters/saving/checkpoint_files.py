@@ -3,6 +3,8 @@
 Files of ``torch.save`` are read with ``weights_only=True``: a checkpoint is data, and a test
 must not run code that came with it. A file that cannot be read is a usage error that says what
 it is instead; it is opened for reading only.
+
+Tests: ``tests/unit/test_loaded.py``.
 """
 
 from __future__ import annotations

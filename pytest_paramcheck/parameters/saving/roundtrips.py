@@ -1,7 +1,9 @@
-"""Saving a model and getting it back: each way returns another model, or says what was lost.
+"""Saving a model and getting it back: each route returns another model, or says what was lost.
 
 A load goes into a deep copy whose values were overwritten first: a load that does nothing
 would otherwise look like one that worked.
+
+Tests: ``tests/unit/test_roundtrip.py``.
 """
 
 from __future__ import annotations
@@ -37,30 +39,32 @@ class Returned:
     hint: str = ""
 
 
-Way: TypeAlias = Callable[[nn.Module], Returned]
+#: Saves a model and loads it.
+Route: TypeAlias = Callable[[nn.Module], Returned]
 
 
-def way(through: str | Callable[[nn.Module], nn.Module | None]) -> Way:
-    """Return a named way, or the one that a user's callable stands for.
+def route_of(through: str | Callable[[nn.Module], nn.Module | None]) -> Route:
+    """Return a named route, or the one that a user's callable stands for.
 
     Raises :class:`ParamCheckUsageError` with the valid names.
     """
     if callable(through):
         return _callable(through)
-    ways: Mapping[str, Way] = {
+    routes: Mapping[str, Route] = {
         "state_dict": _state_dict,
         "torch.save": _torch_save,
         "safetensors": _safetensors,
         "pickle": _pickle,
     }
-    if through not in ways:
-        near = did_you_mean(str(through), ways) or f" there are {', '.join(ways)}, or a callable"
+    if through not in routes:
+        named = f" there are {', '.join(routes)}, or a callable"
+        near = did_you_mean(str(through), routes) or named
         raise ParamCheckUsageError(f"through={through!r} is no way to save a model;{near}")
-    return ways[through]
+    return routes[through]
 
 
-def _callable(through: Callable[[nn.Module], nn.Module | None]) -> Way:
-    def go(model: nn.Module) -> Returned:
+def _callable(through: Callable[[nn.Module], nn.Module | None]) -> Route:
+    def save_and_load(model: nn.Module) -> Returned:
         __tracebackhide__ = True
         subject = copied(model)
         result = through(subject)
@@ -72,7 +76,7 @@ def _callable(through: Callable[[nn.Module], nn.Module | None]) -> Way:
             )
         return Returned(after)
 
-    return go
+    return save_and_load
 
 
 def _pickle(model: nn.Module) -> Returned:

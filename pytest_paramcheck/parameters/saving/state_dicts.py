@@ -1,4 +1,7 @@
-"""A checkpoint as an inventory, and the keys under which a model's own state_dict has its names."""
+"""A checkpoint as an inventory, and the keys under which a model's own state_dict has its names.
+
+Tests: ``tests/unit/test_loaded.py``.
+"""
 
 from __future__ import annotations
 
