@@ -151,12 +151,12 @@ def _compare(names: tuple[str, ...], slot: Slot, twin: SavedSlot, lookup: _Looku
         return []
     if not slot.state:
         return [Finding(names, "state lost", found=f"none, saved: {', '.join(twin.state)}")]
-    wrong = [
+    different = [
         key
         for key in dict.fromkeys((*twin.state, *slot.state))
         if _value(slot.state.get(key), None) != _value(twin.state.get(key), slot.state.get(key))
     ]
-    if not wrong:
+    if not different:
         return []
     owners = lookup.owners(slot.state)
     if owners:
@@ -169,14 +169,14 @@ def _compare(names: tuple[str, ...], slot: Slot, twin: SavedSlot, lookup: _Looku
     shapes = [
         f"{key} is {shape_text(value)}, the parameter {shape_text(slot.tensor)}"
         for key, value in twin.state.items()
-        if key in wrong
+        if key in different
         and isinstance(value, Tensor)
         and value.dim()
         and value.shape != slot.tensor.shape
     ]
     why = f"saved {shapes[0]}" if shapes else ""
     label = twin.name or f"position {twin.position}"
-    found = f"{', '.join(wrong)} not as saved for {label}"
+    found = f"{', '.join(different)} not as saved for {label}"
     return [Finding(names, "state not as saved", found=found, why=why)]
 
 
