@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from textwrap import dedent
+from typing import Any
 
 # Before pytester takes its snapshot of sys.modules: torch cannot be imported twice, and
 # hypothesis would be imported anew, rewritten, for the header of every inner run.
@@ -17,6 +18,7 @@ import torch._inductor.test_operators
 
 import pytest_paramcheck.plugin
 import pytest_paramcheck.plugin.environment
+from pytest_paramcheck import CHECKS, ModelCase
 from pytest_paramcheck.plugin.devices import Machine
 
 STRICT = (
@@ -26,6 +28,17 @@ STRICT = (
 )
 
 Run = Callable[..., pytest.RunResult]
+
+
+def applying(**declared: Any) -> list[str]:
+    """Return the names of the whole-model checks that apply to a declaration."""
+    case = ModelCase(torch.nn.Identity, **declared)
+    return [name for name, check in CHECKS.items() if check.applies(case)]
+
+
+#: The whole-model checks of a case that declares nothing, and of one that says how to run it.
+BARE = applying()
+WITH_INPUTS = applying(inputs=1)
 
 
 @pytest.fixture

