@@ -2,7 +2,6 @@
 
 Every public name is loaded on first use (PEP 562): importing this package imports neither
 torch nor pytest, so that a test run without a model test does not pay for them.
-``catalogue.py`` lists the names.
 
 How the package is laid out: a subject (model, state_dict) is read once into an inventory
 (``parameters/``), a check (``checks/``) compares it with an expectation and returns findings,
@@ -16,9 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .catalogue import PUBLIC
-
-if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the catalogue
+if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MODULE_OF
     from . import init as init
     from .assertions.blocks import assert_changed as assert_changed
     from .assertions.blocks import assert_unchanged as assert_unchanged
@@ -62,19 +59,61 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to the 
     from .plugin.model_items import parametrize_with_param_checks as parametrize_with_param_checks
     from .showing.table import param_table as param_table
 
-
+#: Public name -> the module that has it.
+_MODULE_OF = {
+    "init": "init",
+    "assert_changed": "assertions.blocks",
+    "assert_unchanged": "assertions.blocks",
+    "assert_updated": "assertions.blocks",
+    "assert_loaded": "assertions.checkpoints",
+    "assert_roundtrip": "assertions.checkpoints",
+    "assert_frozen": "assertions.flags",
+    "assert_trainable": "assertions.flags",
+    "assert_grad_norm": "assertions.gradients",
+    "assert_grads_finite": "assertions.gradients",
+    "assert_grads_none": "assertions.gradients",
+    "assert_grads_present": "assertions.gradients",
+    "assert_init": "assertions.init",
+    "assert_init_complete": "assertions.init",
+    "assert_manifest": "assertions.manifests",
+    "assert_optimizer_covers": "assertions.optimizer",
+    "assert_optimizer_state": "assertions.optimizer",
+    "assert_param_groups": "assertions.optimizer",
+    "assert_grads_reach": "assertions.reach",
+    "assert_tied_grads_sum": "assertions.reach",
+    "assert_registered": "assertions.registered",
+    "assert_devices": "assertions.structure",
+    "assert_dtypes": "assertions.structure",
+    "assert_materialized": "assertions.structure",
+    "assert_param_count": "assertions.structure",
+    "assert_shapes": "assertions.structure",
+    "assert_distinct": "assertions.ties",
+    "assert_same_ties": "assertions.ties",
+    "assert_tied": "assertions.ties",
+    "assert_ties": "assertions.ties",
+    "assert_ties_survive": "assertions.ties",
+    "assert_untied": "assertions.ties",
+    "assert_finite": "assertions.values",
+    "assert_same_values": "assertions.values",
+    "ParamCheckError": "messages.errors",
+    "ParamCheckUsageError": "messages.errors",
+    "Finding": "messages.findings",
+    "ModelCase": "model_checks.case",
+    "NothingToCheck": "model_checks.case",
+    "CHECKS": "model_checks.registry",
+    "parametrize_with_param_checks": "plugin.model_items",
+    "param_table": "showing.table",
+}
 __version__ = "0.1.0"
-__all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    entry = PUBLIC.get(name)
-    if entry is None:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if entry.module == name:
-        return import_module(f"{__name__}.{name}")
-    return getattr(import_module(f"{__name__}.{entry.module}"), name)
+    module = import_module(f"{__name__}.{_MODULE_OF[name]}")
+    return module if _MODULE_OF[name] == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *PUBLIC})
+    return sorted({*globals(), *_MODULE_OF})

@@ -13,7 +13,7 @@ import pytest
 # Before pytester takes its snapshot of sys.modules: torch cannot be imported twice.
 import torch  # noqa: F401
 
-from pytest_paramcheck.catalogue import ASSERTIONS
+from .public import ASSERTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -67,7 +67,7 @@ def test_importing_the_package_loads_neither_torch_nor_pytest(pytester: pytest.P
     script = pytester.makepyfile(
         script="""
         import sys
-        import pytest_paramcheck, pytest_paramcheck.catalogue
+        import pytest_paramcheck
         dir(pytest_paramcheck), pytest_paramcheck.__version__
         print(sorted({"torch", "pytest", "_pytest", "numpy"} & set(sys.modules)))
         """

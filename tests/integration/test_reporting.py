@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
-from pytest_paramcheck.catalogue import ASSERTIONS, PUBLIC
+import pytest_paramcheck
 
+from ..public import ASSERTIONS
 from .conftest import Run
 
 FAILING = """
@@ -67,7 +70,10 @@ def test_fixtures_are_listed_with_a_useful_line(run: Run) -> None:
         for number, line in enumerate(result.outlines[:-1])
         if "plugin/fixtures.py" in line and "pytest_paramcheck" in line
     }
-    expected = {name: PUBLIC[name].summary for name in ASSERTIONS}
+    expected = {
+        name: inspect.getdoc(getattr(pytest_paramcheck, name)).partition("\n")[0]
+        for name in ASSERTIONS
+    }
     assert {name: listed[name] for name in expected} == expected
     assert listed["param_device"] == (
         "The device this test runs on (the first chosen one in an unmarked test)."
@@ -104,3 +110,17 @@ def test_fixtures_of_any_scope_can_use_an_assertion(run: Run) -> None:
         """
     )
     result.assert_outcomes(passed=1)
+
+
+def test_every_fixture_gives_the_function_itself(run: Run) -> None:
+    result = run(
+        """
+        import pytest, pytest_paramcheck
+        NAMES = [name for name in pytest_paramcheck.__all__ if name.startswith("assert_")]
+        @pytest.mark.parametrize("name", NAMES)
+        def test_a(name, request):
+            given, function = request.getfixturevalue(name), getattr(pytest_paramcheck, name)
+            assert given is function or name == "assert_manifest"
+        """
+    )
+    result.assert_outcomes(passed=len(ASSERTIONS))

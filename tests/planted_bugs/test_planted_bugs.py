@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_paramcheck import CHECKS, ParamCheckError
-from pytest_paramcheck.catalogue import ASSERTIONS
 
+from ..public import ASSERTIONS
 from . import PlantedBug, markdown, planted_bugs
 
 BUGS = planted_bugs()

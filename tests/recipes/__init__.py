@@ -21,12 +21,15 @@ class Recipe:
 
     ``writes`` says that the call itself is a ``with`` block whose body, the user's code, writes
     to the subject: then values and gradients are not compared, everything else is.
+    ``runs_user_code`` says that it runs what is the user's (a loss, a factory, the block of a
+    ``with``), which may depend on the default device or on grad mode as it likes.
     """
 
     good: Callable[[], Any]
     bad: Callable[[], Any]
     call: Callable[[Any], object]
     writes: bool = False
+    runs_user_code: bool = False
 
 
 def all_recipes() -> dict[str, Recipe]:

@@ -50,7 +50,9 @@ def _half_loaded() -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 
 RECIPES = {
-    "assert_roundtrip": Recipe(_linear, lambda: _Forgets(3, 2), assert_roundtrip),
+    "assert_roundtrip": Recipe(
+        _linear, lambda: _Forgets(3, 2), assert_roundtrip, runs_user_code=True
+    ),
     "assert_loaded": Recipe(
         lambda: _with_checkpoint(_linear()), _half_loaded, lambda pair: assert_loaded(*pair)
     ),

@@ -81,8 +81,9 @@ RECIPES = {
         lambda: _net(_same),
         lambda: _net(torch.Tensor.detach),
         lambda model: assert_grads_reach(model, _loss),
+        runs_user_code=True,
     ),
     "assert_tied_grads_sum": Recipe(
-        _tied, _hooked, lambda model: assert_tied_grads_sum(model, _loss)
+        _tied, _hooked, lambda model: assert_tied_grads_sum(model, _loss), runs_user_code=True
     ),
 }

@@ -68,5 +68,6 @@ RECIPES = {
         _Normed,
         _normed_hiding,
         lambda model: assert_registered(model, lambda m: m(torch.randn(4, 3)).sum(), tensors=True),
+        runs_user_code=True,
     ),
 }

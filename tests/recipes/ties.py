@@ -80,5 +80,6 @@ RECIPES = {
         lambda: LM(tied=True),
         lambda: Untying(tied=True),
         lambda model: assert_ties_survive(model, "deepcopy", "to(float64)"),
+        runs_user_code=True,
     ),
 }

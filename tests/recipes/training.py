@@ -97,10 +97,14 @@ RECIPES = {
     "assert_frozen": Recipe(_frozen, _linear, assert_frozen),
     "assert_trainable": Recipe(_linear, _frozen, assert_trainable),
     "assert_unchanged": Recipe(
-        _with(_nothing), _with(_write), _block(assert_unchanged), writes=True
+        _with(_nothing), _with(_write), _block(assert_unchanged), writes=True, runs_user_code=True
     ),
-    "assert_changed": Recipe(_with(_write), _with(_nothing), _block(assert_changed), writes=True),
-    "assert_updated": Recipe(_with(_train), _with(_write), _block(assert_updated), writes=True),
+    "assert_changed": Recipe(
+        _with(_write), _with(_nothing), _block(assert_changed), writes=True, runs_user_code=True
+    ),
+    "assert_updated": Recipe(
+        _with(_train), _with(_write), _block(assert_updated), writes=True, runs_user_code=True
+    ),
     "assert_optimizer_covers": Recipe(
         _optimized, _stale, lambda subject: assert_optimizer_covers(subject[1], subject[0])
     ),

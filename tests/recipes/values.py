@@ -52,6 +52,9 @@ RECIPES = {
         lambda model: assert_init(model, {"weight": init.uniform(-1 / 8, 1 / 8)}),
     ),
     "assert_init_complete": Recipe(
-        lambda: lambda: nn.Linear(3, 2), lambda: _Uninitialized, assert_init_complete
+        lambda: lambda: nn.Linear(3, 2),
+        lambda: _Uninitialized,
+        assert_init_complete,
+        runs_user_code=True,
     ),
 }

@@ -10,7 +10,8 @@ import pkgutil
 import pytest
 
 import pytest_paramcheck
-from pytest_paramcheck.catalogue import ASSERTIONS
+
+from ..public import ASSERTIONS
 
 MODULES = [
     found.name

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError
-from pytest_paramcheck.catalogue import ASSERTIONS
 from pytest_paramcheck.messages.wording import fold_names
 
+from ..public import ASSERTIONS
 from ..recipes import Recipe, all_recipes
 from .state import difference, state_of
 
@@ -25,20 +25,6 @@ every_assertion = pytest.mark.parametrize("name", ASSERTIONS)
 
 #: Their findings are about the model as a whole.
 ABOUT_THE_WHOLE = {"assert_param_count", "assert_grad_norm"}
-
-#: They run the user's code (a loss, a factory, the block of a ``with``), which may depend on the
-#: default device or on grad mode as it likes.
-RUN_USER_CODE = {
-    "assert_grads_reach",
-    "assert_tied_grads_sum",
-    "assert_ties_survive",
-    "assert_unchanged",
-    "assert_changed",
-    "assert_updated",
-    "assert_registered",
-    "assert_init_complete",
-    "assert_roundtrip",
-}
 
 #: They run the user's forward pass and put back what it wrote (BatchNorm's statistics): the
 #: values are the same, torch's count of writes is not.
@@ -163,7 +149,9 @@ AMBIENTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
 @pytest.mark.parametrize("ambient", AMBIENTS)
-@pytest.mark.parametrize("name", [name for name in ASSERTIONS if name not in RUN_USER_CODE])
+@pytest.mark.parametrize(
+    "name", [n for n in ASSERTIONS if n in RECIPES and not RECIPES[n].runs_user_code]
+)
 def test_the_modes_of_the_test_around_it_do_not_matter(name: str, ambient: str) -> None:
     recipe = recipe_of(name)
     good, bad, twin = recipe.good(), recipe.bad(), recipe.bad()

@@ -1,10 +1,11 @@
-"""The table of public names: what is imported, what is documented, and in which order."""
+"""The public names: what is imported, what is documented, and in which order."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import types
@@ -13,84 +14,50 @@ from pathlib import Path
 import pytest
 
 import pytest_paramcheck
-from pytest_paramcheck.catalogue import ASSERTIONS, PUBLIC
 
-#: The order of the README and of ``pytest --fixtures``.
-ORDER = (
-    # ties
-    "assert_tied",
-    "assert_untied",
-    "assert_distinct",
-    "assert_ties",
-    "assert_same_ties",
-    "assert_ties_survive",
-    # gradients
-    "assert_grads_none",
-    "assert_grads_present",
-    "assert_grads_finite",
-    "assert_grad_norm",
-    "assert_grads_reach",
-    "assert_tied_grads_sum",
-    # training
-    "assert_frozen",
-    "assert_trainable",
-    "assert_unchanged",
-    "assert_changed",
-    "assert_updated",
-    "assert_optimizer_covers",
-    "assert_optimizer_state",
-    "assert_param_groups",
-    # structure
-    "assert_shapes",
-    "assert_dtypes",
-    "assert_devices",
-    "assert_param_count",
-    "assert_materialized",
-    "assert_registered",
-    # values
-    "assert_finite",
-    "assert_same_values",
-    "assert_init",
-    "assert_init_complete",
-    # checkpoints
-    "assert_roundtrip",
-    "assert_loaded",
-    "assert_manifest",
-)
-every_name = pytest.mark.parametrize("name", list(PUBLIC))
+from ..public import ASSERTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(pytest_paramcheck.__file__).parent
+every_name = pytest.mark.parametrize("name", pytest_paramcheck.__all__)
+every_assertion = pytest.mark.parametrize("name", ASSERTIONS)
+
+
+def _first_line(name: str) -> str:
+    return (inspect.getdoc(getattr(pytest_paramcheck, name)) or "").partition("\n")[0]
 
 
 @every_name
 def test_every_public_name_can_be_imported(name: str) -> None:
     found = getattr(pytest_paramcheck, name)
 
-    # CHECKS is a dict: it has no name, and its summary is the comment above it.
+    # CHECKS is a dict: it has no name.
     assert isinstance(found, (types.ModuleType, dict)) or found.__name__ == name
 
 
 @every_name
-def test_the_summary_is_the_first_line_of_the_docstring(name: str) -> None:
+def test_every_public_name_is_described(name: str) -> None:
     found = getattr(pytest_paramcheck, name)
-    doc = _comment_above(name) if isinstance(found, dict) else inspect.getdoc(found) or ""
 
-    assert PUBLIC[name].summary == doc.partition("\n")[0]
+    said = _comment_above(name) if isinstance(found, dict) else _first_line(name)
+    assert said.endswith(".")
 
 
 def _comment_above(name: str) -> str:
     """The ``#:`` line before the assignment of a table, which can have no docstring."""
-    module = importlib.import_module(f"pytest_paramcheck.{PUBLIC[name].module}")
+    module = importlib.import_module(f"pytest_paramcheck.{_imported_for_checkers()[name]}")
     lines = inspect.getsource(module).splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith(f"{name}:"))
     return lines[at - 1].removeprefix("#: ")
 
 
-@pytest.mark.parametrize("name", ASSERTIONS)
-def test_the_summary_fits_one_line_of_pytest_fixtures(name: str) -> None:
-    assert PUBLIC[name].summary.endswith(".")
-    assert len(PUBLIC[name].summary) <= 76
+@every_assertion
+def test_the_first_line_fits_one_line_of_pytest_fixtures(name: str) -> None:
+    assert _first_line(name).endswith(".")
+    assert len(_first_line(name)) <= 76
 
 
-@pytest.mark.parametrize("name", ASSERTIONS)
+@every_assertion
 def test_the_docstring_says_what_fails_what_is_raised_and_shows_an_example(name: str) -> None:
     doc = inspect.getdoc(getattr(pytest_paramcheck, name)) or ""
 
@@ -99,13 +66,41 @@ def test_the_docstring_says_what_fails_what_is_raised_and_shows_an_example(name:
     assert "ParamCheckUsageError" in doc
 
 
-def test_the_order_is_the_one_of_the_readme() -> None:
-    assert list(ASSERTIONS) == [name for name in ORDER if name in PUBLIC]
+def _fixtures() -> dict[str, ast.FunctionDef]:
+    """The fixtures of the assertions, in the order in which they are written."""
+    source = (PACKAGE / "plugin" / "fixtures.py").read_text(encoding="utf-8")
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return {node.name: node for node in functions if node.name.startswith("assert_")}
+
+
+def test_every_assertion_has_a_fixture_in_the_order_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(assert_\w+)` \|", readme, re.MULTILINE)
+
+    assert list(_fixtures()) == listed
+    assert sorted(listed) == sorted(ASSERTIONS)
+
+
+@every_assertion
+def test_the_fixture_says_what_the_function_says(name: str) -> None:
+    assert ast.get_docstring(_fixtures()[name]) == _first_line(name)
+
+
+@every_assertion
+def test_the_fixture_has_the_type_of_the_function(name: str) -> None:
+    """Its name is there three times: a copied line would give another function or type."""
+    fixture = _fixtures()[name]
+    typed, made = (ast.unparse(decorator) for decorator in fixture.decorator_list)
+
+    assert typed == f"typed(lambda: public.{name})"
+    if name != "assert_manifest":  # the fixture binds it to the test, and so to its scope
+        assert made == "pytest.fixture(scope='session')"
+        assert ast.unparse(fixture.body[-1]) == f"return public.{name}"
 
 
 def test_all_and_dir_offer_every_public_name() -> None:
-    assert set(pytest_paramcheck.__all__) == set(PUBLIC)
-    assert set(PUBLIC) <= set(dir(pytest_paramcheck))
+    assert set(pytest_paramcheck.__all__) == set(_imported_for_checkers())
+    assert set(pytest_paramcheck.__all__) <= set(dir(pytest_paramcheck))
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -144,18 +139,21 @@ def test_an_assertion_loads_torch_and_still_no_pytest() -> None:
     assert not {"pytest", "_pytest"} & loaded
 
 
-def test_type_checkers_see_the_same_names() -> None:
-    """The names that ``__init__`` imports for type checkers are the catalogue's."""
-    source = Path(pytest_paramcheck.__file__).read_text(encoding="utf-8")
+def _imported_for_checkers() -> dict[str, str]:
+    """What ``__init__`` imports for type checkers: public name -> module."""
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
     (block,) = [
         node
         for node in ast.parse(source).body
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
-    seen = {
-        alias.asname: (node.module or alias.name)
+    return {
+        str(alias.asname): node.module or alias.name
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == {name: entry.module for name, entry in PUBLIC.items()}
+
+
+def test_type_checkers_see_the_same_names_in_the_same_modules() -> None:
+    assert list(_imported_for_checkers().items()) == list(pytest_paramcheck._MODULE_OF.items())
