@@ -1,13 +1,25 @@
 """Assert what must hold of a PyTorch model's parameters, in pytest, a script or a notebook.
 
-Every public name is loaded on first use (PEP 562): importing this package imports neither
-torch nor pytest, so that a test run without a model test does not pay for them.
+Public are the names in ``__all__``, the module ``init``, and names and signatures of the hooks in
+``plugin/hookspecs.py``. Everything else is private, whatever its name looks like.
 
-How the package is laid out: a subject (model, state_dict) is read once into an inventory
-(``parameters/``), a check (``checks/``) compares it with an expectation and returns findings,
-an assertion (``assertions/``) raises them, ``rendering.py`` turns them into text. The pytest
-side is ``plugin.py`` with ``options.py`` (settings), ``devices.py`` (names, presence),
-``environment.py`` (what a marked test runs in). A test holds these layers to their imports.
+A public name is loaded on first use (PEP 562): importing this package imports neither torch nor
+pytest, so that a test run without a model test does not pay for them.
+
+The rooms, from the ground up; each imports from those above it in this list:
+
+* ``messages/``: what is said: findings, the two errors, and their text;
+* ``parameters/``: reading a model, a state_dict or an optimizer; it knows no expectation;
+* ``manifest/``: the committed file: its text, and where it lies;
+* ``init.py``: the distributions that ``assert_init`` takes;
+* ``checks/``: what was read + what is expected -> findings;
+* ``assertions/``: the public functions: read, check, raise;
+* ``model_checks/``: ``ModelCase``, and the checks that follow from it;
+* ``showing/``: the table of a model's parameters;
+* ``plugin/``: everything that speaks to pytest; no other room imports it.
+
+PYTEST_DONT_REWRITE: there is no ``assert`` in the package, and whoever imports it before pytest
+loads the plugin would be warned that it is too late to rewrite them.
 """
 
 from __future__ import annotations
@@ -50,12 +62,18 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
     from .assertions.ties import assert_untied as assert_untied
     from .assertions.values import assert_finite as assert_finite
     from .assertions.values import assert_same_values as assert_same_values
+    from .checks.shapes import ShapeSpec as ShapeSpec
     from .messages.errors import ParamCheckError as ParamCheckError
     from .messages.errors import ParamCheckUsageError as ParamCheckUsageError
     from .messages.findings import Finding as Finding
     from .model_checks.case import ModelCase as ModelCase
     from .model_checks.case import NothingToCheck as NothingToCheck
     from .model_checks.registry import CHECKS as CHECKS
+    from .model_checks.run import CaseRun as CaseRun
+    from .parameters.subject.inventory import Subject as Subject
+    from .parameters.subject.select import Pattern as Pattern
+    from .plugin.marker import ParamCheckWarning as ParamCheckWarning
+    from .plugin.model_check import ModelCheck as ModelCheck
     from .plugin.model_items import parametrize_with_param_checks as parametrize_with_param_checks
     from .showing.table import param_table as param_table
 
@@ -95,12 +113,18 @@ _MODULE_OF = {
     "assert_untied": "assertions.ties",
     "assert_finite": "assertions.values",
     "assert_same_values": "assertions.values",
+    "ShapeSpec": "checks.shapes",
     "ParamCheckError": "messages.errors",
     "ParamCheckUsageError": "messages.errors",
     "Finding": "messages.findings",
     "ModelCase": "model_checks.case",
     "NothingToCheck": "model_checks.case",
     "CHECKS": "model_checks.registry",
+    "CaseRun": "model_checks.run",
+    "Subject": "parameters.subject.inventory",
+    "Pattern": "parameters.subject.select",
+    "ParamCheckWarning": "plugin.marker",
+    "ModelCheck": "plugin.model_check",
     "parametrize_with_param_checks": "plugin.model_items",
     "param_table": "showing.table",
 }

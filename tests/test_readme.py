@@ -13,6 +13,8 @@ import pytest
 # Before pytester takes its snapshot of sys.modules: torch cannot be imported twice.
 import torch  # noqa: F401
 
+from pytest_paramcheck import CHECKS
+
 from .public import ASSERTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,3 +125,8 @@ def test_the_fixtures_table_lists_every_assertion() -> None:
     table = README.partition("## Fixtures")[2].partition("##")[0]
     listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert sorted(listed) == sorted([*ASSERTIONS, "param_device", "param_dtype"])
+
+
+def test_the_checks_table_lists_every_check_in_order() -> None:
+    table = README.partition("## Whole models")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(CHECKS)

@@ -17,6 +17,7 @@ from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.describe import describe, shape_text
 
 Dim: TypeAlias = int | str | EllipsisType | None
+#: A shape: sizes, symbols that must agree (``"vocab"``), ``None`` (any size) and ``...``.
 ShapeSpec: TypeAlias = Sequence[Dim]
 
 

@@ -12,9 +12,12 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``environment.py``: what a marked test runs in (the one file that needs torch);
 * ``fixture_scopes.py``: which wider-scoped fixtures are bound to a device;
 * ``model_items.py``: whole-model checks as test items, ``--param-model``;
+* ``model_check.py``: what a test of such items receives, as its annotation;
 * ``manifests.py``: the manifests of one run;
 * ``device_report.py``, ``model_report.py``: which devices a run really tested, and which
   checks of a model failed.
+
+PYTEST_DONT_REWRITE, for a conftest that imports a public name before it names this plugin.
 """
 
 from __future__ import annotations

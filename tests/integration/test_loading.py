@@ -73,3 +73,37 @@ def test_importing_the_package_loads_neither_torch_nor_pytest(pytester: pytest.P
         """
     )
     assert pytester.runpython(script).outlines == ["[]"]
+
+
+def test_a_conftest_may_import_the_package_before_it_names_the_plugin(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest would warn that it is too late to rewrite assertions: there are none."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeconftest(
+        """
+        from pytest_paramcheck import parametrize_with_param_checks
+        pytest_plugins = ["pytest_paramcheck.plugin"]
+        """
+    )
+    pytester.makepyfile("def test_a(assert_tied): pass")
+
+    result = pytester.runpytest_subprocess("-W", "error")
+
+    result.assert_outcomes(passed=1)
+
+
+def test_pytest_may_be_started_where_the_package_is_loaded(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile("def test_a(assert_tied): pass")
+    script = pytester.makepyfile(
+        script="""
+        import pytest, pytest_paramcheck.plugin
+        names = ("-p", "pytest_paramcheck", "-p", "pytest_paramcheck.plugin")
+        raise SystemExit(pytest.main(["-W", "error", *names]))
+        """
+    )
+
+    assert pytester.runpython(script).ret == pytest.ExitCode.OK

@@ -19,6 +19,7 @@ from ..public import ASSERTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(pytest_paramcheck.__file__).parent
+NAMED = (type, types.FunctionType, types.ModuleType)
 every_name = pytest.mark.parametrize("name", pytest_paramcheck.__all__)
 every_assertion = pytest.mark.parametrize("name", ASSERTIONS)
 
@@ -31,24 +32,24 @@ def _first_line(name: str) -> str:
 def test_every_public_name_can_be_imported(name: str) -> None:
     found = getattr(pytest_paramcheck, name)
 
-    # CHECKS is a dict: it has no name.
-    assert isinstance(found, (types.ModuleType, dict)) or found.__name__ == name
+    # A table or a type alias has no name.
+    assert not issubclass(type(found), NAMED) or found.__name__.rpartition(".")[2] == name
 
 
 @every_name
 def test_every_public_name_is_described(name: str) -> None:
     found = getattr(pytest_paramcheck, name)
 
-    said = _comment_above(name) if isinstance(found, dict) else _first_line(name)
+    said = _first_line(name) if issubclass(type(found), NAMED) else _comment_above(name)
     assert said.endswith(".")
 
 
 def _comment_above(name: str) -> str:
-    """The ``#:`` line before the assignment of a table, which can have no docstring."""
+    """The ``#:`` line before an assignment, which can have no docstring."""
     module = importlib.import_module(f"pytest_paramcheck.{_imported_for_checkers()[name]}")
     lines = inspect.getsource(module).splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith(f"{name}:"))
-    return lines[at - 1].removeprefix("#: ")
+    return lines[at - 1].partition("#: ")[2]
 
 
 @every_assertion

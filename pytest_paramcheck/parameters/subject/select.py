@@ -21,7 +21,7 @@ from ...messages.wording import cut, did_you_mean, plural
 from ..tensors.content import no_values
 from .inventory import Entry, Inventory, take_inventory
 
-#: See the module's docstring.
+#: What selects entries: a name, a glob, a module class, or one name of a class's instances.
 Pattern: TypeAlias = str | type[nn.Module] | tuple[type[nn.Module], str]
 V = TypeVar("V")
 
