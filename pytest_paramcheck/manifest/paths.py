@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..messages.errors import ParamCheckUsageError
-from .text import is_ours
 
 #: The folder of the manifests, beside the test file.
 FOLDER = "__params__"
@@ -114,6 +113,9 @@ def stale_files(test_files: Iterable[Path], visited: Iterable[str | Path]) -> li
 
 
 def _ours(path: Path) -> bool:
+    # Every full run looks for stale files at its end, and few find a file to look into.
+    from .text import is_ours
+
     with path.open("rb") as file:
         return is_ours(file.readline(200))
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 OUTPUT = "paramcheck_manifests"
 
-# manifest/ is imported where it is used: it takes half as long to load as the whole plugin, and
-# most runs have no manifests.
+# manifest/ is imported where it is used: with what it needs it takes nearly as long to load as the
+# whole plugin, and most runs have no manifests.
 
 
 class ManifestRun:
