@@ -7,6 +7,9 @@ from textwrap import dedent
 
 import pytest
 
+from pytest_paramcheck import CHECKS
+from pytest_paramcheck.model_checks.case import unknown_check
+
 from .conftest import BARE, STRICT, Run
 
 MODELS = """
@@ -269,11 +272,7 @@ def test_a_module_that_cannot_be_imported(
             "a default, or name a ModelCase",
         ),
         ("TWICE", "two cases are called 'make': give one a name="),
-        (
-            "UNKNOWN",
-            "expected_failures names no check 'check_tie'; did you mean 'check_ties', "
-            "'check_finite' or 'check_manifest'?",
-        ),
+        ("UNKNOWN", str(unknown_check("check_tie", CHECKS))),
     ],
 )
 def test_what_is_no_model(
