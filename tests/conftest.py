@@ -26,9 +26,9 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"))
 
 
-@pytest.fixture(params=[(), ("-n", "0"), ("-n", "2")], ids=["plain", "n0", "n2"])
+@pytest.fixture(params=[(), ("-n", "0")], ids=["plain", "n0"])
 def plugin_args(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """How pytest is run: without xdist's options, in one process, with two workers."""
+    """How pytest is run: without and with xdist's options; test_workers.py has real workers."""
     args: tuple[str, ...] = request.param
     return args
 

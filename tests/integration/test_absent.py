@@ -17,8 +17,9 @@ ONE = """
 NO_CUDA = "torch sees no cuda device"
 
 
-def test_from_the_command_line_it_is_one_line_before_collection(run: Run, plugin_args) -> None:
-    result = run(ONE, "--param-device=cuda", *plugin_args)
+@pytest.mark.parametrize("args", [(), ("-n", "0"), ("-n", "2")], ids=["plain", "n0", "n2"])
+def test_from_the_command_line_it_is_one_line_before_collection(run: Run, args) -> None:
+    result = run(ONE, "--param-device=cuda", *args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert result.outlines == []
     assert [line for line in result.errlines if line] == [
@@ -117,7 +118,6 @@ def test_tests_that_all_support_another_asked_device_fail_the_run(run: Run) -> N
         ["-o", "param_devices=meta cpu"],  # asked for in the ini only
         ["--param-device=meta,cpu", "test_it.py::test_a[cpu]"],  # the rest left out on purpose
         ["--param-device=meta,cpu", "-k", "cpu"],
-        ["--param-device=meta,cpu", "-k", "cpu", "-n", "2"],
         ["--param-device=meta,cpu", "--deselect", "test_it.py::test_a[meta]"],
         ["--param-device=cpu"],
         ["--param-device=meta,cpu", "test_it.py::test_unmarked"],

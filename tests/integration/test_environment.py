@@ -319,18 +319,17 @@ def test_another_attempt_starts_from_the_same_seed(run: Run, pytester: pytest.Py
     result.assert_outcomes(passed=2)
 
 
-def test_seeds_are_equal_with_and_without_workers(run: Run, plugin_args: tuple[str, ...]) -> None:
-    result = run(
-        """
-        import pytest, torch
-        @pytest.mark.params
-        @pytest.mark.parametrize("n", [1, 2, 3])
-        def test_a(n):
-            assert round(torch.rand(1).item(), 4) == 0.4963
-        """,
-        *plugin_args,
-    )
-    result.assert_outcomes(passed=3)
+SEEDS = """
+    import pytest, torch
+    @pytest.mark.params(devices="cpu")
+    @pytest.mark.parametrize("n", [1, 2, 3])
+    def test_a(n):
+        assert round(torch.rand(1).item(), 4) == 0.4963
+"""
+
+
+def test_seeds_are_the_same_in_every_process(run: Run, plugin_args: tuple[str, ...]) -> None:
+    run(SEEDS, *plugin_args).assert_outcomes(passed=3)
 
 
 # -- unittest and doctest --------------------------------------------------------------------

@@ -180,20 +180,6 @@ def test_what_is_stale_is_said_at_the_end_of_a_full_run_only(
         assert stale(run("", *partial)) == []
 
 
-def test_workers_tell_what_they_wrote_and_asked_for(run: Run, pytester: pytest.Pytester) -> None:
-    run(MANY, UPDATE)
-    result = run(MANY.replace('"big"', '"large"'), UPDATE, "-n2")
-
-    result.assert_outcomes(passed=5)
-    assert files(pytester) == sorted([*ALL, f"{FOLDER}/test_sizes-large.txt"])
-    assert [line for line in result.outlines if line.startswith(("paramcheck:", "  __"))] == [
-        "paramcheck: wrote 1 manifest:",
-        f"  {FOLDER}/test_sizes-large.txt",
-        "paramcheck: no test asked for 1 manifest; delete what is stale:",
-        f"  {FOLDER}/test_sizes-big.txt",
-    ]
-
-
 def test_a_test_that_did_not_come_so_far_leaves_nothing_stale(
     run: Run, pytester: pytest.Pytester
 ) -> None:

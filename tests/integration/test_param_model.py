@@ -121,15 +121,6 @@ def test_the_tests_of_a_project_are_left_alone_unless_a_path_is_named(
     run("", *model, ".").assert_outcomes(passed=2, deselected=len(BARE) - 1)
 
 
-def test_workers_leave_them_alone_as_well(run: Run, models: str, pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_own="def test_own(): pass")
-    pytester.makeini("[pytest]\ntestpaths = .")
-
-    result = run("", f"--param-model={models}:broken", "-n2", "-k", "finite or own or registered")
-    result.assert_outcomes(passed=1, failed=1)
-    assert "broken: 1 of 2 checks failed: check_registered" in result.outlines
-
-
 def test_collection_is_counted_and_shown(run: Run, models: str) -> None:
     result = run("", f"--param-model={models}:make", "--co", "-k", "ties or finite")
 

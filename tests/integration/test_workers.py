@@ -1,0 +1,110 @@
+"""Real workers (``-n 2``): they collect, run and report what one process does.
+
+Each run starts two processes that import torch, so that one run answers as many questions as go
+together: only what its options or its exit status exclude has a run of its own.
+"""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from .conftest import Run
+from .test_absent import ALL_SKIPPED, NO_CUDA, ONE, error_lines
+from .test_devices import SUITE, junit_cases
+from .test_environment import SEEDS
+from .test_manifest_life import ALL, FOLDER, MANY, UPDATE, files
+from .test_model_cases import EXPECTED
+from .test_param_model import models as models
+
+#: Without hypothesis, which every worker would import though no test here uses it.
+WORKERS = ("-n", "2", "-p", "no:hypothesispytest")
+
+
+def test_a_green_run(run: Run, pytester: pytest.Pytester) -> None:
+    """Ids and their order, absent devices, seeds, JUnit properties and manifests."""
+    manifests = MANY.replace("mark.params\n", 'mark.params(devices=["cpu", "meta"])\n')
+    run(manifests, UPDATE)
+    sources = {
+        "test_absent": ONE,
+        "test_ids": SUITE,
+        # xdist refuses to run where ids or their order differ between workers: these regroup.
+        "test_regrouped": SUITE.replace("test_c()", "test_c(param_device)"),
+        "test_seeds": SEEDS,
+    }
+    pytester.makepyfile(**{name: dedent(source) for name, source in sources.items()})
+    result = run(
+        manifests.replace('"big"', '"large"'),
+        *("-o", "param_devices=cuda all meta", "--junitxml=out.xml", UPDATE, "-v", "-rs"),
+        *WORKERS,
+    )
+
+    # A device that is only in the ini and not on this machine.
+    assert result.ret == pytest.ExitCode.OK
+    assert error_lines(result) == []
+    result.stdout.fnmatch_lines(["*test_a[[]cuda[]]*"])
+    assert any(line.endswith(f": {NO_CUDA}") for line in result.outlines)
+    result.assert_outcomes(passed=33, skipped=8)
+
+    # The ids, and the property of each.
+    marked = {
+        f"{name}[{device}{rest}]": device
+        for name, rest in (("test_a", "-1"), ("test_a", "-2"), ("test_c", ""))
+        for device in ("cpu", "cuda", "meta")
+    }
+    unmarked = dict.fromkeys(("test_b", "test_e[a]", "test_e[b]"))
+    for name in ("test_ids", "test_regrouped"):
+        found = {case["name"]: case["device"] for case in junit_cases(name)}
+        assert found == {**marked, **unmarked}
+
+    # What was written and asked for, though no worker saw all of it.
+    assert files(pytester) == sorted([*ALL, f"{FOLDER}/test_sizes-large.txt"])
+    assert [line for line in result.outlines if line.startswith(("paramcheck:", "  __"))] == [
+        "paramcheck: wrote 1 manifest:",
+        f"  {FOLDER}/test_sizes-large.txt",
+        "paramcheck: no test asked for 1 manifest; delete what is stale:",
+        f"  {FOLDER}/test_sizes-big.txt",
+    ]
+
+
+def test_all_skipped_on_an_asked_device_fails_the_run(run: Run) -> None:
+    result = run(ALL_SKIPPED, "--param-device=cpu", "--param-device=meta", *WORKERS)
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert error_lines(result) == [
+        "ERROR: --param-device=meta: not one of 2 marked tests ran on it (1 skipped: needs values)"
+    ]
+
+
+def test_what_was_left_out_on_purpose_does_not_fail_the_run(run: Run) -> None:
+    result = run(ALL_SKIPPED, "--param-device=meta,cpu", "-k", "cpu", *WORKERS)
+
+    assert result.ret == pytest.ExitCode.OK
+    assert error_lines(result) == []
+
+
+def test_an_expected_failure_is_strict_both_ways(run: Run) -> None:
+    result = run(EXPECTED, "-rxf", "-k", "registered", *WORKERS)
+
+    result.assert_outcomes(xfailed=1, failed=1)
+    assert any(
+        line.startswith("XFAIL test_it.py::test_parameters[broken-check_registered] - issue 7")
+        for line in result.outlines
+    )
+    assert "[XPASS(strict)] issue 7" in result.outlines
+    assert [line for line in result.outlines if "checks failed" in line] == [
+        "make: 1 of 1 checks failed: check_registered"
+    ]
+
+
+def test_a_model_that_is_named_leaves_the_tests_alone(
+    run: Run, models: str, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_own="def test_own(): pass")
+    pytester.makeini("[pytest]\ntestpaths = .")
+
+    select = ("-k", "finite or own or registered")
+    result = run("", f"--param-model={models}:broken", *select, *WORKERS)
+    result.assert_outcomes(passed=1, failed=1)
+    assert "broken: 1 of 2 checks failed: check_registered" in result.outlines
