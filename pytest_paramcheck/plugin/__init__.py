@@ -28,7 +28,6 @@ from typing import Any
 import pytest
 
 from . import options
-from .device_report import RunReport
 from .devices import Machine, Variant
 from .fixture_scopes import FixtureScopes
 from .fixtures import *  # noqa: F403 - pytest finds the fixtures of a plugin in its module
@@ -84,6 +83,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         config.pluginmanager.register(manifests, "paramcheck-manifests")
         config.pluginmanager.register(CaseReport(), "paramcheck-cases")
         if settings.asked:
+            from .device_report import RunReport
+
             config.pluginmanager.register(RunReport(config, settings.asked), "paramcheck-run")
     if models := config.getoption("--param-model"):
         from .model_items import ModelRun, load_cases
