@@ -234,6 +234,8 @@ def _not_changed(
         return "its gradient was all zero", ""
     if not watch.optimizers:
         return "got a gradient, but no optimizer stepped", ""
+    if not seen.optimizers and watch.unread:
+        return f"got a gradient, but what {' and '.join(watch.unread)} holds cannot be read", ""
     if not seen.optimizers:
         stepped = " and ".join(watch.optimizers)
         return (

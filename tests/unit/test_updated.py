@@ -348,6 +348,18 @@ def test_frozen_unreached_unstepped_and_without_lr_are_told_apart() -> None:
         """)
 
 
+@pytest.mark.parametrize("lr", [torch.tensor(0.0), torch.zeros(1), 0])
+def test_a_tensor_as_learning_rate_is_read(lr: Tensor | float) -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+
+    def body() -> None:
+        loss_of(model).backward()
+        optimizer.step()
+
+    assert failing(model, body, "a.bias").endswith("got a gradient, but SGD stepped it with lr 0")
+
+
 def test_no_step_and_a_gradient_cleared_before_the_step() -> None:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -20,6 +20,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from ..subject.optimizers import read_groups, state_of
 from ..tensors.content import no_values, value_parts
 
 #: Under these names optimizers keep what goes on moving a parameter without a gradient.
@@ -76,6 +77,8 @@ class Watch:
         self._stepping: dict[int, list[Tensor]] = {}
         #: The optimizers that stepped in the block, whatever they hold.
         self.optimizers: dict[str, None] = {}
+        #: Those of them that could not be read: whether they hold a parameter is not known.
+        self.unread: dict[str, None] = {}
 
     def start(self) -> None:
         """Begin to listen; where that fails, nothing stays behind."""
@@ -145,11 +148,18 @@ class Watch:
             _note(notes.stepped_with, size)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Note what steps with what; never raise into a step, which need not be ours to read."""
         name = type(optimizer).__name__
         self.optimizers[name] = None
-        held: list[Tensor] = []
-        for group in optimizer.param_groups:
-            for tensor in group["params"]:
+        held = self._stepping[id(optimizer)] = []
+        try:
+            self._note_step(optimizer, name, held)
+        except Exception:
+            self.unread[name] = None
+
+    def _note_step(self, optimizer: Optimizer, name: str, held: list[Tensor]) -> None:
+        for group, tensors in read_groups(optimizer):
+            for tensor in tensors:
                 notes = self._notes.get(id(tensor))
                 if notes is None:
                     continue
@@ -160,11 +170,10 @@ class Watch:
                 notes.weight_decay = max(notes.weight_decay, decay)
                 if tensor.grad is not None:
                     _note(notes.stepped_with, largest_magnitude(tensor.grad))
-                state = optimizer.state.get(tensor) or {}
+                state = state_of(optimizer, tensor)
                 for key in MOMENTUM_KEYS:
                     if isinstance(value := state.get(key), Tensor):
                         _note(notes.momentum, largest_magnitude(value))
-        self._stepping[id(optimizer)] = held
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._stepping.pop(id(optimizer), None)
@@ -212,6 +221,7 @@ def _resolve(kept: list[Tensor]) -> float | None:
 
 
 def _number(value: Any, default: float) -> float:
+    """Return a setting as a number; a tensor of one element (a compiled step's lr) is one."""
     if isinstance(value, Tensor):
-        return float(value.detach()) if value.numel() == 1 else default
+        return float(value.detach()) if value.numel() == 1 and not no_values(value) else default
     return float(value) if isinstance(value, (int, float)) else default

@@ -6,7 +6,7 @@
 * ``ties``: tie groups, the names that mean one, several subjects side by side;
 * ``parametrized``: weights that a module computes from other parameters;
 * ``record``: what is noted of one name, without torch;
-* ``optimizers``: an optimizer's slots and its saved state;
+* ``optimizers``: an optimizer's slots and its saved state; ``leaves``: what a state is made of;
 * ``hidden``: tensors that no registration leads to;
 * ``held``: where a Python object stores things.
 """

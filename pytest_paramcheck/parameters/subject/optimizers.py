@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,52 @@ import torch
 from torch import Tensor
 
 from ...messages.errors import ParamCheckUsageError
+from .leaves import leaves_of
+
+
+class UnreadableError(Exception):
+    """The groups of an optimizer are laid out in a way that is not torch's: nothing is known."""
+
+
+def read_groups(optimizer: Any) -> Iterator[tuple[Mapping[str, Any], list[Tensor]]]:
+    """Yield each group of an optimizer and the tensors in it.
+
+    Raises :class:`UnreadableError` where the groups are not dicts with ``params``: an optimizer may
+    replace what its base class made, and need not even be one.
+    """
+    title = type(optimizer).__name__
+    groups = getattr(optimizer, "param_groups", None)
+    if not isinstance(groups, Sequence):
+        raise UnreadableError(f"{title} has no list of param_groups")
+    for number, group in enumerate(groups):
+        held = group.get("params") if isinstance(group, Mapping) else None
+        if isinstance(held, Tensor):
+            held = [held]
+        if not isinstance(held, Iterable) or isinstance(held, Iterator):
+            raise UnreadableError(f"{title} group {number} is not a dict with 'params'")
+        tensors = list(held)
+        if not all(isinstance(tensor, Tensor) for tensor in tensors):
+            raise UnreadableError(f"{title} group {number} holds something else than tensors")
+        yield group, tensors
+
+
+def state_of(optimizer: Any, tensor: Tensor) -> Mapping[str, Any]:
+    """Return what an optimizer keeps for a tensor by key; empty where it keeps nothing.
+
+    State that is not a mapping is taken apart: a bare tensor has the key ``state``, an object
+    those of its attributes.
+    """
+    kept = getattr(optimizer, "state", None)
+    try:
+        held = kept.get(tensor) if isinstance(kept, Mapping) else None
+    except Exception as error:
+        raise UnreadableError(
+            f"the state of {type(optimizer).__name__} does not say what it keeps for a tensor "
+            f"({type(error).__name__})"
+        ) from error
+    if isinstance(held, Mapping):
+        return held
+    return {} if held is None else leaves_of(held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +85,30 @@ def read_slots(optimizers: Any) -> list[Slot]:
                 f"the optimizer comes first"
             )
         title = type(optimizer).__name__ + (f" {number}" if len(several) > 1 else "")
-        position = 0
-        for group_number, group in enumerate(groups):
-            names = group.get("param_names") or ()
-            for place, tensor in enumerate(group["params"]):
-                slots.append(
-                    Slot(
-                        f"{title} group {group_number}, parameter {place}",
-                        position,
-                        names[place] if place < len(names) else "",
-                        tensor,
-                        group,
-                        getattr(optimizer, "state", {}).get(tensor) or {},
-                        optimizer,
-                    )
-                )
-                position += 1
+        try:
+            slots += list(_slots_of(optimizer, title))
+        except UnreadableError as reason:
+            raise ParamCheckUsageError(
+                f"what the optimizer holds cannot be read: {reason}"
+            ) from None
     return slots
+
+
+def _slots_of(optimizer: Any, title: str) -> Iterator[Slot]:
+    position = 0
+    for number, (group, tensors) in enumerate(read_groups(optimizer)):
+        names = group.get("param_names") or ()
+        for place, tensor in enumerate(tensors):
+            yield Slot(
+                f"{title} group {number}, parameter {place}",
+                position,
+                names[place] if place < len(names) else "",
+                tensor,
+                group,
+                state_of(optimizer, tensor),
+                optimizer,
+            )
+            position += 1
 
 
 @dataclass(frozen=True, slots=True)
