@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_finite
 from pytest_paramcheck.parameters.tensors.finite import are_finite
 
+from .messages import whole
 from .tensor_kinds import Wrapper
-from .whole import whole
 
 NAN, INF = float("nan"), float("inf")
 

@@ -15,7 +15,7 @@ from pytest_paramcheck import (
     assert_trainable,
 )
 
-from .whole import whole
+from .messages import whole
 
 
 class LM(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import pytest
 import torch
 from torch import nn
@@ -18,9 +16,7 @@ from pytest_paramcheck import (
 )
 from pytest_paramcheck.parameters.running.gradstate import GradState, grad_state, grad_states
 
-
-def dedent(text: str) -> str:
-    return textwrap.dedent(text).strip("\n")
+from .messages import whole
 
 
 def net() -> nn.Sequential:
@@ -81,7 +77,7 @@ def test_none_names_each_gradient_and_its_state() -> None:
     model[0].bias.grad = None
     with pytest.raises(ParamCheckError) as caught:
         assert_grads_none(model)
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         gradient is not None: {0,1}.weight (Sequential)
 
@@ -112,7 +108,7 @@ def test_present_names_what_was_not_reached_and_what_has_no_signal() -> None:
     model[1].zero_grad(set_to_none=False)
     with pytest.raises(ParamCheckError) as caught:
         assert_grads_present(model)
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         no gradient: 0.bias; zero gradient: 1.weight (Sequential)
 
@@ -132,7 +128,7 @@ def test_present_names_what_was_not_reached_and_what_has_no_signal() -> None:
 def test_present_asks_whether_backward_ran_where_there_is_no_gradient_at_all() -> None:
     with pytest.raises(ParamCheckError) as caught:
         assert_grads_present(net(), "0")
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         no gradient: 0.weight, 0.bias (Sequential)
 
@@ -152,7 +148,7 @@ def test_present_reports_a_frozen_parameter_only_where_it_is_named() -> None:
     assert_grads_present(model, "1")
     with pytest.raises(ParamCheckError) as caught:
         assert_grads_present(model, "*.weight")
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         no gradient: 0.weight (Sequential)
 
@@ -194,7 +190,7 @@ def test_finite_counts_what_is_not() -> None:
     model[1].weight.grad[0, 0] = float("-inf")
     with pytest.raises(ParamCheckError) as caught:
         assert_grads_finite(model)
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         gradient not finite: {0,1}.weight (Sequential)
 
@@ -210,7 +206,7 @@ def test_finite_looks_into_sparse_gradients() -> None:
     (model(torch.tensor([3])) * float("inf")).sum().backward()
     with pytest.raises(ParamCheckError) as caught:
         assert_grads_finite(model)
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         gradient not finite: weight (Embedding)
 
@@ -230,7 +226,7 @@ def test_finite_passes_where_some_have_no_gradient_and_the_weights_are_not_finit
 def test_finite_and_norm_do_not_pass_where_there_is_nothing_to_look_at() -> None:
     model = backward(net())
     model[0].bias.grad = None
-    expected = dedent(
+    expected = whole(
         """
         no gradient: 0.bias (Sequential)
 
@@ -266,7 +262,7 @@ def test_norm_shows_what_each_parameter_has_of_it() -> None:
     assert_grad_norm(grads, at_most=5, at_least=5.0)  # bounds are included
     with pytest.raises(ParamCheckError) as caught:
         assert_grad_norm(grads, at_most=4.5)
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         gradient norm too large: b, a (dict)
 
@@ -278,7 +274,7 @@ def test_norm_shows_what_each_parameter_has_of_it() -> None:
     )
     with pytest.raises(ParamCheckError) as caught:
         assert_grad_norm(grads, "a", at_least=4)
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         gradient norm too small: a (dict)
 
@@ -309,7 +305,7 @@ def test_norm_that_is_no_number_is_out_of_every_bound() -> None:
     grads = {"a": torch.tensor([float("nan")]), "b": torch.ones(1)}
     with pytest.raises(ParamCheckError) as caught:
         assert_grad_norm(grads, at_most=float("inf"))
-    assert str(caught.value) == dedent(
+    assert str(caught.value) == whole(
         """
         gradient norm is NaN: a, b (dict)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_grads_none
+from pytest_paramcheck import ParamCheckUsageError, assert_grads_none
+
+from .messages import failure, whole
 
 
 class LM(nn.Module):
@@ -30,16 +31,6 @@ class LM(nn.Module):
 def after_backward(model: nn.Module) -> nn.Module:
     model(torch.tensor([1, 2])).sum().backward()
     return model
-
-
-def message(model: Any, *patterns: Any, **options: Any) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_none(model, *patterns, **options)
-    return str(caught.value)
-
-
-def text(lines: str) -> str:
-    return dedent(lines).strip("\n")
 
 
 # --- passes ----------------------------------------------------------------------------------
@@ -79,7 +70,7 @@ def test_a_mapping_of_gradients() -> None:
 
 
 def test_after_a_backward_pass() -> None:
-    assert message(after_backward(LM())) == text("""
+    assert failure(assert_grads_none, after_backward(LM())) == whole("""
         gradient is not None: emb.weight, head.weight (LM)
 
           emb.weight, head.weight  SIGNAL, Tensor 5x3 float32 cpu
@@ -92,7 +83,7 @@ def test_zeros_are_not_none() -> None:
     model = after_backward(LM())
     model.zero_grad(set_to_none=False)
 
-    assert message(model) == text("""
+    assert failure(assert_grads_none, model) == whole("""
         gradient is not None: emb.weight, head.weight (LM)
 
           emb.weight, head.weight  ZERO, Tensor 5x3 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
@@ -106,7 +97,7 @@ def test_zeros_and_signals_each_with_their_remedy() -> None:
     model[0].weight.grad = torch.zeros(2, 2)
     model[1].weight.grad = torch.ones(2, 2)
 
-    assert message(model) == text("""
+    assert failure(assert_grads_none, model) == whole("""
         gradient is not None: {0,1}.weight (Sequential)
 
           0.weight  ZERO, Tensor 2x2 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
@@ -115,7 +106,7 @@ def test_zeros_and_signals_each_with_their_remedy() -> None:
           hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
           hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
         """)  # noqa: E501
-    assert message(model, allow_zero=True) == text("""
+    assert failure(assert_grads_none, model, allow_zero=True) == whole("""
         gradient is not None: 1.weight (Sequential)
 
           1.weight  SIGNAL, Tensor 2x2 float32 cpu
@@ -125,7 +116,7 @@ def test_zeros_and_signals_each_with_their_remedy() -> None:
 
 
 def test_a_tied_parameter_is_found_by_its_other_name() -> None:
-    assert message(after_backward(LM()), "head").startswith(
+    assert failure(assert_grads_none, after_backward(LM()), "head").startswith(
         "gradient is not None: emb.weight, head.weight (LM)\n"
     )
 
@@ -134,14 +125,18 @@ def test_a_stale_gradient_of_a_frozen_parameter() -> None:
     model = after_backward(LM())
     model.requires_grad_(False)
 
-    assert message(model).startswith("gradient is not None: emb.weight, head.weight (LM)\n")
+    assert failure(assert_grads_none, model).startswith(
+        "gradient is not None: emb.weight, head.weight (LM)\n"
+    )
 
 
 def test_a_sparse_gradient() -> None:
     model = nn.Embedding(5, 3, sparse=True)
     model(torch.tensor([1, 1])).sum().backward()
 
-    assert message(model).splitlines()[2] == ("  weight  SIGNAL, Tensor 5x3 float32 sparse_coo cpu")
+    assert failure(assert_grads_none, model).splitlines()[2] == (
+        "  weight  SIGNAL, Tensor 5x3 float32 sparse_coo cpu"
+    )
 
 
 def test_a_sparse_gradient_whose_parts_cancel_is_zero() -> None:
@@ -157,7 +152,7 @@ def test_a_nan_and_the_smallest_number_are_signals(value: float) -> None:
     model = nn.Linear(2, 1, bias=False)
     model.weight.grad = torch.tensor([[0.0, value]])
 
-    assert "SIGNAL" in message(model, allow_zero=True)
+    assert "SIGNAL" in failure(assert_grads_none, model, allow_zero=True)
 
 
 def test_a_gradient_without_values_was_reached() -> None:
@@ -165,7 +160,7 @@ def test_a_gradient_without_values_was_reached() -> None:
         model = nn.Linear(3, 2, bias=False)
         model(torch.ones(1, 3)).sum().backward()
 
-    assert message(model) == text("""
+    assert failure(assert_grads_none, model) == whole("""
         gradient is not None: weight (Linear)
 
           weight  SIGNAL, Tensor 2x3 float32 meta
@@ -175,7 +170,7 @@ def test_a_gradient_without_values_was_reached() -> None:
 
 
 def test_a_mapping_with_gradients() -> None:
-    assert message({"a": None, "b": torch.ones(2)}) == text("""
+    assert failure(assert_grads_none, {"a": None, "b": torch.ones(2)}) == whole("""
         gradient is not None: b (dict)
 
           b  SIGNAL, Tensor 2 float32 cpu

@@ -14,10 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_init, init
+from pytest_paramcheck import ParamCheckUsageError, assert_init, init
 from pytest_paramcheck.checks.init import wrong_init
 from pytest_paramcheck.checks.statistics import number_of_tests, sample_tests
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
+
+from .messages import failure, usage
 
 DRAWS: list[tuple[init.Distribution, Callable[[Tensor], Tensor]]] = [
     (init.normal(0.5, 0.02), lambda t: nn.init.normal_(t, 0.5, 0.02)),
@@ -33,18 +35,6 @@ DRAWS: list[tuple[init.Distribution, Callable[[Tensor], Tensor]]] = [
     (init.constant(0.1), lambda t: nn.init.constant_(t, 0.1)),
 ]  # fmt: skip
 ids = [distribution.describe() for distribution, _ in DRAWS]
-
-
-def said(model: Any, expected: Any) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_init(model, expected)
-    return str(caught.value)
-
-
-def usage(model: Any, expected: Any) -> str:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        assert_init(model, expected)
-    return str(caught.value)
 
 
 @pytest.fixture(autouse=True)
@@ -78,17 +68,17 @@ def test_orthogonal(shape: tuple[int, ...]) -> None:
     weight = nn.init.orthogonal_(torch.empty(shape), gain=2)
     assert_init({"w": weight}, {"w": init.orthogonal(2)})
     assert_init({"w": weight.bfloat16()}, {"w": init.orthogonal(2)})
-    assert said({"w": weight}, {"w": init.orthogonal()}).startswith(
+    assert failure(assert_init, {"w": weight}, {"w": init.orthogonal()}).startswith(
         "wrong initial values: w (dict)"
     )
     weight[0].neg_()[0] += 0.1
-    assert "products off by" in said({"w": weight}, {"w": init.orthogonal(2)})
+    assert "products off by" in failure(assert_init, {"w": weight}, {"w": init.orthogonal(2)})
 
 
 def test_complex_normal() -> None:
     weight = nn.init.normal_(torch.empty(4000, dtype=torch.complex64), 0, 0.1)
     assert_init({"w": weight}, {"w": init.normal(0, 0.1)})
-    assert "std" in said({"w": weight * 1.3}, {"w": init.normal(0, 0.1)})
+    assert "std" in failure(assert_init, {"w": weight * 1.3}, {"w": init.normal(0, 0.1)})
 
 
 def test_a_layer_that_was_forgotten() -> None:
@@ -96,7 +86,7 @@ def test_a_layer_that_was_forgotten() -> None:
     nn.init.normal_(model[0].weight, 0, 0.02)
     expected = {"*.weight": init.normal(0, 0.02), "*.bias": init.zeros()}
     assert (
-        said(model, expected)
+        failure(assert_init, model, expected)
         == dedent("""\
         wrong initial values: {0,1}.bias, {1,2}.weight (Sequential)
 
@@ -130,7 +120,7 @@ def test_a_layer_that_was_forgotten() -> None:
     ids=lambda value: "made" if callable(value) else str(value),
 )  # fmt: skip
 def test_what_is_wrong_is_named(made: Callable[[], Tensor], declared: Any, text: str) -> None:
-    assert text in said({"w": made()}, {"w": declared})
+    assert text in failure(assert_init, {"w": made()}, {"w": declared})
 
 
 NAN = float("nan")
@@ -138,7 +128,7 @@ NAN = float("nan")
 
 def test_constants_are_compared_in_the_dtype() -> None:
     tensors = {"w": torch.tensor([[0.1, 0.1], [0.1, 0.2]])}
-    assert said(tensors, {"w": init.constant(0.1)}) == dedent("""\
+    assert failure(assert_init, tensors, {"w": init.constant(0.1)}) == dedent("""\
         wrong initial values: w (dict)
 
           w  expected constant(0.1), found 1 of 4 values off, first 0.2 at [1, 1]""")
@@ -149,7 +139,7 @@ def test_the_padding_row_is_judged_apart() -> None:
     model = nn.Embedding(50, 8, padding_idx=3)
     assert_init(model, {"weight": init.normal()})
     nn.init.normal_(model.weight)
-    assert said(model, {"weight": init.normal()}) == dedent("""\
+    assert failure(assert_init, model, {"weight": init.normal()}) == dedent("""\
         padding row is not zero: weight (Embedding)
 
           weight  row 3 (padding_idx): it gets no gradient, so it stays what it is
@@ -161,7 +151,7 @@ def test_layers_that_start_identical() -> None:
     layer = nn.Linear(8, 8)
     model = nn.Sequential(*[copy.deepcopy(layer) for _ in range(3)], nn.Linear(8, 8))
     bound = 8**-0.5
-    assert said(model, {"*": init.uniform(-bound, bound)}) == dedent("""\
+    assert failure(assert_init, model, {"*": init.uniform(-bound, bound)}) == dedent("""\
         identical initial values: {0..2}.weight, {0..2}.bias (Sequential)
 
           {0..2}.weight  uniform(-0.353553, 0.353553)
@@ -189,7 +179,7 @@ def test_layers_that_start_identical() -> None:
     ],
 )  # fmt: skip
 def test_wrong_calls(subject: Any, expected: Any, message: str) -> None:
-    assert usage(subject, expected) == message
+    assert usage(assert_init, subject, expected) == message
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_init_complete
+from pytest_paramcheck import ParamCheckUsageError, assert_init_complete
 
-
-def said(factory: Any) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_init_complete(factory)
-    return str(caught.value)
+from .messages import failure
 
 
 class Forgets(nn.Module):
@@ -39,7 +35,7 @@ class Forgets(nn.Module):
 
 
 def test_everything_that_was_forgotten() -> None:
-    assert said(Forgets) == dedent("""\
+    assert failure(assert_init_complete, Forgets) == dedent("""\
         never initialised: weight, old, part, mask and 3 more; computed from uninitialised memory: scaled, cast (Forgets)
 
           never initialised:
@@ -95,7 +91,7 @@ def test_what_is_right() -> None:
 
 
 def test_materialised_and_not_initialised() -> None:
-    assert said(lambda: _materialised(reset=False)) == dedent("""\
+    assert failure(assert_init_complete, lambda: _materialised(reset=False)) == dedent("""\
         never initialised: {0,1}.weight, {0,1}.bias, 1.running_mean, 1.running_var and 1 more (Sequential)
 
           0.weight               Parameter 2x2 float32 cpu: it holds what the memory held before
@@ -114,7 +110,10 @@ def test_tied_names() -> None:
         model["b"].weight = model["a"].weight = nn.Parameter(torch.empty(2, 2))
         return model
 
-    assert said(make).splitlines()[0] == "never initialised: a.weight, b.weight (ModuleDict)"
+    assert (
+        failure(assert_init_complete, make).splitlines()[0]
+        == "never initialised: a.weight, b.weight (ModuleDict)"
+    )
 
 
 def test_random_states_and_the_error_of_the_factory() -> None:

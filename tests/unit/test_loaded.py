@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import (
-    ParamCheckError,
-    ParamCheckUsageError,
     assert_loaded,
 )
 
+from .messages import failure_lines, usage
 from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES, Wrapper
 
 
@@ -46,18 +44,6 @@ class IgnoresLoads(nn.Module):
 
 def saved(model: nn.Module) -> dict[str, Tensor]:
     return copy.deepcopy(model.state_dict())
-
-
-def failure(call: Callable[..., None], *args: Any, **kwargs: Any) -> list[str]:
-    with pytest.raises(ParamCheckError) as caught:
-        call(*args, **kwargs)
-    return str(caught.value).splitlines()
-
-
-def usage(call: Callable[..., None], *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        call(*args, **kwargs)
-    return str(caught.value)
 
 
 class TestLoaded:
@@ -93,7 +79,7 @@ class TestLoaded:
     def test_a_prefix_on_all_keys(self) -> None:
         model = nn.Linear(3, 2)
         state = {f"module.{key}": value for key, value in saved(model).items()}
-        assert failure(assert_loaded, model, state) == [
+        assert failure_lines(assert_loaded, model, state) == [
             "not loaded: module.weight, module.bias (Linear)",
             "",
             "  module.weight, module.bias  all keys of the checkpoint carry the prefix 'module.'",
@@ -105,7 +91,9 @@ class TestLoaded:
         model = nn.ModuleDict({"net": nn.Linear(3, 2), "head": nn.Linear(2, 4)})
         state = {f"module.{k}": v for k, v in saved(model).items() if k.startswith("net.")}
         state["step"] = torch.tensor(7)
-        assert failure(assert_loaded, model, state, missing=["head"], unexpected=["step"]) == [
+        assert failure_lines(
+            assert_loaded, model, state, missing=["head"], unexpected=["step"]
+        ) == [
             "not loaded: module.net.weight, module.net.bias (ModuleDict)",
             "",
             "  module.net.weight, module.net.bias  all keys of the checkpoint carry the prefix "
@@ -117,7 +105,7 @@ class TestLoaded:
     def test_a_prefix_on_none(self) -> None:
         model = nn.ModuleDict({"net": nn.Linear(3, 2)})
         state = {key.removeprefix("net."): value for key, value in saved(model).items()}
-        assert failure(assert_loaded, model, state) == [
+        assert failure_lines(assert_loaded, model, state) == [
             "not loaded: net.weight, net.bias (ModuleDict)",
             "",
             "  net.weight, net.bias  all keys of the checkpoint lack the prefix 'net.'",
@@ -128,7 +116,7 @@ class TestLoaded:
     def test_a_renamed_component(self) -> None:
         model = nn.ModuleDict({"emb": nn.Linear(3, 2), "head": nn.Linear(2, 4)})
         state = {key.replace("head.", "lm_head."): v for key, v in saved(model).items()}
-        assert failure(assert_loaded, model, state) == [
+        assert failure_lines(assert_loaded, model, state) == [
             "probably renamed: lm_head.weight, lm_head.bias (ModuleDict)",
             "",
             "  lm_head.weight  'lm_head' became 'head'",
@@ -142,7 +130,7 @@ class TestLoaded:
         state = saved(model)
         del state["norm.weight"]
         state["old"] = torch.ones(2, 2)
-        assert failure(assert_loaded, model, state) == [
+        assert failure_lines(assert_loaded, model, state) == [
             "not in the model: old; not in the checkpoint: norm.weight (LM)",
             "",
             "  not in the model:",
@@ -164,7 +152,7 @@ class TestLoaded:
     def test_a_buffer_that_is_no_longer_persistent(self) -> None:
         model = LM()
         state = {**saved(model), "mask": torch.ones(2)}
-        assert failure(assert_loaded, model, state)[2] == (
+        assert failure_lines(assert_loaded, model, state)[2] == (
             "  mask  Tensor 2 float32 cpu in the checkpoint: the model's buffer of this name is "
             "not persistent, so nothing is loaded into it"
         )
@@ -174,7 +162,7 @@ class TestLoaded:
         state = saved(model)
         with torch.no_grad():
             model.bias[1] += 0.5
-        lines = failure(assert_loaded, model, state)
+        lines = failure_lines(assert_loaded, model, state)
         assert lines[0] == "not the checkpoint's values: bias (Linear)"
         assert lines[2].startswith("  bias  1 of 2 values: max abs 0.5 at [1]")
 
@@ -185,7 +173,7 @@ class TestLoaded:
         state["emb.weight"] = torch.zeros(5, 3)
         state["head.weight"] = torch.ones(5, 3)
         model.load_state_dict(state)
-        assert failure(assert_loaded, model, state) == [
+        assert failure_lines(assert_loaded, model, state) == [
             "not the checkpoint's values: emb.weight (LM)",
             "",
             "  emb.weight  15 of 15 values: max abs 1 at [0, 0], max rel inf: tied to head.weight, "
@@ -194,7 +182,7 @@ class TestLoaded:
         assert_loaded(model, {**state, "emb.weight": torch.ones(5, 3)})
         with torch.no_grad():
             model.emb.weight.fill_(3)  # trained since: both keys agree, and both are told
-        assert failure(assert_loaded, model, {**state, "emb.weight": torch.ones(5, 3)}) == [
+        assert failure_lines(assert_loaded, model, {**state, "emb.weight": torch.ones(5, 3)}) == [
             "not the checkpoint's values: emb.weight, head.weight (LM)",
             "",
             "  emb.weight   15 of 15 values: max abs 2 at [0, 0], max rel 2",
@@ -206,7 +194,7 @@ class TestLoaded:
         with torch.no_grad():
             model.weight.copy_(torch.ones(2, 3))
         state = {**saved(model), "weight": torch.ones(1, 3)}
-        assert failure(assert_loaded, model, state) == [
+        assert failure_lines(assert_loaded, model, state) == [
             "wrong shape: weight (Linear)",
             "",
             "  weight  expected 1x3 as in the checkpoint, found 2x3: equal after broadcasting, "
@@ -216,7 +204,7 @@ class TestLoaded:
     def test_another_kind_of_dtype(self) -> None:
         model = nn.Linear(3, 2)
         state = {**saved(model), "bias": torch.zeros(2, dtype=torch.int64)}
-        assert failure(assert_loaded, model, state) == [
+        assert failure_lines(assert_loaded, model, state) == [
             "wrong dtype: bias (Linear)",
             "",
             "  bias  expected int64, found float32",
@@ -224,7 +212,7 @@ class TestLoaded:
 
     def test_a_checkpoint_that_is_still_the_model(self) -> None:
         model = nn.Linear(3, 2, bias=False)
-        assert failure(assert_loaded, model, model.state_dict()) == [
+        assert failure_lines(assert_loaded, model, model.state_dict()) == [
             "the checkpoint shares memory with the model: weight (Linear)",
             "",
             "  weight  Parameter 2x3 float32 cpu: training the model changes the checkpoint",
@@ -237,7 +225,7 @@ class TestLoaded:
         untied = LM(tied=False)
         state = saved(tied)
         untied.load_state_dict(state)
-        assert failure(assert_loaded, untied, state) == [
+        assert failure_lines(assert_loaded, untied, state) == [
             "tie of the checkpoint lost: emb.weight, head.weight (LM)",
             "",
             "  emb.weight, head.weight  one tensor in the checkpoint, several parameters in the "
@@ -249,7 +237,7 @@ class TestLoaded:
     def test_a_checkpoint_that_shares_under_another_name(self) -> None:
         model = nn.Linear(3, 2)
         state = {**saved(model), "ema.weight": model.weight.detach()[:1]}
-        assert failure(assert_loaded, model, state, unexpected=["ema"]) == [
+        assert failure_lines(assert_loaded, model, state, unexpected=["ema"]) == [
             "the checkpoint shares memory with the model: ema.weight (Linear)",
             "",
             "  ema.weight  the memory of weight, Parameter 2x3 float32 cpu: training the model "
@@ -275,7 +263,7 @@ class TestLoaded:
     def test_a_new_head_in_the_place_of_the_old_one(self) -> None:
         model = nn.ModuleDict({"body": nn.Linear(3, 3), "head": nn.Linear(3, 2)})
         state = {**saved(model), "head.weight": torch.ones(9, 3), "head.bias": torch.ones(9)}
-        assert failure(assert_loaded, model, state, missing=["head"]) == [
+        assert failure_lines(assert_loaded, model, state, missing=["head"]) == [
             "wrong shape: head.weight, head.bias (ModuleDict)",
             "",
             "  head.weight  expected 9x3 as in the checkpoint, found 2x3",
@@ -283,7 +271,7 @@ class TestLoaded:
             "",
             "  hint: if it is meant to be new: missing=[...], unexpected=[...]",
         ]
-        assert failure(assert_loaded, model, state, unexpected=["head"]) == [
+        assert failure_lines(assert_loaded, model, state, unexpected=["head"]) == [
             "not in the checkpoint: head.weight, head.bias (ModuleDict)",
             "",
             "  head.weight  Parameter 2x3 float32 cpu as the model was built",
@@ -297,7 +285,7 @@ class TestLoaded:
         model = LM()
         state = saved(model)
         state["lm_head.weight"] = state.pop("head.weight")
-        assert failure(assert_loaded, model, state) == [
+        assert failure_lines(assert_loaded, model, state) == [
             "probably renamed: lm_head.weight (LM)",
             "",
             "  lm_head.weight  'lm_head' became 'head'",
@@ -312,7 +300,7 @@ class TestLoaded:
         state = {**saved(model), "num_batches_tracked": torch.tensor(3, dtype=torch.int32)}
         assert_loaded(model, state)
         model.num_batches_tracked = model.num_batches_tracked.to(torch.int8)
-        assert failure(
+        assert failure_lines(
             assert_loaded, model, {**state, "num_batches_tracked": torch.tensor(259)}
         ) == [
             "not the checkpoint's values: num_batches_tracked (BatchNorm1d)",
@@ -329,7 +317,7 @@ class TestLoaded:
     @pytest.mark.parametrize("kind", WITH_VALUES)
     def test_every_kind_of_tensor_with_other_values(self, kind: str) -> None:
         held, other = WITH_VALUES[kind](), WITH_VALUES[kind].of(torch.eye(2, 3) * 5)
-        lines = failure(assert_loaded, IgnoresLoads(held), {"kept": other})
+        lines = failure_lines(assert_loaded, IgnoresLoads(held), {"kept": other})
         assert lines[0] == "not the checkpoint's values: kept (IgnoresLoads)"
 
     @pytest.mark.parametrize("kind", WITHOUT_VALUES)
@@ -362,7 +350,7 @@ class TestLoaded:
         )
 
     def test_a_complex_broadcast_match_is_no_match(self) -> None:
-        lines = failure(
+        lines = failure_lines(
             assert_loaded,
             {"kept": torch.ones(2, 3, dtype=torch.complex64)},
             {"kept": torch.ones(1, 3, dtype=torch.complex64)},
@@ -373,7 +361,7 @@ class TestLoaded:
         )
 
     def test_a_name_without_a_tensor(self) -> None:
-        assert failure(assert_loaded, {"kept": None}, {"kept": torch.ones(2)}) == [
+        assert failure_lines(assert_loaded, {"kept": None}, {"kept": torch.ones(2)}) == [
             "not the checkpoint's values: kept (dict)",
             "",
             "  kept  None",

@@ -12,6 +12,8 @@ from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_mani
 from pytest_paramcheck.manifest.paths import manifest_request, stale_files
 from pytest_paramcheck.plugin.manifests import ManifestRun
 
+from .messages import failure
+
 UPDATE = (
     "\n\n  hint: if the change is meant: assert_manifest(..., update=True) "
     "writes lm.txt anew; commit it"
@@ -42,10 +44,9 @@ def file(tmp_path, monkeypatch) -> Path:
 
 def _failure(path: Path, model: nn.Module) -> str:
     before = path.read_bytes()
-    with pytest.raises(ParamCheckError) as error:
-        assert_manifest(model, path=path)
+    said = failure(assert_manifest, model, path=path)
     assert path.read_bytes() == before
-    return str(error.value)
+    return said
 
 
 def test_missing_then_created_then_matching(tmp_path, monkeypatch) -> None:

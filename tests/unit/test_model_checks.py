@@ -28,6 +28,7 @@ from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
 
 from ..planted_bugs import planted_bugs
+from .messages import failure_lines
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)
 IDS = torch.tensor([[0, 2, 1]])
@@ -431,9 +432,7 @@ def test_there_is_a_bug_for_every_check() -> None:
 
 
 def message(name: str, case: ModelCase) -> list[str]:
-    with pytest.raises(ParamCheckError) as error:
-        run_check(CHECKS[name], CaseRun(case))
-    return str(error.value).splitlines()
+    return failure_lines(run_check, CHECKS[name], CaseRun(case))
 
 
 def test_what_is_missing_says_how_to_declare_it() -> None:

@@ -16,7 +16,7 @@ from pytest_paramcheck import (
     assert_param_groups,
 )
 
-from .whole import whole
+from .messages import failure, whole
 
 
 class Net(nn.Module):
@@ -24,12 +24,6 @@ class Net(nn.Module):
         super().__init__()
         self.a = nn.Linear(3, 3)
         self.b = nn.Linear(3, 2)
-
-
-def message(optimizer: Any, model: nn.Module, *patterns: Any) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_optimizer_covers(optimizer, model, *patterns)
-    return str(caught.value)
 
 
 def test_all_parameters_once_pass() -> None:
@@ -68,7 +62,7 @@ def test_a_teacher_whose_gradient_is_none_passes() -> None:
 
 def test_missing() -> None:
     model = Net()
-    assert message(SGD(model.a.parameters(), lr=0.1), model) == whole("""
+    assert failure(assert_optimizer_covers, SGD(model.a.parameters(), lr=0.1), model) == whole("""
         not in the optimizer: b.weight, b.bias (Net)
 
           b.weight  Parameter 2x3 float32 cpu
@@ -83,7 +77,7 @@ def test_stale_after_a_layer_was_replaced(named: bool) -> None:
     model = Net()
     optimizer = SGD(model.named_parameters() if named else model.parameters(), lr=0.1)
     model.b = nn.Linear(3, 5)  # another number of classes
-    assert message(optimizer, model) == whole(r"""
+    assert failure(assert_optimizer_covers, optimizer, model) == whole(r"""
         stale in the optimizer: b.weight, b.bias (Net)
 
           b.weight  SGD group 0, parameter 2 is Parameter 2x3 float32 cpu, not the model's: \
@@ -99,13 +93,16 @@ def test_stale_is_told_by_shape_where_positions_differ() -> None:
     model = Net()
     optimizer = SGD([model.b.weight, model.a.weight, model.a.bias], lr=0.1)
     model.b = nn.Linear(3, 2, bias=False)
-    assert message(optimizer, model).splitlines()[0] == "stale in the optimizer: b.weight (Net)"
+    assert (
+        failure(assert_optimizer_covers, optimizer, model).splitlines()[0]
+        == "stale in the optimizer: b.weight (Net)"
+    )
 
 
 def test_stale_by_another_parameter_on_the_same_memory() -> None:
     model = Net()
     optimizer = SGD([nn.Parameter(p.data) for p in model.b.parameters()], lr=0.1)
-    assert message(optimizer, model, "b.weight") == whole(r"""
+    assert failure(assert_optimizer_covers, optimizer, model, "b.weight") == whole(r"""
         stale in the optimizer: b.weight; foreign in the optimizer: \
         SGD group 0, parameter 1 (Net)
 
@@ -123,7 +120,7 @@ def test_stale_by_another_parameter_on_the_same_memory() -> None:
 def test_foreign() -> None:
     model, other = Net(), nn.Linear(7, 1, bias=False)
     optimizer = SGD([*model.parameters(), *other.parameters()], lr=0.1)
-    assert message(optimizer, model) == whole("""
+    assert failure(assert_optimizer_covers, optimizer, model) == whole("""
         foreign in the optimizer: SGD group 0, parameter 4 (Net)
 
           SGD group 0, parameter 4  Parameter 1x7 float32 cpu: no parameter of Net
@@ -137,7 +134,7 @@ def test_doubled_across_optimizers_and_within_a_group() -> None:
     model = Net()
     first, second = SGD(model.parameters(), lr=0.1), AdamW([model.b.bias])
     first.param_groups[0]["params"].append(model.a.bias)
-    assert message([first, second], model) == whole(r"""
+    assert failure(assert_optimizer_covers, [first, second], model) == whole(r"""
         held more than once: a.bias, b.bias (Net)
 
           a.bias  SGD 0 group 0, parameter 1 and SGD 0 group 0, parameter 4: \
@@ -153,7 +150,7 @@ def test_doubled_through_its_memory() -> None:
     model = Net()
     model.c = nn.Linear(3, 3, bias=False)
     model.c.weight.data = model.a.weight.data  # shares memory, but is not tied
-    assert message(SGD(model.parameters(), lr=0.1), model) == whole(r"""
+    assert failure(assert_optimizer_covers, SGD(model.parameters(), lr=0.1), model) == whole(r"""
         memory held more than once: a.weight, c.weight (Net)
 
           a.weight, c.weight  SGD group 0, parameter 0 and SGD group 0, parameter 4: \
@@ -168,7 +165,7 @@ def test_the_other_half_of_shared_memory_is_not_covered() -> None:
     model.c = nn.Linear(3, 3, bias=False)
     model.c.weight.data = model.a.weight.data
     optimizer = SGD([*model.a.parameters(), *model.b.parameters()], lr=0.1)
-    assert message(optimizer, model) == whole(r"""
+    assert failure(assert_optimizer_covers, optimizer, model) == whole(r"""
         not in the optimizer: c.weight (Net)
 
           c.weight  SGD group 0, parameter 0 is a.weight, which is on the same memory: \
@@ -187,7 +184,7 @@ def test_slices_of_a_flat_parameter_are_covered_by_it_once() -> None:
         start += parameter.numel()
     assert_optimizer_covers(SGD([flat], lr=0.1), model)
     twice = [SGD([flat], lr=0.1), SGD([nn.Parameter(flat.data)], lr=0.1)]
-    assert message(twice, model).splitlines()[0] == (
+    assert failure(assert_optimizer_covers, twice, model).splitlines()[0] == (
         "memory held more than once: a.weight, a.bias, b.weight, b.bias (Net)"
     )
 
@@ -201,7 +198,7 @@ def test_frozen_that_the_next_step_moves() -> None:
     model.a.requires_grad_(False)
     model.b.bias.requires_grad_(False)
     model.b.bias.grad = torch.ones(2)
-    assert message(optimizer, model) == whole(r"""
+    assert failure(assert_optimizer_covers, optimizer, model) == whole(r"""
         frozen, but the next step moves it: a.weight, a.bias, b.bias (Net)
 
           a.weight  SGD group 0, parameter 0: weight decay 0.1 and momentum (momentum_buffer)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_optimizer_state
+from pytest_paramcheck import ParamCheckUsageError, assert_optimizer_state
 
-from .whole import whole
+from .messages import failure, whole
 
 
 class Net(nn.Module):
@@ -40,12 +40,6 @@ def stepped(model: nn.Module, optimizer: Optimizer) -> Optimizer:
 
     optimizer.step(closure)
     return optimizer
-
-
-def message(optimizer: Any, model: nn.Module, saved: Any = None) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_optimizer_state(optimizer, model, saved)
-    return str(caught.value)
 
 
 OPTIMIZERS = [
@@ -89,7 +83,7 @@ def test_state_of_another_dtype_than_its_parameter() -> None:
     model = Net()
     optimizer = stepped(model, SGD(model.parameters(), lr=0.1, momentum=0.9))
     model.a.to(torch.bfloat16)
-    assert message(optimizer, model) == whole(r"""
+    assert failure(assert_optimizer_state, optimizer, model) == whole(r"""
         state does not fit: a.weight, a.bias (Net)
 
           a.weight  expected momentum_buffer 2x2 bfloat16 cpu, found 2x2 float32 cpu: wrong dtype
@@ -104,7 +98,7 @@ def test_state_of_another_shape_or_device() -> None:
     optimizer = stepped(model, SGD(model.parameters(), lr=0.1, momentum=0.9))
     optimizer.state[model.a.weight]["momentum_buffer"] = torch.zeros(2)
     optimizer.state[model.b.weight]["momentum_buffer"] = torch.zeros(2, 2, device="meta")
-    assert message(optimizer, model) == whole("""
+    assert failure(assert_optimizer_state, optimizer, model) == whole("""
         state does not fit: a.weight, b.weight (Net)
 
           a.weight  expected momentum_buffer 2x2 float32 cpu, found 2 float32 cpu: wrong shape
@@ -135,7 +129,11 @@ def test_other_optimizers_may_keep_wider_copies_and_tables() -> None:
     optimizer.step()
     assert_optimizer_state(optimizer, model)
     optimizer.state[model.a.weight]["master"] = torch.zeros(3)
-    assert message(optimizer, model).splitlines()[2].endswith("found 3 float32 cpu: wrong shape")
+    assert (
+        failure(assert_optimizer_state, optimizer, model)
+        .splitlines()[2]
+        .endswith("found 3 float32 cpu: wrong shape")
+    )
 
 
 def test_a_reorder_gives_each_parameter_its_neighbours_state() -> None:
@@ -145,7 +143,7 @@ def test_a_reorder_gives_each_parameter_its_neighbours_state() -> None:
     moved = Net("ba")
     loaded = Adam(moved.named_parameters())
     loaded.load_state_dict(saved)
-    assert message(loaded, moved, saved) == whole("""
+    assert failure(assert_optimizer_state, loaded, moved, saved) == whole("""
         state of another parameter: b.weight, b.bias, a.weight, a.bias (Net)
 
           b.weight  has the state saved for a.weight
@@ -177,7 +175,7 @@ def test_lost_renamed_and_other_state() -> None:
     saved["param_groups"][0]["param_names"][3] = "b.bais"
     del optimizer.state[model.a.weight]
     optimizer.state[model.b.weight]["momentum_buffer"] += 1
-    assert message(optimizer, model, saved) == whole(r"""
+    assert failure(assert_optimizer_state, optimizer, model, saved) == whole(r"""
         state lost: a.weight; state not as saved: b.weight; state not saved under its name: \
         b.bias; saved, but not in the optimizer: b.bais (Net)
 
@@ -199,7 +197,7 @@ def test_positions_are_compared_where_no_names_were_saved() -> None:
     assert_optimizer_state(optimizer, model, saved)
     state = optimizer.state
     state[model.a.weight], state[model.b.weight] = state[model.b.weight], state[model.a.weight]
-    assert message(optimizer, model, saved) == whole("""
+    assert failure(assert_optimizer_state, optimizer, model, saved) == whole("""
         state of another parameter: a.weight, b.weight (Net)
 
           a.weight  has the state saved for position 2
@@ -211,7 +209,7 @@ def test_positions_need_the_same_number_of_parameters() -> None:
     model = Net()
     saved = copy.deepcopy(stepped(model, Adam(model.parameters())).state_dict())
     shorter = stepped(model, Adam(model.a.parameters()))
-    assert message(shorter, model, saved) == whole("""
+    assert failure(assert_optimizer_state, shorter, model, saved) == whole("""
         another number of parameters: Adam (Net)
 
           Adam  expected 4 parameters as saved, found 2 parameters
@@ -224,8 +222,8 @@ def test_state_that_no_saved_one_resembles() -> None:
     saved = copy.deepcopy(optimizer.state_dict())
     saved["param_groups"][0]["param_names"][0] = "a.weights"
     optimizer.state[model.a.weight]["momentum_buffer"] += 1
-    assert "its state is no saved one: did you mean 'a.weights'?" in message(
-        optimizer, model, saved
+    assert "its state is no saved one: did you mean 'a.weights'?" in failure(
+        assert_optimizer_state, optimizer, model, saved
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import textwrap
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_grads_reach
+
+from .messages import failure, whole
 
 Forward = Callable[[Any, Tensor], Tensor]
 
@@ -50,13 +51,7 @@ def loss(model: nn.Module) -> Tensor:
 
 
 def message(model: nn.Module, loss_fn: Any = loss, *patterns: Any, **options: Any) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_reach(model, loss_fn, *patterns, **options)
-    return str(caught.value)
-
-
-def dedent(text: str) -> str:
-    return textwrap.dedent(text).strip("\n")
+    return failure(assert_grads_reach, model, loss_fn, *patterns, **options)
 
 
 # -- the reasons ---------------------------------------------------------------------------
@@ -309,7 +304,7 @@ class LoRA(nn.Module):
 
 
 def test_lora_at_its_first_step_is_explained_and_passes_over_two_steps() -> None:
-    assert message(LoRA()) == dedent(
+    assert message(LoRA()) == whole(
         """
         zero gradient: lora_a (LoRA)
 
@@ -333,7 +328,7 @@ def test_frozen_is_a_finding_only_where_a_pattern_names_it() -> None:
     net.b.requires_grad_(False)
     net.scale = nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
     assert_grads_reach(net, loss)
-    assert message(net, loss, "*") == dedent(
+    assert message(net, loss, "*") == whole(
         """
         no gradient: scale, b.weight (Net)
 
@@ -370,7 +365,7 @@ def experts(*used: int) -> nn.Module:
 
 def test_at_least_a_share_of_the_experts() -> None:
     assert_grads_reach(experts(0, 2), loss, at_least={"experts": 0.5})
-    assert message(experts(2), loss, at_least={"experts": 0.5}) == dedent(
+    assert message(experts(2), loss, at_least={"experts": 0.5}) == whole(
         """
         too few with a gradient: experts.{0,1,3}.weight (MoE)
 
@@ -406,7 +401,7 @@ def test_repeated_layers_fold() -> None:
             return self.main(x)
 
     model = nn.Sequential(*(Block() for _ in range(12)))
-    assert message(model) == dedent(
+    assert message(model) == whole(
         """
         no gradient: {0..11}.aux.weight, {0..11}.out.weight (Sequential)
 
@@ -446,7 +441,7 @@ def test_meta_tells_who_is_reached_but_not_zero() -> None:
 
 
 def test_a_loss_without_a_graph_is_a_finding_with_the_reasons() -> None:
-    assert message(Net(lambda net, x: b_after_a(net, x).detach())) == dedent(
+    assert message(Net(lambda net, x: b_after_a(net, x).detach())) == whole(
         """
         no backward pass: loss_fn; no gradient: a.weight, b.weight (Net)
 
@@ -460,7 +455,7 @@ def test_a_loss_without_a_graph_is_a_finding_with_the_reasons() -> None:
 
 
 def test_a_loss_that_is_a_number_is_a_finding_with_the_reasons() -> None:
-    assert message(Net(without_b), lambda m: m(torch.ones(1, 3)).sum().item(), "a") == dedent(
+    assert message(Net(without_b), lambda m: m(torch.ones(1, 3)).sum().item(), "a") == whole(
         """
         no backward pass: loss_fn; no gradient: a.weight (Net)
 

@@ -15,10 +15,12 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_registered
+from pytest_paramcheck import ParamCheckUsageError, assert_registered
 from pytest_paramcheck.parameters.subject import hidden
 from pytest_paramcheck.parameters.subject.hidden import hidden_tensors
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
+
+from .messages import failure
 
 
 class Model(nn.Module):
@@ -30,12 +32,6 @@ class Model(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(x)
-
-
-def said(*args: Any, **kwargs: Any) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_registered(*args, **kwargs)
-    return str(caught.value)
 
 
 def paths(model: nn.Module) -> list[str]:
@@ -52,7 +48,7 @@ class Config:
 
 
 def test_layers_in_a_list() -> None:
-    assert said(Model(layers=[nn.Linear(2, 2) for _ in range(3)])) == dedent("""\
+    assert failure(assert_registered, Model(layers=[nn.Linear(2, 2) for _ in range(3)])) == dedent("""\
         not registered: layers[{0..2}].weight, layers[{0..2}].bias (Model)
 
           layers[{0..2}].weight  Parameter 2x2 float32 cpu: Linear in a list
@@ -73,7 +69,7 @@ def test_every_place() -> None:
         closure=lambda x: x + bias,
     )
     model.head.register_forward_hook(functools.partial(lambda p, m, i, o: o + p, parameter()))
-    assert said(model) == dedent("""\
+    assert failure(assert_registered, model) == dedent("""\
         not registered: pool[0], queue[0], table['head'].weight, table['head'].bias and 6 more (Model)
 
           pool[0]                               Parameter 1 float32 cpu: in a tuple
@@ -106,7 +102,7 @@ def test_every_place() -> None:
 
 def test_a_parameter_that_was_converted_after_it_was_wrapped() -> None:
     lost = Model(scale=nn.Parameter(torch.ones(2, dtype=torch.float64)).to(torch.float32))
-    assert said(lost) == dedent("""\
+    assert failure(assert_registered, lost) == dedent("""\
         not registered: scale (Model)
 
           scale  Tensor 2 float32 cpu, computed by ToCopyBackward0: the parameter it was computed from is lost
@@ -115,7 +111,7 @@ def test_a_parameter_that_was_converted_after_it_was_wrapped() -> None:
 
 
 def test_a_plain_tensor_that_requires_a_gradient() -> None:
-    assert said(Model(scale=torch.ones(2, requires_grad=True))) == dedent("""\
+    assert failure(assert_registered, Model(scale=torch.ones(2, requires_grad=True))) == dedent("""\
         not registered: scale (Model)
 
           scale  Tensor 2 float32 cpu that requires a gradient: in a plain attribute
@@ -126,7 +122,7 @@ def test_a_plain_tensor_that_requires_a_gradient() -> None:
 def test_plain_tensors_where_they_are_asked_for() -> None:
     model = Model(table=torch.ones(2), cache={"mask": torch.ones(3)})
     assert_registered(model)
-    assert said(model, tensors=True) == dedent("""\
+    assert failure(assert_registered, model, tensors=True) == dedent("""\
         not registered: table, cache['mask'] (Model)
 
           table          plain tensor, Tensor 2 float32 cpu: in a plain attribute
@@ -137,16 +133,16 @@ def test_plain_tensors_where_they_are_asked_for() -> None:
 
 
 def test_buffers_of_a_hidden_module() -> None:
-    assert said(Model(norms=[nn.BatchNorm1d(2, affine=False)])).splitlines()[2] == (
-        "  norms[0].running_mean         buffer, Tensor 2 float32 cpu: BatchNorm1d in a list"
-    )
+    assert failure(assert_registered, Model(norms=[nn.BatchNorm1d(2, affine=False)])).splitlines()[
+        2
+    ] == ("  norms[0].running_mean         buffer, Tensor 2 float32 cpu: BatchNorm1d in a list")
 
 
 def test_a_parameter_on_the_class() -> None:
     class Shared(nn.Module):
         scale = nn.Parameter(torch.ones(1))
 
-    assert said(Shared()) == dedent("""\
+    assert failure(assert_registered, Shared()) == dedent("""\
         not registered: scale (Shared)
 
           scale  Parameter 1 float32 cpu: an attribute of the class Shared, shared by all its instances
@@ -244,7 +240,7 @@ def test_cycles_end() -> None:
 def test_a_huge_container_of_objects_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hidden, "LARGE", 3)
     assert_registered(Model(numbers=[1, 2, 3, 4]))
-    assert said(Model(items=[object()] * 4)) == dedent("""\
+    assert failure(assert_registered, Model(items=[object()] * 4)) == dedent("""\
         not checked: items (Model)
 
           items  a container of more than a million items, some of them objects
@@ -263,7 +259,7 @@ class TestGraph:
 
         x = torch.ones(1, 2)
         assert (
-            said(Uses(), lambda model: model(x).sum())
+            failure(assert_registered, Uses(), lambda model: model(x).sum())
             == dedent("""\
             not registered: <graph leaf 0>, <graph leaf 1> (Uses)
 
@@ -305,7 +301,11 @@ class TestGraph:
 
     def test_a_loss_without_a_graph(self) -> None:
         assert (
-            said(Model().requires_grad_(False), lambda m: m(torch.ones(1, 2)).sum())
+            failure(
+                assert_registered,
+                Model().requires_grad_(False),
+                lambda m: m(torch.ones(1, 2)).sum(),
+            )
             == dedent("""\
             the loss has no graph (Model)
 
@@ -322,7 +322,7 @@ class TestGraph:
 
 def test_allowed_paths() -> None:
     model = Model(teacher=[nn.Linear(2, 2)], layers=[nn.Linear(2, 2)])
-    assert "teacher" not in said(model, allow="teacher")
+    assert "teacher" not in failure(assert_registered, model, allow="teacher")
     assert_registered(model, allow=["teacher", "layers[0].*"])
     with pytest.raises(ParamCheckUsageError) as caught:
         assert_registered(model, allow=["layer"])

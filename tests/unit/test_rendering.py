@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
-
 import pytest
 
 from pytest_paramcheck.messages.findings import Finding
 from pytest_paramcheck.messages.rendering import align, render
 
-
-def text(message: str) -> str:
-    return dedent(message).strip("\n")
+from .messages import whole
 
 
 def test_one_finding_with_everything() -> None:
@@ -24,7 +20,7 @@ def test_one_finding_with_everything() -> None:
         hint="model.float() casts it",
     )
 
-    assert render([finding], "LM") == text("""
+    assert render([finding], "LM") == whole("""
         wrong dtype: head.weight (LM)
 
           head.weight  expected float32, found float64: it was loaded so
@@ -55,7 +51,7 @@ def test_texts_stand_in_one_column() -> None:
         Finding(("head.b",), "no gradient", found="frozen"),
     ]
 
-    assert render(findings, "LM") == text("""
+    assert render(findings, "LM") == whole("""
         no gradient: emb.weight, head.b (LM)
 
           emb.weight  never used
@@ -76,7 +72,7 @@ def test_repeated_layers_fold() -> None:
     ]
     findings.append(Finding(("head.weight",), "no gradient", found="frozen"))
 
-    assert render(findings, "GPT") == text("""
+    assert render(findings, "GPT") == whole("""
         no gradient: blocks.{0..31}.mlp.weight, head.weight (GPT)
 
           blocks.{0..31}.mlp.weight  never used
@@ -89,7 +85,7 @@ def _twelve() -> list[Finding]:
 
 
 def test_ten_rows_then_how_many_more() -> None:
-    assert render(_twelve(), "Net") == text("""
+    assert render(_twelve(), "Net") == whole("""
         not finite: layer00, layer01, layer02, layer03 and 8 more (Net)
 
           layer00  0 NaN
@@ -137,7 +133,7 @@ def test_several_problems_each_under_its_own_heading() -> None:
         Finding(("c",), "no gradient", found="unused", hint="thaw it"),
     ]
 
-    assert render(findings, "Net") == text("""
+    assert render(findings, "Net") == whole("""
         no gradient: a, c; zero gradient: b (Net)
 
           no gradient:
@@ -156,7 +152,7 @@ def test_the_rows_of_all_problems_share_one_limit() -> None:
     findings += [Finding((f"b{i:02}",), "unexpected") for i in range(9)]
     findings += [Finding(("c",), "wrong dtype")]
 
-    assert render(findings) == text("""
+    assert render(findings) == whole("""
         missing: a00, a01, a02, a03 and 5 more; unexpected: b00, b01, b02, b03 and 5 more; wrong dtype: c
 
           missing:
@@ -195,7 +191,7 @@ def test_details_stand_below_each_other_and_the_reason_below_them() -> None:
         rows=(("emb.weight", "Parameter 11x6"), ("head.weight", "Parameter 11x6")),
     )
 
-    assert render([finding], "LM") == text("""
+    assert render([finding], "LM") == whole("""
         not tied: emb.weight, head.weight (LM)
 
           emb.weight   Parameter 11x6
@@ -213,7 +209,7 @@ def test_blocks_are_set_apart_and_come_after_the_rows() -> None:
         Finding(("c",), "not tied", rows=(("c", "3"),)),
     ]
 
-    assert render(findings) == text("""
+    assert render(findings) == whole("""
         not tied: a, b, c
 
           b  gone
@@ -252,7 +248,7 @@ def test_nothing_is_hidden_in_blocks_without_a_limit() -> None:
 def test_a_finding_about_no_parameter_in_particular() -> None:
     finding = Finding((), "the loss has no graph", hint="do not detach it")
 
-    assert render([finding], "Net") == text("""
+    assert render([finding], "Net") == whole("""
         the loss has no graph (Net)
 
           hint: do not detach it
@@ -262,7 +258,7 @@ def test_a_finding_about_no_parameter_in_particular() -> None:
 def test_a_finding_without_names_can_say_what_was_found() -> None:
     finding = Finding((), "the parameter count differs", expected="total 12", found="total 10")
 
-    assert render([finding], "Net") == text("""
+    assert render([finding], "Net") == whole("""
         the parameter count differs (Net)
 
           expected total 12, found total 10
@@ -289,7 +285,7 @@ def test_seven_thousand_findings_fit_one_screen() -> None:
 def test_a_parameter_with_thousands_of_names_fits_one_row() -> None:
     names = tuple(f"cell{i}.weight" for i in range(4470))
 
-    assert render([Finding(names, "no gradient", found="never used")], "RNN") == text("""
+    assert render([Finding(names, "no gradient", found="never used")], "RNN") == whole("""
         no gradient: cell0.weight, cell1.weight, cell2.weight, cell3.weight and 4466 more (RNN)
 
           cell0.weight, cell1.weight, cell2.weight, cell3.weight and 4466 more  never used

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import (
-    ParamCheckError,
-    ParamCheckUsageError,
     assert_roundtrip,
 )
 
+from .messages import failure_lines, usage
 from .state import difference, state_of
 from .tensor_kinds import WITH_VALUES
 
@@ -64,18 +62,6 @@ class Freezes(nn.Linear):
 CANNOT_BE_COPIED = [name for name, kind in WITH_VALUES.items() if not kind.copied]
 
 
-def failure(call: Callable[..., None], *args: Any, **kwargs: Any) -> list[str]:
-    with pytest.raises(ParamCheckError) as caught:
-        call(*args, **kwargs)
-    return str(caught.value).splitlines()
-
-
-def usage(call: Callable[..., None], *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        call(*args, **kwargs)
-    return str(caught.value)
-
-
 class TestRoundtrip:
     @pytest.mark.parametrize("through", WAYS)
     def test_an_ordinary_model_survives(self, through: str) -> None:
@@ -96,7 +82,7 @@ class TestRoundtrip:
             def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
                 return nn.Linear(1, 1).load_state_dict(nn.Linear(1, 1).state_dict())
 
-        lines = failure(assert_roundtrip, Forgets(3, 2))
+        lines = failure_lines(assert_roundtrip, Forgets(3, 2))
         assert lines[0] == "different values: weight, bias (Forgets)"
 
     def test_a_state_dict_that_leaves_something_out(self) -> None:
@@ -106,7 +92,7 @@ class TestRoundtrip:
                 del state["bias"]
                 return state
 
-        assert failure(assert_roundtrip, Forgets(3, 2)) == [
+        assert failure_lines(assert_roundtrip, Forgets(3, 2)) == [
             "not saved: bias (Forgets)",
             "",
             "  bias  the file or state_dict has no such key",
@@ -120,7 +106,7 @@ class TestRoundtrip:
                 state["more"] = torch.zeros(1)
                 return state
 
-        lines = failure(assert_roundtrip, Resizes(3, 2))
+        lines = failure_lines(assert_roundtrip, Resizes(3, 2))
         assert lines[0] == "does not load back (Resizes)"
         assert "size mismatch for bias" in lines[2]
 
@@ -128,7 +114,7 @@ class TestRoundtrip:
         def untie(model: Any) -> None:
             model.head.weight = nn.Parameter(model.head.weight.detach().clone())
 
-        assert failure(assert_roundtrip, LM(), untie) == [
+        assert failure_lines(assert_roundtrip, LM(), untie) == [
             "retied: head.weight (LM)",
             "",
             "  head.weight  expected tied to emb.weight, found not tied",
@@ -138,7 +124,7 @@ class TestRoundtrip:
         def half(model: nn.Module) -> nn.Module:
             return model.requires_grad_(False).to(torch.bfloat16)
 
-        assert failure(assert_roundtrip, nn.Linear(3, 2), half) == [
+        assert failure_lines(assert_roundtrip, nn.Linear(3, 2), half) == [
             "dtype changed: weight, bias; role changed: weight, bias (Linear)",
             "",
             "  dtype changed:",
@@ -150,7 +136,7 @@ class TestRoundtrip:
         ]
 
     def test_another_model_comes_back(self) -> None:
-        assert failure(assert_roundtrip, nn.Linear(3, 2), lambda model: nn.PReLU()) == [
+        assert failure_lines(assert_roundtrip, nn.Linear(3, 2), lambda model: nn.PReLU()) == [
             "did not come back: bias; reshaped: weight (Linear)",
             "",
             "  did not come back:",
@@ -162,14 +148,14 @@ class TestRoundtrip:
         def more(model: Any) -> None:
             model.extra = nn.Parameter(torch.ones(2))
 
-        assert failure(assert_roundtrip, nn.Linear(3, 2), more) == [
+        assert failure_lines(assert_roundtrip, nn.Linear(3, 2), more) == [
             "was not there before: extra (Linear)",
             "",
             "  extra  2 float32 trainable",
         ]
 
     def test_a_model_without_values_comes_back(self) -> None:
-        assert failure(assert_roundtrip, nn.Linear(3, 2), lambda model: model.to("meta")) == [
+        assert failure_lines(assert_roundtrip, nn.Linear(3, 2), lambda model: model.to("meta")) == [
             "came back without values: weight, bias (Linear)",
             "",
             "  weight  on meta, where tensors have no values",
@@ -178,7 +164,7 @@ class TestRoundtrip:
 
     def test_a_flag_that_pickling_loses(self) -> None:
         assert_roundtrip(Freezes(3, 2), "state_dict")
-        assert failure(assert_roundtrip, Freezes(3, 2), "pickle") == [
+        assert failure_lines(assert_roundtrip, Freezes(3, 2), "pickle") == [
             "role changed: weight, bias (Freezes)",
             "",
             "  weight  expected trainable, found frozen",
@@ -199,7 +185,7 @@ class TestRoundtrip:
                 state["a"], state["b"] = state["b"], state["a"]
                 return state
 
-        assert failure(assert_roundtrip, Swaps()) == [
+        assert failure_lines(assert_roundtrip, Swaps()) == [
             "different values: a, b (Swaps)",
             "",
             "  a  2 of 2 values: max abs 1 at [0], max rel 1",
@@ -230,7 +216,7 @@ class TestRoundtrip:
     def test_a_load_that_does_nothing_to_a_sparse_buffer(self) -> None:
         """A sparse tensor cannot be filled, its values can."""
         model = IgnoresLoads(torch.eye(2, 3).to_sparse())
-        assert failure(assert_roundtrip, model) == [
+        assert failure_lines(assert_roundtrip, model) == [
             "different values: kept (IgnoresLoads)",
             "",
             "  kept  2 of 6 values: max abs 1 at [0, 0], max rel inf",
@@ -238,7 +224,7 @@ class TestRoundtrip:
 
     @pytest.mark.parametrize("kind", [kind for kind in WITH_VALUES if kind not in CANNOT_BE_COPIED])
     def test_a_load_that_does_nothing_is_noticed_for_every_kind(self, kind: str) -> None:
-        lines = failure(assert_roundtrip, IgnoresLoads(WITH_VALUES[kind]()))
+        lines = failure_lines(assert_roundtrip, IgnoresLoads(WITH_VALUES[kind]()))
         assert lines[0] == "different values: kept (IgnoresLoads)"
 
     @pytest.mark.parametrize("kind", CANNOT_BE_COPIED)
@@ -291,14 +277,14 @@ class TestRoundtrip:
         class Local(nn.Linear):
             pass
 
-        lines = failure(assert_roundtrip, Local(3, 2), "pickle")
+        lines = failure_lines(assert_roundtrip, Local(3, 2), "pickle")
         assert lines[0] == "cannot be saved (Local)"
         assert lines[2].startswith("  AttributeError: Can't ")
 
         model = nn.Linear(3, 2)
         model.register_buffer("phase", torch.ones(2, dtype=torch.complex128))
         assert_roundtrip(model, "torch.save")
-        assert failure(assert_roundtrip, model, "safetensors") == [
+        assert failure_lines(assert_roundtrip, model, "safetensors") == [
             "cannot be saved (Linear)",
             "",
             "  safetensors has no complex128: phase",
@@ -313,7 +299,7 @@ class TestRoundtrip:
                 del state
 
         assert_roundtrip(Extra(3, 2))
-        assert failure(assert_roundtrip, Extra(3, 2), "torch.save") == [
+        assert failure_lines(assert_roundtrip, Extra(3, 2), "torch.save") == [
             "does not load back (Extra)",
             "",
             "  torch.load with weights_only=True refuses torch.nn.modules.linear.Linear",

@@ -12,15 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_same_values
+from pytest_paramcheck import ParamCheckUsageError, assert_same_values
+
+from .messages import failure
 
 NAN, INF = float("nan"), float("inf")
-
-
-def said(*args: Any, **kwargs: Any) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_same_values(*args, **kwargs)
-    return str(caught.value)
 
 
 class Tied(nn.Module):
@@ -53,7 +49,7 @@ def test_all_differences_at_once() -> None:
         "grad": torch.ones(1), "values": torch.tensor([[1.0, 2.5], [0.0, 1.0]]), "nan": torch.tensor([1.0, 0.0]),
         "zero": torch.tensor([-0.0]),
     }  # fmt: skip
-    assert said(a, b) == dedent("""\
+    assert failure(assert_same_values, a, b) == dedent("""\
         missing in the second: gone; different value: grad; only in the second: new; different shape: shape; different dtype: dtype; different layout: layout; different values: values, nan, zero (dict)
 
           missing in the second:
@@ -79,28 +75,31 @@ def test_tied_names_are_compared_once() -> None:
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.emb.weight[2, 1] = model.emb.weight[2, 1] + 1
-    assert said(model, other).splitlines()[0] == (
+    assert failure(assert_same_values, model, other).splitlines()[0] == (
         "different values: emb.weight, head.weight (Tied)"
     )
-    assert len(said(model, other).splitlines()) == 3
+    assert len(failure(assert_same_values, model, other).splitlines()) == 3
 
 
 def test_tolerances() -> None:
     a, b = torch.tensor([1.0, 100.0, NAN, INF]), torch.tensor([1.1, 101.0, NAN, INF])
     assert_same_values({"a": a}, {"a": b}, atol=0.11, rtol=0.01)
-    assert said({"a": a}, {"a": b}, rtol=0.02) == dedent("""\
+    assert failure(assert_same_values, {"a": a}, {"a": b}, rtol=0.02) == dedent("""\
         different values: a (dict)
 
           a  1 of 4 values: max abs 0.1 at [0], max rel 0.0909""")
     assert_same_values({"a": torch.tensor([5])}, {"a": torch.tensor([6])}, atol=1)
-    assert said({"a": torch.tensor([INF])}, {"a": torch.tensor([-INF])}, atol=INF) == dedent("""\
+    assert failure(
+        assert_same_values, {"a": torch.tensor([INF])}, {"a": torch.tensor([-INF])}, atol=INF
+    ) == dedent("""\
         different values: a (dict)
 
           a  1 of 1 value: NaN or infinity on one side, first at [0]""")
 
 
 def test_complex_and_integers_and_float8() -> None:
-    assert said(
+    assert failure(
+        assert_same_values,
         {
             "c": torch.tensor([1 + 2j]),
             "i": torch.tensor([True]),
@@ -125,7 +124,7 @@ def test_patterns_select_on_both_sides() -> None:
     with torch.no_grad():
         b.weight.copy_(a.weight)
     assert_same_values(a, b, "weight")
-    assert said(a, b, "!bias") == dedent("""\
+    assert failure(assert_same_values, a, b, "!bias") == dedent("""\
         only in the second: extra (Linear)
 
           extra  Parameter 1 float32 cpu""")

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from textwrap import dedent
 from typing import Any
 
@@ -13,8 +12,6 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import (
-    ParamCheckError,
-    ParamCheckUsageError,
     assert_devices,
     assert_dtypes,
     assert_materialized,
@@ -22,17 +19,7 @@ from pytest_paramcheck import (
     assert_shapes,
 )
 
-
-def said(call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(ParamCheckError) as caught:
-        call(*args, **kwargs)
-    return str(caught.value)
-
-
-def usage(call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        call(*args, **kwargs)
-    return str(caught.value)
+from .messages import failure, usage
 
 
 class LM(nn.Module):
@@ -71,7 +58,7 @@ class TestShapes:
     def test_the_one_that_disagrees_is_named(self) -> None:
         tensors = {"a": torch.zeros(3, 4), "b": torch.zeros(5, 4), "c": torch.zeros(4, 7)}
         expected = {"a": ("n", "d"), "b": (None, "d"), "c": ("d", "d")}
-        assert said(assert_shapes, tensors, expected) == dedent("""\
+        assert failure(assert_shapes, tensors, expected) == dedent("""\
             wrong shape: c (dict)
 
               c  expected (d, d), found (4, 7): d is 7 here and 4 in a""")
@@ -83,7 +70,7 @@ class TestShapes:
             "c": torch.zeros(3),
             "d": torch.zeros(()),
         }
-        assert said(
+        assert failure(
             assert_shapes, tensors, {"a": (), "b": (3, 2), "c": (1, ..., 3), "d": (1,)}
         ) == dedent("""\
             wrong shape: a, b, c, d (dict)
@@ -94,13 +81,13 @@ class TestShapes:
               d  expected (1,), found (): 0 dimensions, not 1""")
 
     def test_a_broadcast_match_is_none(self) -> None:
-        assert said(assert_shapes, torch.zeros(1, 3), (2, 3)) == dedent("""\
+        assert failure(assert_shapes, torch.zeros(1, 3), (2, 3)) == dedent("""\
             wrong shape: tensor
 
               tensor  expected (2, 3), found (1, 3): dimension 0 is 1, not 2""")
 
     def test_undeclared_lazy_and_none(self) -> None:
-        assert said(assert_shapes, LM(), {"emb": (11, 6)}) == dedent("""\
+        assert failure(assert_shapes, LM(), {"emb": (11, 6)}) == dedent("""\
             shape not declared: norm.weight, norm.bias, head.bias (LM)
 
               norm.weight  6
@@ -108,7 +95,7 @@ class TestShapes:
               head.bias    11
 
               hint: declare it, or pass partial=True if the others do not matter here""")
-        assert said(
+        assert failure(
             assert_shapes, nn.LazyLinear(2), {"weight": (2, None), "bias": ("d",)}
         ) == dedent("""\
             shape not known: weight, bias (LazyLinear)
@@ -117,7 +104,7 @@ class TestShapes:
               bias    expected (d,), found UninitializedParameter uninitialized float32 cpu
 
               hint: run a forward pass first: it gives a lazy parameter its shape""")
-        assert said(assert_shapes, {"a": None}, {"a": (2,)}) == dedent("""\
+        assert failure(assert_shapes, {"a": None}, {"a": (2,)}) == dedent("""\
             no tensor: a (dict)
 
               a  expected (2,), found None""")
@@ -163,7 +150,7 @@ class TestDtypes:
         )
 
     def test_what_to_leaves_behind(self) -> None:
-        assert said(assert_dtypes, Rope().to(torch.bfloat16), torch.bfloat16) == dedent("""\
+        assert failure(assert_dtypes, Rope().to(torch.bfloat16), torch.bfloat16) == dedent("""\
             wrong dtype: inv_freq, layers[0].weight (Rope)
 
               inv_freq          expected bfloat16, found float32: in a plain attribute: .to() leaves it behind
@@ -177,13 +164,13 @@ class TestDtypes:
         )
 
     def test_a_tied_parameter_once_with_all_names(self) -> None:
-        assert said(assert_dtypes, LM(), {"emb": torch.float16}) == dedent("""\
+        assert failure(assert_dtypes, LM(), {"emb": torch.float16}) == dedent("""\
             wrong dtype: emb.weight, head.weight (LM)
 
               emb.weight, head.weight  expected float16, found float32""")
 
     def test_an_exact_name_holds_an_integer_to_it(self) -> None:
-        assert said(assert_dtypes, LM(), {"norm.num_batches_tracked": torch.float32}) == dedent("""\
+        assert failure(assert_dtypes, LM(), {"norm.num_batches_tracked": torch.float32}) == dedent("""\
             wrong dtype: norm.num_batches_tracked (LM)
 
               norm.num_batches_tracked  expected float32, found int64""")
@@ -216,7 +203,7 @@ class TestDtypes:
 
 class TestDevices:
     def test_what_to_leaves_behind(self) -> None:
-        assert said(assert_devices, Rope().to("meta"), "meta") == dedent("""\
+        assert failure(assert_devices, Rope().to("meta"), "meta") == dedent("""\
             wrong device: inv_freq, layers[0].weight, cache['steps'] (Rope)
 
               inv_freq          expected meta, found cpu: in a plain attribute: .to() leaves it behind
@@ -231,7 +218,7 @@ class TestDevices:
         model = LM()
         model.head.bias = nn.Parameter(torch.empty(11, device="meta"))
         assert_devices(model, {"*": "cpu", "head.bias": torch.device("meta")})
-        assert said(assert_devices, model, "cpu") == dedent("""\
+        assert failure(assert_devices, model, "cpu") == dedent("""\
             wrong device: head.bias (LM)
 
               head.bias  expected cpu, found meta""")
@@ -243,7 +230,7 @@ class TestDevices:
             tensors = {"a": torch.empty(1, device="cuda:1")}
         assert_devices(tensors, "cuda")
         assert_devices(tensors, "cuda:1")
-        assert said(assert_devices, tensors, "cuda:0") == dedent("""\
+        assert failure(assert_devices, tensors, "cuda:0") == dedent("""\
             wrong device: a (dict)
 
               a  expected cuda:0, found cuda:1""")
@@ -264,7 +251,7 @@ class TestCount:
         assert_param_count({"a": (w := torch.ones(3)).detach(), "b": w.detach()}, 3)
 
     def test_the_difference_is_explained(self) -> None:
-        assert said(assert_param_count, LM(), 155) == dedent("""\
+        assert failure(assert_param_count, LM(), 155) == dedent("""\
             89 parameters, not 155 (LM)
 
               emb   66
@@ -273,7 +260,7 @@ class TestCount:
               66 fewer than expected
 
               hint: emb.weight = head.weight is one parameter and counts once""")
-        assert said(assert_param_count, LM(), 102) == dedent("""\
+        assert failure(assert_param_count, LM(), 102) == dedent("""\
             89 parameters, not 102 (LM)
 
               emb   66
@@ -284,7 +271,7 @@ class TestCount:
               hint: buffers are not counted""")
         frozen = LM()
         frozen.norm.requires_grad_(False)
-        assert said(assert_param_count, frozen, 90, trainable=89) == dedent("""\
+        assert failure(assert_param_count, frozen, 90, trainable=89) == dedent("""\
             89 parameters, not 90; 77 trainable parameters, not 89 (LM)
 
               89 parameters, not 90:
@@ -303,7 +290,7 @@ class TestCount:
         model = nn.Sequential(
             *[nn.Linear(4, 4) for _ in range(20)], *[nn.Linear(2, n) for n in range(1, 12)]
         )
-        assert said(assert_param_count, model, trainable=1) == dedent("""\
+        assert failure(assert_param_count, model, trainable=1) == dedent("""\
             598 trainable parameters, not 1 (Sequential)
 
               {0..19}          20 x 20 = 400
@@ -318,7 +305,7 @@ class TestCount:
               597 more than expected""")
 
     def test_lazy(self) -> None:
-        assert said(assert_param_count, nn.LazyLinear(2), 3) == dedent("""\
+        assert failure(assert_param_count, nn.LazyLinear(2), 3) == dedent("""\
             number of elements not known: weight, bias (LazyLinear)
 
               weight  lazy: no shape yet
@@ -343,7 +330,7 @@ class TestMaterialized:
         model.to_empty(device="cpu")
         model.lazy = nn.LazyLinear(2)
         model.norm = nn.BatchNorm1d(2, device="meta", affine=False)
-        assert said(assert_materialized, model) == dedent("""\
+        assert failure(assert_materialized, model) == dedent("""\
             not materialized: lazy.weight, lazy.bias, norm.running_mean, norm.running_var and 4 more (Rope)
 
               lazy.weight               lazy
@@ -370,6 +357,6 @@ class TestMaterialized:
         with FakeTensorMode():
             model = nn.Linear(2, 2, bias=False)
         assert (
-            said(assert_materialized, model).splitlines()[2]
+            failure(assert_materialized, model).splitlines()[2]
             == "  weight  a FakeTensor has no values"
         )

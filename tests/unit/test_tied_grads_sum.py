@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_tied_grads_sum
+from pytest_paramcheck import ParamCheckUsageError, assert_tied_grads_sum
+
+from .messages import failure_lines
 
 TOKENS = torch.tensor([1, 2, 4])
 
@@ -34,12 +36,6 @@ class LM(nn.Module):
 
 def loss(model: Any) -> Tensor:
     return model(TOKENS).square().sum()
-
-
-def failure(model: nn.Module) -> list[str]:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_tied_grads_sum(model, loss)
-    return str(caught.value).splitlines()
 
 
 def test_a_tied_language_model() -> None:
@@ -94,7 +90,7 @@ def test_a_hook_that_changes_the_sum() -> None:
     linear(emb[TOKENS], head).square().sum().backward()
     total = emb.grad + head.grad
     worst = (total / 2).abs().argmax().item()
-    assert failure(model) == [
+    assert failure_lines(assert_tied_grads_sum, model, loss) == [
         "gradient is not the sum of its uses: emb.weight, head.weight (LM)",
         "",
         f"  emb.weight                norm {emb.grad.norm().item():.4g}",
@@ -132,13 +128,13 @@ def test_a_function_that_tells_the_uses_apart_by_their_parameter() -> None:
             hidden = Once.apply(self.emb.weight, seen)[tokens]
             return linear(hidden, Once.apply(self.head.weight, seen))
 
-    lines = failure(Counts())
+    lines = failure_lines(assert_tied_grads_sum, Counts(), loss)
     assert lines[0] == "gradient is not the sum of its uses: emb.weight, head.weight (Counts)"
     assert lines[-1].startswith("  hint: ")
 
 
 def test_a_detached_use_is_named() -> None:
-    assert failure(LM(Tensor.detach)) == [
+    assert failure_lines(assert_tied_grads_sum, LM(Tensor.detach), loss) == [
         "a use contributes nothing: head.weight (LM)",
         "",
         "  head.weight  tied to emb.weight: detached: .detach in LM",

@@ -11,7 +11,6 @@ from torch.nn.utils import parametrizations, prune
 
 from pytest_paramcheck import (
     ParamCheckError,
-    ParamCheckUsageError,
     assert_distinct,
     assert_same_ties,
     assert_tied,
@@ -20,6 +19,7 @@ from pytest_paramcheck import (
 )
 
 from ..recipes.ties import LM
+from .messages import failure_lines, usage
 
 TIE = {"emb.weight", "head.weight"}
 ALIASED = (
@@ -40,19 +40,6 @@ OWN_MEMORY = (
 ASSIGN = "  hint: tie by assignment: model.head.weight = model.emb.weight"
 
 
-def failure(call: object, *args: object, **kwargs: object) -> list[str]:
-    """The lines of the failure that a call raises."""
-    with pytest.raises(ParamCheckError) as caught:
-        call(*args, **kwargs)  # type: ignore[operator]
-    return str(caught.value).splitlines()
-
-
-def usage(call: object, *args: object, **kwargs: object) -> str:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        call(*args, **kwargs)  # type: ignore[operator]
-    return str(caught.value)
-
-
 def aliased() -> LM:
     model = LM(tied=False)
     model.head.weight = nn.Parameter(model.emb.weight.data)
@@ -64,7 +51,7 @@ class TestTied:
         assert_tied(LM(tied=True), "emb.weight", "head.weight")
 
     def test_distinct_values(self) -> None:
-        assert failure(assert_tied, LM(tied=False), "emb.weight", "head.weight") == [
+        assert failure_lines(assert_tied, LM(tied=False), "emb.weight", "head.weight") == [
             "not tied: emb.weight, head.weight (LM)",
             "",
             *TWO_ROWS,
@@ -77,7 +64,7 @@ class TestTied:
         model = LM(tied=False)
         with torch.no_grad():
             model.head.weight.copy_(model.emb.weight)
-        assert failure(assert_tied, model, "emb.weight", "head.weight") == [
+        assert failure_lines(assert_tied, model, "emb.weight", "head.weight") == [
             "not tied: emb.weight, head.weight (LM)",
             "",
             *TWO_ROWS,
@@ -87,7 +74,7 @@ class TestTied:
         ]
 
     def test_two_parameters_on_one_memory_are_not_tied(self) -> None:
-        assert failure(assert_tied, aliased(), "emb.weight", "head.weight") == [
+        assert failure_lines(assert_tied, aliased(), "emb.weight", "head.weight") == [
             "not tied: emb.weight, head.weight (LM)",
             "",
             *TWO_ROWS,
@@ -99,7 +86,7 @@ class TestTied:
     def test_a_view_is_not_tied(self) -> None:
         weight = nn.Parameter(torch.ones(4, 4))
         view = weight.t()
-        assert failure(assert_tied, weight=weight, transposed=view) == [
+        assert failure_lines(assert_tied, weight=weight, transposed=view) == [
             "not tied: weight, transposed",
             "",
             "  weight      Parameter 4x4 float32 cpu",
@@ -114,7 +101,7 @@ class TestTied:
         """data_ptr() is 0 on meta: comparing it calls everything tied."""
         with torch.device("meta"):
             model = LM(tied=False)
-        assert failure(assert_tied, model, "emb.weight", "head.weight")[4] == (
+        assert failure_lines(assert_tied, model, "emb.weight", "head.weight")[4] == (
             "  DISTINCT: each has its own memory (on meta, where tensors have no values)."
         )
 
@@ -125,7 +112,7 @@ class TestTied:
     def test_of_three_the_odd_one_is_named(self) -> None:
         layer = nn.Linear(2, 2)
         model = nn.Sequential(layer, nn.Linear(2, 2), layer)
-        assert failure(assert_tied, model, "0.weight", "1.weight", "2.weight")[2:5] == [
+        assert failure_lines(assert_tied, model, "0.weight", "1.weight", "2.weight")[2:5] == [
             "  {0,2}.weight  Parameter 2x2 float32 cpu",
             "  1.weight      Parameter 2x2 float32 cpu",
             "  DISTINCT: neither the memory nor the values are shared.",
@@ -135,7 +122,7 @@ class TestTied:
         encoder = nn.Linear(2, 2)
         decoder = nn.Linear(2, 2)
         decoder.weight = encoder.weight
-        assert failure(assert_tied, enc=encoder, dec=decoder) == [
+        assert failure_lines(assert_tied, enc=encoder, dec=decoder) == [
             "not tied: enc.bias, dec.bias (Linear)",
             "",
             "  enc.bias  Parameter 2 float32 cpu",
@@ -151,7 +138,7 @@ class TestTied:
         layer = nn.Linear(2, 2)
         model = nn.ModuleDict({"a": layer, "b": layer, "c": nn.Linear(2, 2)})
         assert_tied(model, "a", "b")
-        assert failure(assert_tied, model, "a", "c")[0] == (
+        assert failure_lines(assert_tied, model, "a", "c")[0] == (
             "not tied: a.weight, c.weight, a.bias, c.bias (ModuleDict)"
         )
 
@@ -204,7 +191,7 @@ class TestComputedWeights:
     def test_weight_norm_on_one_side(self) -> None:
         model = LM(tied=True)
         parametrizations.weight_norm(model.head)
-        assert failure(assert_tied, model, "emb.weight", "head.weight") == [
+        assert failure_lines(assert_tied, model, "emb.weight", "head.weight") == [
             "not tied: emb.weight, head.weight (LM)",
             "",
             "  emb.weight   Parameter 11x6 float32 cpu",
@@ -220,18 +207,18 @@ class TestComputedWeights:
         parametrizations.spectral_norm(model.head)
         leaf = model.head.parametrizations.weight.original
         assert leaf is model.emb.weight, "torch changed: the object is no longer kept"
-        assert failure(assert_tied, model, "emb.weight", "head.weight")[4] == (
+        assert failure_lines(assert_tied, model, "emb.weight", "head.weight")[4] == (
             "  SAME: head.weight is computed by SpectralNorm and the other side is not: one "
             "Parameter, but the two sides compute different weights from it."
         )
-        assert failure(assert_ties, model, [])[0] == (
+        assert failure_lines(assert_ties, model, [])[0] == (
             "shared but not tied: emb.weight, head.weight (LM)"
         )
 
     def test_pruning_on_one_side(self) -> None:
         model = LM(tied=True)
         prune.l1_unstructured(model.head, "weight", amount=0.5)
-        assert failure(assert_tied, model, "emb.weight", "head.weight")[3] == (
+        assert failure_lines(assert_tied, model, "emb.weight", "head.weight")[3] == (
             "  head.weight  computed by pruning from weight_orig"
         )
 
@@ -239,7 +226,7 @@ class TestComputedWeights:
         model = LM(tied=True)
         with pytest.warns(FutureWarning):
             nn.utils.weight_norm(model.head)
-        assert failure(assert_tied, model, "emb.weight", "head.weight")[3] == (
+        assert failure_lines(assert_tied, model, "emb.weight", "head.weight")[3] == (
             "  head.weight  computed by weight_norm from weight_g, weight_v"
         )
 
@@ -269,7 +256,7 @@ class TestTies:
         assert_ties(LM(tied=False), [])
 
     def test_missing(self) -> None:
-        assert failure(assert_ties, LM(tied=False), [("emb.weight", "head.weight")])[0] == (
+        assert failure_lines(assert_ties, LM(tied=False), [("emb.weight", "head.weight")])[0] == (
             "not tied: emb.weight, head.weight (LM)"
         )
 
@@ -282,7 +269,7 @@ class TestTies:
         ]
 
     def test_undeclared(self) -> None:
-        assert failure(assert_ties, LM(tied=True), []) == [
+        assert failure_lines(assert_ties, LM(tied=True), []) == [
             "tied but not declared: emb.weight, head.weight (LM)",
             "",
             "  emb.weight, head.weight  SAME: one Parameter under these names, and no group "
@@ -294,7 +281,7 @@ class TestTies:
     def test_one_name_more_than_declared(self) -> None:
         layer = nn.Linear(2, 2, bias=False)
         model = nn.Sequential(layer, layer, layer)
-        assert failure(assert_ties, model, [("0.weight", "1.weight")]) == [
+        assert failure_lines(assert_ties, model, [("0.weight", "1.weight")]) == [
             "tied but not declared: 2.weight (Sequential)",
             "",
             "  2.weight  SAME: also tied to the declared group 0.weight, 1.weight",
@@ -303,7 +290,7 @@ class TestTies:
         ]
 
     def test_memory_without_a_tie(self) -> None:
-        assert failure(assert_ties, aliased(), []) == [
+        assert failure_lines(assert_ties, aliased(), []) == [
             "shares memory: emb.weight, head.weight (LM)",
             "",
             *TWO_ROWS,
@@ -357,7 +344,7 @@ class TestUntied:
         online = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
         target = copy.deepcopy(online)
         target[1].weight.data = online[1].weight.data
-        assert failure(assert_untied, online=online, target=target) == [
+        assert failure_lines(assert_untied, online=online, target=target) == [
             "shares memory: online.1.weight, target.1.weight (Sequential)",
             "",
             "  online.1.weight  Parameter 2x2 float32 cpu",
@@ -369,7 +356,7 @@ class TestUntied:
 
     def test_the_same_object_twice(self) -> None:
         layer = nn.Linear(2, 2, bias=False)
-        assert failure(assert_untied, layer, layer) == [
+        assert failure_lines(assert_untied, layer, layer) == [
             "tied: #1.weight, #2.weight (Linear)",
             "",
             "  #1.weight, #2.weight  SAME, Parameter 2x2 float32 cpu",
@@ -381,20 +368,20 @@ class TestUntied:
         pairs = type("pairs", (dict,), {})
         shared = torch.ones(2)
         tied = "tied: #1.w, #2.w"
-        assert failure(assert_untied, [("w", shared)], [("w", shared)])[0] == tied
-        said = failure(assert_untied, pairs(w=shared), [("w", shared)])[0]
+        assert failure_lines(assert_untied, [("w", shared)], [("w", shared)])[0] == tied
+        said = failure_lines(assert_untied, pairs(w=shared), [("w", shared)])[0]
         assert said == f"{tied} (pairs)"
 
     def test_buffers_count(self) -> None:
         a, b = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
         b.running_mean = a.running_mean
-        assert failure(assert_untied, a, b)[0] == (
+        assert failure_lines(assert_untied, a, b)[0] == (
             "tied: #1.running_mean, #2.running_mean (BatchNorm1d)"
         )
 
     def test_a_checkpoint_that_is_still_the_model(self) -> None:
         model = nn.Linear(2, 2)
-        assert failure(assert_untied, model=model, saved=model.state_dict())[0].startswith(
+        assert failure_lines(assert_untied, model=model, saved=model.state_dict())[0].startswith(
             "shares memory: model.weight, saved.weight"
         )
 
@@ -407,14 +394,14 @@ class TestUntied:
 
     def test_within_a_selection(self) -> None:
         model = LM(tied=True)
-        assert failure(assert_untied, model)[0] == "tied: emb.weight, head.weight (LM)"
+        assert failure_lines(assert_untied, model)[0] == "tied: emb.weight, head.weight (LM)"
         assert_untied(model, "emb.weight")
         assert_untied(model, "!head.weight")
 
     def test_overlapping_itself(self) -> None:
         model = nn.Module()
         model.register_buffer("mask", torch.zeros(1).expand(5))
-        assert failure(assert_untied, model) == [
+        assert failure_lines(assert_untied, model) == [
             "overlaps itself: mask (Module)",
             "",
             "  mask  Tensor 5 float32 cpu, strides (0,): several of its elements are one memory "
@@ -425,7 +412,7 @@ class TestUntied:
 
     def test_a_layout_that_hides_its_memory_is_named(self) -> None:
         opaque = torch.ones(2, 2).to_mkldnn()
-        assert failure(assert_untied, opaque, torch.ones(2))[0] == "not checked: #1"
+        assert failure_lines(assert_untied, opaque, torch.ones(2))[0] == "not checked: #1"
 
     def test_untied_on_meta(self) -> None:
         with torch.device("meta"):
@@ -439,7 +426,7 @@ class TestDistinct:
     def test_stacked_copies(self) -> None:
         layer = nn.Linear(4, 4)
         model = nn.Sequential(*[copy.deepcopy(layer) for _ in range(3)])
-        assert failure(assert_distinct, model) == [
+        assert failure_lines(assert_distinct, model) == [
             "equal values: {0..2}.weight, {0..2}.bias (Sequential)",
             "",
             "  {0..2}.weight  Parameter 4x4 float32 cpu",
@@ -462,7 +449,7 @@ class TestDistinct:
 
     def test_a_tie_is_not_distinct(self) -> None:
         model = LM(tied=True)
-        assert failure(assert_distinct, model)[0] == "tied: emb.weight, head.weight (LM)"
+        assert failure_lines(assert_distinct, model)[0] == "tied: emb.weight, head.weight (LM)"
         assert_distinct(model, "!head.weight")
 
     def test_meta_has_no_values(self) -> None:
@@ -479,12 +466,12 @@ class TestSameTies:
         assert_same_ties(model, torch.compile(model, backend="eager"))
 
     def test_lost(self) -> None:
-        assert failure(assert_same_ties, LM(tied=True), LM(tied=False))[0] == (
+        assert failure_lines(assert_same_ties, LM(tied=True), LM(tied=False))[0] == (
             "tie lost: emb.weight, head.weight (LM)"
         )
 
     def test_gained(self) -> None:
-        assert failure(assert_same_ties, LM(tied=False), LM(tied=True)) == [
+        assert failure_lines(assert_same_ties, LM(tied=False), LM(tied=True)) == [
             "tie gained: emb.weight, head.weight (LM)",
             "",
             "  emb.weight, head.weight  SAME: not so before",
@@ -493,12 +480,12 @@ class TestSameTies:
     def test_shared_memory_is_lost_by_deepcopy(self) -> None:
         model = aliased()
         assert_same_ties(model, model)
-        assert failure(assert_same_ties, model, copy.deepcopy(model))[0] == (
+        assert failure_lines(assert_same_ties, model, copy.deepcopy(model))[0] == (
             "shared memory lost: emb.weight, head.weight (LM)"
         )
 
     def test_shared_memory_gained(self) -> None:
-        assert failure(assert_same_ties, LM(tied=False), aliased())[0] == (
+        assert failure_lines(assert_same_ties, LM(tied=False), aliased())[0] == (
             "shared memory gained: emb.weight, head.weight (LM)"
         )
 
@@ -506,7 +493,7 @@ class TestSameTies:
         model = LM(tied=True)
         after = copy.deepcopy(model)
         del after.head
-        assert failure(assert_same_ties, model, after) == [
+        assert failure_lines(assert_same_ties, model, after) == [
             "name is gone: head.weight (LM)",
             "",
             "  head.weight  its tie cannot be checked",

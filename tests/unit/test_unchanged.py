@@ -23,8 +23,8 @@ from pytest_paramcheck import (
 )
 from pytest_paramcheck.parameters.tensors.digest import PIECE, content_difference, read_contents
 
+from .messages import whole
 from .tensor_kinds import Wrapper
-from .whole import whole
 
 
 class Net(nn.Module):

@@ -19,7 +19,7 @@ from pytest_paramcheck import (
     assert_updated,
 )
 
-from .whole import whole
+from .messages import whole
 
 
 class Net(nn.Module):
