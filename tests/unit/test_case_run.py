@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import ModelCase, NothingToCheck, ParamCheckUsageError
+from pytest_paramcheck import ModelCase, NothingToCheck
 from pytest_paramcheck.model_checks.run import CaseRun, LatestRun, projection
+
+from .messages import usage
 
 
 def make() -> nn.Module:
@@ -53,10 +55,9 @@ def test_the_random_states_are_put_back_where_the_factory_raises() -> None:
 
 
 def test_a_factory_that_builds_no_module() -> None:
-    with pytest.raises(ParamCheckUsageError) as error:
-        CaseRun(ModelCase(dict)).build()  # type: ignore[arg-type]
-
-    assert str(error.value) == "the factory of dict returned dict, no nn.Module"
+    assert (
+        usage(CaseRun(ModelCase(dict)).build) == "the factory of dict returned dict, no nn.Module"
+    )
 
 
 def test_a_factory_that_hands_out_one_model() -> None:
@@ -64,10 +65,7 @@ def test_a_factory_that_hands_out_one_model() -> None:
     run = CaseRun(ModelCase(lambda: model, name="one"))
     run.build()  # held by the factory, and by nobody here
 
-    with pytest.raises(ParamCheckUsageError) as error:
-        run.build()
-
-    assert str(error.value) == (
+    assert usage(run.build) == (
         "the factory of one returned the same object twice: it has to build a new model at each "
         "call"
     )
@@ -78,10 +76,7 @@ def test_a_factory_whose_models_share_what_trains() -> None:
     run = CaseRun(ModelCase(lambda: nn.Sequential(backbone, nn.Linear(2, 2)), name="shared"))
     assert run.model is not None
 
-    with pytest.raises(ParamCheckUsageError) as error:
-        run.build()
-
-    assert str(error.value) == (
+    assert usage(run.build) == (
         "the factory of shared builds models that share parameters (0.weight, 0.bias): it has to "
         "build all that trains anew at each call"
     )
@@ -266,10 +261,7 @@ def test_a_loss_takes_the_output_or_without_inputs_the_model() -> None:
 def test_what_is_no_loss(loss: Callable[[Any], Any], text: str) -> None:
     run = CaseRun(ModelCase(make, inputs=torch.ones(1, 3), loss=loss, name="lm"))
 
-    with pytest.raises(ParamCheckUsageError) as error:
-        run.loss(make())
-
-    assert str(error.value) == text
+    assert usage(run.loss, make()) == text
 
 
 # -- optimizers ---------------------------------------------------------------------------------
@@ -305,10 +297,10 @@ def test_the_optimizer_that_stands_in_takes_sparse_gradients_apart() -> None:
 
 
 def test_what_is_no_optimizer() -> None:
-    with pytest.raises(ParamCheckUsageError) as error:
-        optimizers(lambda model: model, make())
-
-    assert str(error.value) == "the optimizer of lm returned Linear, no optimizer or list of them"
+    assert (
+        usage(optimizers, lambda model: model, make())
+        == "the optimizer of lm returned Linear, no optimizer or list of them"
+    )
 
 
 # -- what a check of a user's own sees ----------------------------------------------------------

@@ -16,7 +16,7 @@ from pytest_paramcheck import (
 )
 from pytest_paramcheck.parameters.running.gradstate import GradState, grad_state, grad_states
 
-from .messages import whole
+from .messages import failure, usage, whole
 
 
 def net() -> nn.Sequential:
@@ -75,9 +75,7 @@ def test_none_names_each_gradient_and_its_state() -> None:
     model = backward(net())
     model[1].zero_grad(set_to_none=False)
     model[0].bias.grad = None
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_none(model)
-    assert str(caught.value) == whole(
+    assert failure(assert_grads_none, model) == whole(
         """
         gradient is not None: {0,1}.weight (Sequential)
 
@@ -106,9 +104,7 @@ def test_present_names_what_was_not_reached_and_what_has_no_signal() -> None:
     model = backward(net())
     model[0].bias.grad = None
     model[1].zero_grad(set_to_none=False)
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_present(model)
-    assert str(caught.value) == whole(
+    assert failure(assert_grads_present, model) == whole(
         """
         no gradient: 0.bias; zero gradient: 1.weight (Sequential)
 
@@ -126,9 +122,7 @@ def test_present_names_what_was_not_reached_and_what_has_no_signal() -> None:
 
 
 def test_present_asks_whether_backward_ran_where_there_is_no_gradient_at_all() -> None:
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_present(net(), "0")
-    assert str(caught.value) == whole(
+    assert failure(assert_grads_present, net(), "0") == whole(
         """
         no gradient: 0.weight, 0.bias (Sequential)
 
@@ -146,9 +140,7 @@ def test_present_reports_a_frozen_parameter_only_where_it_is_named() -> None:
     backward(model)
     assert_grads_present(model)
     assert_grads_present(model, "1")
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_present(model, "*.weight")
-    assert str(caught.value) == whole(
+    assert failure(assert_grads_present, model, "*.weight") == whole(
         """
         no gradient: 0.weight (Sequential)
 
@@ -188,9 +180,7 @@ def test_finite_counts_what_is_not() -> None:
     model = backward(net())
     model[0].weight.grad[1, 2] = float("nan")
     model[1].weight.grad[0, 0] = float("-inf")
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_finite(model)
-    assert str(caught.value) == whole(
+    assert failure(assert_grads_finite, model) == whole(
         """
         gradient not finite: {0,1}.weight (Sequential)
 
@@ -204,9 +194,7 @@ def test_finite_counts_what_is_not() -> None:
 def test_finite_looks_into_sparse_gradients() -> None:
     model = nn.Embedding(5, 2, sparse=True)
     (model(torch.tensor([3])) * float("inf")).sum().backward()
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_finite(model)
-    assert str(caught.value) == whole(
+    assert failure(assert_grads_finite, model) == whole(
         """
         gradient not finite: weight (Embedding)
 
@@ -235,12 +223,10 @@ def test_finite_and_norm_do_not_pass_where_there_is_nothing_to_look_at() -> None
           hint: has backward() run, and was zero_grad() not called after it?
         """
     )
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grads_finite(model, "1", "0.bias")
-    assert str(caught.value) == expected.format("check")
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grad_norm(model, "1", "0.bias", at_most=100)
-    assert str(caught.value) == expected.format("measure")
+    assert failure(assert_grads_finite, model, "1", "0.bias") == expected.format("check")
+    assert failure(assert_grad_norm, model, "1", "0.bias", at_most=100) == expected.format(
+        "measure"
+    )
     with pytest.raises(ParamCheckError, match=r"^no gradient: \{0,1\}.weight, 0.bias"):
         assert_grads_finite(net())
     with pytest.raises(ParamCheckError, match=r"^no gradient: w"):
@@ -260,9 +246,7 @@ def test_finite_refuses_what_has_no_values() -> None:
 def test_norm_shows_what_each_parameter_has_of_it() -> None:
     grads = {"a": torch.tensor([3.0]), "b": torch.tensor([[4.0]]), "c": None}
     assert_grad_norm(grads, at_most=5, at_least=5.0)  # bounds are included
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grad_norm(grads, at_most=4.5)
-    assert str(caught.value) == whole(
+    assert failure(assert_grad_norm, grads, at_most=4.5) == whole(
         """
         gradient norm too large: b, a (dict)
 
@@ -272,9 +256,7 @@ def test_norm_shows_what_each_parameter_has_of_it() -> None:
           expected at most 4.5, found 5
         """
     )
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grad_norm(grads, "a", at_least=4)
-    assert str(caught.value) == whole(
+    assert failure(assert_grad_norm, grads, "a", at_least=4) == whole(
         """
         gradient norm too small: a (dict)
 
@@ -303,9 +285,7 @@ def test_norm_neither_overflows_nor_underflows() -> None:
 
 def test_norm_that_is_no_number_is_out_of_every_bound() -> None:
     grads = {"a": torch.tensor([float("nan")]), "b": torch.ones(1)}
-    with pytest.raises(ParamCheckError) as caught:
-        assert_grad_norm(grads, at_most=float("inf"))
-    assert str(caught.value) == whole(
+    assert failure(assert_grad_norm, grads, at_most=float("inf")) == whole(
         """
         gradient norm is NaN: a, b (dict)
 
@@ -329,6 +309,4 @@ def test_norm_that_is_no_number_is_out_of_every_bound() -> None:
     ],
 )
 def test_norm_bounds_that_are_none(bounds: dict[str, float], message: str) -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        assert_grad_norm(backward(net()), **bounds)
-    assert str(caught.value) == message
+    assert usage(assert_grad_norm, backward(net()), **bounds) == message

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_paramcheck import ParamCheckUsageError, assert_init_complete
+from pytest_paramcheck import assert_init_complete
 
-from .messages import failure
+from .messages import failure, usage
 
 
 class Forgets(nn.Module):
@@ -145,6 +145,4 @@ MODEL = nn.Linear(2, 2)
     ],
 )  # fmt: skip
 def test_wrong_calls(factory: Callable[[], Any], message: str) -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        assert_init_complete(factory)
-    assert str(caught.value) == message
+    assert usage(assert_init_complete, factory) == message

@@ -12,7 +12,7 @@ from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_mani
 from pytest_paramcheck.manifest.paths import manifest_request, stale_files
 from pytest_paramcheck.plugin.manifests import ManifestRun
 
-from .messages import failure
+from .messages import failure, usage
 
 UPDATE = (
     "\n\n  hint: if the change is meant: assert_manifest(..., update=True) "
@@ -52,9 +52,7 @@ def _failure(path: Path, model: nn.Module) -> str:
 def test_missing_then_created_then_matching(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path("params", "lm.txt")
-    with pytest.raises(ParamCheckError) as error:
-        assert_manifest(LM(), path=path)
-    assert str(error.value) == (
+    assert failure(assert_manifest, LM(), path=path) == (
         "no manifest: params/lm.txt (LM)\n"
         "\n"
         "  params/lm.txt  the file does not exist yet\n"
@@ -268,9 +266,7 @@ def test_wrong_calls(tmp_path, monkeypatch) -> None:
         ),
         (lambda: assert_manifest(LM(), path="folder"), "folder cannot be read: Is a directory"),
     ):
-        with pytest.raises(ParamCheckUsageError) as error:
-            call()
-        assert str(error.value) == text
+        assert usage(call) == text
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
@@ -329,9 +325,7 @@ def _bound(run: ManifestRun, folder: Path, function: str, **options):
 def test_fixture_reads_and_writes_the_file_of_the_test(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = _run(tmp_path)
-    with pytest.raises(ParamCheckError) as error:
-        _bound(run, tmp_path, "test_a")(LM())
-    assert str(error.value) == (
+    assert failure(_bound(run, tmp_path, "test_a"), LM()) == (
         "no manifest: __params__/test_lm/test_a.txt (LM)\n"
         "\n"
         "  __params__/test_lm/test_a.txt  the file does not exist yet\n"
@@ -357,15 +351,11 @@ def test_several_manifests_in_one_test_need_names(tmp_path) -> None:
     check = _bound(run, tmp_path, "test_a", update=True)
     check(LM())
     check(nn.Linear(3, 2), "linear")
-    with pytest.raises(ParamCheckUsageError) as error:
-        check(LM())
-    assert str(error.value) == (
+    assert usage(check, LM()) == (
         "a second manifest without name in one test: give each its own, "
         "assert_manifest(model, 'encoder')"
     )
-    with pytest.raises(ParamCheckUsageError) as error:
-        check(LM(), "linear")
-    assert str(error.value) == (
+    assert usage(check, LM(), "linear") == (
         "a second manifest named 'linear' in one test: give each its own, "
         "assert_manifest(model, 'encoder')"
     )
@@ -377,9 +367,7 @@ def test_several_manifests_in_one_test_need_names(tmp_path) -> None:
 def test_two_tests_that_mean_one_file_are_refused(tmp_path) -> None:
     run = _run(tmp_path)
     _bound(run, tmp_path, "test_a", update=True)(LM())
-    with pytest.raises(ParamCheckUsageError) as error:
-        _bound(run, tmp_path, "test_A", update=True)(LM())
-    assert str(error.value) == (
+    assert usage(_bound(run, tmp_path, "test_A", update=True), LM()) == (
         "test_A.txt: another test's manifest has this file name, on file systems that ignore "
         "case at least: rename one of the tests, or give a name"
     )

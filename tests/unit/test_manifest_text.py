@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_paramcheck import ParamCheckUsageError
 from pytest_paramcheck.manifest.text import (
     HEADER,
     is_ours,
@@ -15,6 +14,8 @@ from pytest_paramcheck.manifest.text import (
     write_manifest,
 )
 from pytest_paramcheck.parameters.subject.record import ROLES, Record
+
+from .messages import usage
 
 LINES = [
     Record("emb.weight", "11x6", "float32"),
@@ -111,16 +112,15 @@ WAYS_OUT = ". Restore the line, or write the file anew with --param-update"
 )
 def test_a_damaged_line_is_shown(row: str, reason: str) -> None:
     data = TEXT + row + "\n"
-    with pytest.raises(ParamCheckUsageError) as error:
-        parse_manifest(data.encode(), "tests/__params__/m.txt")
-    assert str(error.value) == f"tests/__params__/m.txt, line 8: {row}\n{reason}{WAYS_OUT}"
+    assert (
+        usage(parse_manifest, data.encode(), "tests/__params__/m.txt")
+        == f"tests/__params__/m.txt, line 8: {row}\n{reason}{WAYS_OUT}"
+    )
 
 
 def test_a_newer_format() -> None:
     data = TEXT.replace("format 1", "format 2").encode()
-    with pytest.raises(ParamCheckUsageError) as error:
-        parse_manifest(data, "m.txt")
-    assert str(error.value) == (
+    assert usage(parse_manifest, data, "m.txt") == (
         "m.txt, line 1: # pytest-paramcheck manifest, format 2\n"
         "this version of pytest-paramcheck reads format 1: upgrade it "
         "(pip install -U pytest-paramcheck)"
@@ -139,9 +139,7 @@ def test_a_newer_format() -> None:
     ids=["empty", "no header", "binary", "long"],
 )
 def test_no_manifest(data: bytes, row: str) -> None:
-    with pytest.raises(ParamCheckUsageError) as error:
-        parse_manifest(data, "m.txt")
-    assert str(error.value) == (
+    assert usage(parse_manifest, data, "m.txt") == (
         f"m.txt, line 1: {row}\n"
         f"this is no manifest: its first line would be {HEADER[0]!r}. "
         f"Restore the file, or delete it and run with --param-update"
@@ -150,9 +148,7 @@ def test_no_manifest(data: bytes, row: str) -> None:
 
 
 def test_not_utf8() -> None:
-    with pytest.raises(ParamCheckUsageError) as error:
-        parse_manifest(TEXT.encode() + b"gr\xf6sse 3 float32 trainable\n", "m.txt")
-    assert str(error.value) == (
+    assert usage(parse_manifest, TEXT.encode() + b"gr\xf6sse 3 float32 trainable\n", "m.txt") == (
         f"m.txt, line 8: gr\\xf6sse 3 float32 trainable\nit is not UTF-8{WAYS_OUT}"
     )
 

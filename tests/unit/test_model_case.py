@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from torch import nn
 
-from pytest_paramcheck import ModelCase, ParamCheckUsageError
+from pytest_paramcheck import ModelCase
 from pytest_paramcheck.model_checks.case import as_cases, unknown_check
 from pytest_paramcheck.plugin.model_items import parametrize_with_param_checks
+
+from .messages import usage
 
 
 def make() -> nn.Module:
@@ -73,10 +75,7 @@ def make() -> nn.Module:
     ],
 )
 def test_a_declaration_that_cannot_be_meant(given: dict[str, Any], text: str) -> None:
-    with pytest.raises(ParamCheckUsageError) as error:
-        ModelCase(**{"factory": make, **given})
-
-    assert str(error.value) == text
+    assert usage(ModelCase, **{"factory": make, **given}) == text
 
 
 def test_the_name_is_the_factorys() -> None:
@@ -156,10 +155,7 @@ def _needs(size: int, *, bias: bool) -> nn.Module:
     ],
 )
 def test_what_is_no_case(value: object, text: str) -> None:
-    with pytest.raises(ParamCheckUsageError) as error:
-        as_cases(value, "here")
-
-    assert str(error.value) == text
+    assert usage(as_cases, value, "here") == text
 
 
 @pytest.mark.parametrize(
@@ -183,10 +179,7 @@ def test_what_is_no_case(value: object, text: str) -> None:
     ],
 )
 def test_what_the_decorator_refuses(cases: Any, text: str) -> None:
-    with pytest.raises(ParamCheckUsageError) as error:
-        parametrize_with_param_checks(cases)
-
-    assert str(error.value) == text
+    assert usage(parametrize_with_param_checks, cases) == text
 
 
 def test_an_unknown_check_is_guessed_or_all_are_named() -> None:

@@ -18,6 +18,8 @@ from pytest_paramcheck.parameters.subject.select import (
     select,
 )
 
+from .messages import usage
+
 
 class LM(nn.Module):
     """Eleven blocks, so that ``blocks.1`` and ``blocks.10`` both exist, and a tied head."""
@@ -206,10 +208,7 @@ def test_names_of_a_wrapped_model_are_the_users() -> None:
     ],
 )
 def test_a_pattern_that_cannot_be_meant(lm: Inventory, patterns: list[Any], message: str) -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        select(lm, patterns)
-
-    assert str(caught.value) == message
+    assert usage(select, lm, patterns) == message
 
 
 def test_every_pattern_has_to_match_for_itself(lm: Inventory) -> None:
@@ -218,38 +217,32 @@ def test_every_pattern_has_to_match_for_itself(lm: Inventory) -> None:
 
 
 def test_a_short_list_of_names_is_shown_whole() -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        select(take_inventory(nn.Linear(2, 2)), ["qqq"])
-
-    assert str(caught.value) == "pattern 'qqq' matches nothing in Linear; it has weight, bias"
+    assert (
+        usage(select, take_inventory(nn.Linear(2, 2)), ["qqq"])
+        == "pattern 'qqq' matches nothing in Linear; it has weight, bias"
+    )
 
 
 def test_classes_select_in_modules_only() -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        select(take_inventory({"w": torch.ones(1)}), [nn.Linear])
-
-    assert str(caught.value) == (
+    assert usage(select, take_inventory({"w": torch.ones(1)}), [nn.Linear]) == (
         "pattern Linear matches nothing in dict: classes select in an nn.Module only"
     )
 
 
 def test_what_is_there_but_cannot_be_looked_at_is_said_so(lm: Inventory) -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        select(lm, ["mask"], eligible=parameters_only, what="parameter")
-
-    assert str(caught.value) == "pattern 'mask' matches no parameter: 'mask' is a buffer"
+    assert (
+        usage(select, lm, ["mask"], eligible=parameters_only, what="parameter")
+        == "pattern 'mask' matches no parameter: 'mask' is a buffer"
+    )
 
 
 def test_nothing_to_start_from_is_an_error() -> None:
     module = nn.Module()
     module.register_buffer("mask", torch.ones(1))
 
-    with pytest.raises(ParamCheckUsageError) as caught:
-        select(take_inventory(module), [], eligible=parameters_only, what="parameter")
-
-    assert str(caught.value) == (
-        "Module has no parameter that this applies to: there is nothing to check"
-    )
+    assert usage(
+        select, take_inventory(module), [], eligible=parameters_only, what="parameter"
+    ) == ("Module has no parameter that this applies to: there is nothing to check")
 
 
 # --- patterns that map to expectations -------------------------------------------------------
@@ -300,10 +293,7 @@ def test_what_no_pattern_matches_is_left_out(lm: Inventory) -> None:
 def test_a_mapping_that_cannot_be_meant(
     lm: Inventory, expectations: dict[Any, int], message: str
 ) -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        decide(lm, expectations)
-
-    assert str(caught.value) == message
+    assert usage(decide, lm, expectations) == message
 
 
 def test_an_empty_mapping_decides_nothing(lm: Inventory) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_ties_survive
 
 from ..recipes.ties import LM, Untying
+from .messages import failure, usage
 
 
 class SharedModule(nn.Module):
@@ -87,9 +88,9 @@ def test_the_first_breaker_of_each_group_is_named() -> None:
     def unshare(model: nn.Module) -> None:
         model.b = nn.Linear(2, 2, bias=False)
 
-    with pytest.raises(ParamCheckError) as caught:
-        assert_ties_survive(Two(), "load_state_dict(assign=True)", unshare, "to(meta)")
-    assert str(caught.value).splitlines() == [
+    assert failure(
+        assert_ties_survive, Two(), "load_state_dict(assign=True)", unshare, "to(meta)"
+    ).splitlines() == [
         "tie broken by load_state_dict(assign=True): lm.emb.weight, lm.head.weight; "
         "tie broken by unshare: a.weight, b.weight (Two)",
         "",
@@ -113,9 +114,7 @@ def test_a_callable_that_loses_the_name() -> None:
     def cut(model: nn.Module) -> None:
         del model.head
 
-    with pytest.raises(ParamCheckError) as caught:
-        assert_ties_survive(LM(tied=True), cut)
-    assert str(caught.value).splitlines() == [
+    assert failure(assert_ties_survive, LM(tied=True), cut).splitlines() == [
         "tie broken by cut: emb.weight, head.weight (LM)",
         "",
         "  emb.weight, head.weight  head.weight is gone",
@@ -144,21 +143,21 @@ def test_an_operation_s_own_error_comes_through() -> None:
     ],
 )
 def test_usage(operations: tuple[object, ...], message: str) -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        assert_ties_survive(LM(tied=True), *operations)  # type: ignore[arg-type]
-    assert str(caught.value) == message
+    assert usage(assert_ties_survive, LM(tied=True), *operations) == message
 
 
 def test_a_model_without_ties() -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        assert_ties_survive(LM(tied=False), "deepcopy")
-    assert str(caught.value) == "LM has no ties: there is nothing that could survive"
+    assert (
+        usage(assert_ties_survive, LM(tied=False), "deepcopy")
+        == "LM has no ties: there is nothing that could survive"
+    )
 
 
 def test_a_state_dict_is_no_model() -> None:
-    with pytest.raises(ParamCheckUsageError) as caught:
-        assert_ties_survive(LM(tied=True).state_dict(), "deepcopy")  # type: ignore[arg-type]
-    assert str(caught.value) == "operations are done to a model, not to a OrderedDict"
+    assert (
+        usage(assert_ties_survive, LM(tied=True).state_dict(), "deepcopy")
+        == "operations are done to a model, not to a OrderedDict"
+    )
 
 
 def test_a_model_that_cannot_be_copied() -> None:
@@ -174,9 +173,7 @@ def test_a_copy_that_shares_memory_is_left_alone() -> None:
             return self
 
     model = Shares(tied=True)
-    with pytest.raises(ParamCheckUsageError) as caught:
-        assert_ties_survive(model, "to(float64)")
-    assert str(caught.value) == (
+    assert usage(assert_ties_survive, model, "to(float64)") == (
         "a deep copy of Shares shares memory with it (emb.weight): what is done to the copy would "
         "be done to the model; let its __deepcopy__ copy them"
     )
@@ -185,9 +182,7 @@ def test_a_copy_that_shares_memory_is_left_alone() -> None:
 
 def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(ParamCheckUsageError) as caught:
-        assert_ties_survive(LM(tied=True), "safetensors")
-    assert str(caught.value) == (
+    assert usage(assert_ties_survive, LM(tied=True), "safetensors") == (
         "this needs safetensors, which is not installed: "
         "pip install 'pytest-paramcheck[safetensors]'"
     )
