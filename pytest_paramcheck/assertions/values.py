@@ -56,5 +56,5 @@ def assert_same_values(
             raise ParamCheckUsageError(f"{name}={value!r} is no tolerance: pass a number >= 0")
     first, second = take_inventory(a), take_inventory(b)
     names = select_of_both(first, second, patterns)
-    title = first.title if first.title == second.title else f"{first.title} and {second.title}"
+    title = " and ".join(dict.fromkeys((first.title, second.title)))
     raise_if(values.differences(first, second, names, rtol=rtol, atol=atol), title)

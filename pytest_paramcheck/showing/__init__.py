@@ -1,1 +1,1 @@
-"""What a person would rather look at: the table of a model's parameters."""
+"""What a person would rather look at: the ``table`` of a model's parameters."""

@@ -7,6 +7,7 @@ has the table of who may import whom.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ..house import MAY_IMPORT, House, imports_of, is_below
 
 HOUSE = House(Path(pytest_paramcheck.__file__).parent)
 
-#: What may stand at the top of the package: the nine, and two that may join them.
+#: What stands at the top of the package, nine entries, and what may join them.
 TOP = {
     "__init__.py",
     "init.py",
@@ -33,28 +34,12 @@ WALKS = {"checks.init_complete", "checks.ties_survive"}
 #: The words that people read, by the names they bear in the code.
 TEXTS = {"problem", "hint", "why", "title", "lead", "wrong"}
 
-#: What the plan of the house has not reached yet: none may join, and each has to go.
-STILL: dict[str, set[str]] = {
-    "floors": {
-        "parameters.tensors.digest -> parameters.subject.inventory",
-    },
-    "text": {
-        "title != 'pairs'",
-        "first.title == second.title",
-        "'None' in outcome.problem",
-        "lead == ' in'",
-        "\"'!name'\" in f.hint",
-        "'allow_zero' in f.hint",
-    },
-}
 
-
-def nobody(found: Iterable[str], rule: str = "") -> None:
+def nobody(found: Iterable[str]) -> None:
     """Fail with the whole list of those who break a rule."""
     __tracebackhide__ = True
-    still = STILL.get(rule, set())
-    left = {one for one in found if not {one, one.partition(": ")[2]} & still}
-    assert not left, "\n".join(["", *sorted(left)])
+    listed = sorted(set(found))
+    assert not listed, "\n".join(["", *listed])
 
 
 def lightweight() -> list[str]:
@@ -92,7 +77,7 @@ def importing(package: str, *, outside: str = "") -> list[str]:
 
 
 def test_nobody_imports_from_a_higher_floor_or_a_neighbour() -> None:
-    nobody(HOUSE.not_allowed(), "floors")
+    nobody(HOUSE.not_allowed())
 
 
 def test_the_table_of_floors_has_no_way_up() -> None:
@@ -105,7 +90,7 @@ def test_the_table_of_floors_has_no_way_up() -> None:
 
 
 def test_no_circle_of_files() -> None:
-    nobody((" ".join(circle) for circle in HOUSE.circles()), "circles")
+    nobody(" ".join(circle) for circle in HOUSE.circles())
 
 
 def test_only_the_plugin_imports_pytest() -> None:
@@ -142,7 +127,7 @@ def test_every_import_of_ours_exists() -> None:
 def test_what_stands_at_the_top() -> None:
     entries = {path.name for path in HOUSE.root.iterdir()} - {"py.typed", "__pycache__"}
 
-    nobody(entries - TOP - MAY_JOIN, "top")
+    nobody(entries - TOP - MAY_JOIN)
     nobody(TOP - entries)
 
 
@@ -152,6 +137,18 @@ def test_every_module_says_what_it_is_for() -> None:
         for module, tree in HOUSE.trees.items()
         if not (ast.get_docstring(tree) or "").partition("\n")[0].endswith((".", "?", "``", ":"))
     )
+
+
+def test_every_folder_says_what_its_files_are_for() -> None:
+    """The docstring of each folder names each of its files and folders, in double backticks."""
+    missing = []
+    for module in HOUSE.files:
+        folder, _, name = module.rpartition(".")
+        if folder:
+            doc = ast.get_docstring(HOUSE.trees[folder]) or ""
+            if name not in re.findall(r"``(\w+)(?:\.py|/)?``", doc):
+                missing.append(f"{HOUSE.short(folder)}: {name}")
+    nobody(missing)
 
 
 # -- what no module does ------------------------------------------------------------------------
@@ -234,12 +231,9 @@ def changed_by(node: ast.AST) -> Iterator[str]:
 def test_no_text_decides_what_happens() -> None:
     """Text is for people: who asks about it gets a constant, an argument or a kind."""
     nobody(
-        (
-            f"{HOUSE.short(module)}: {question}"
-            for module, tree in HOUSE.trees.items()
-            for question in questions_about_text(tree)
-        ),
-        "text",
+        f"{HOUSE.short(module)}: {question}"
+        for module, tree in HOUSE.trees.items()
+        for question in questions_about_text(tree)
     )
 
 
