@@ -116,7 +116,7 @@ def check_training_step(case: CaseRun) -> None:
     entries = [entry for entry in take_inventory(model).parameters if entry.tensor is not None]
     frozen = [entry.name for entry in entries if not entry.trainable]
     optimizers = case.optimizers(model)
-    signalled: dict[str, None] = {}
+    nonzero: dict[str, None] = {}
 
     def train() -> None:
         __tracebackhide__ = True
@@ -127,7 +127,7 @@ def check_training_step(case: CaseRun) -> None:
             states = grad_states([e.tensor.grad for e in entries if e.tensor is not None])
             for entry, state in zip(entries, states, strict=True):
                 if state is GradState.SIGNAL:
-                    signalled[entry.name] = None
+                    nonzero[entry.name] = None
             for optimizer in optimizers:
                 _step(case, model, optimizer)
 
@@ -137,7 +137,7 @@ def check_training_step(case: CaseRun) -> None:
         raise NothingToCheck("no optimizer holds a trainable parameter")
     findings: list[Finding] = []
     with ExitStack() as stack:
-        updated = updated_where_due(model, *moving, may_stand_still=signalled.keys().isdisjoint)
+        updated = updated_where_due(model, *moving, may_stand_still=nonzero.keys().isdisjoint)
         stack.enter_context(_noting(findings, updated))
         if frozen:
             unchanged = assert_unchanged(model, *frozen, buffers=False)
