@@ -222,9 +222,15 @@ def test_state_that_no_saved_one_resembles() -> None:
     saved = copy.deepcopy(optimizer.state_dict())
     saved["param_groups"][0]["param_names"][0] = "a.weights"
     optimizer.state[model.a.weight]["momentum_buffer"] += 1
-    assert "its state is no saved one: did you mean 'a.weights'?" in failure(
-        assert_optimizer_state, optimizer, model, saved
-    )
+    assert failure(assert_optimizer_state, optimizer, model, saved) == whole(r"""
+        state not saved under its name: a.weight; \
+        saved, but not in the optimizer: a.weights (Net)
+
+          state not saved under its name:
+            a.weight  its state is no saved one: did you mean 'a.weights'?
+          saved, but not in the optimizer:
+            a.weights  its state is lost
+        """)
 
 
 def test_half_precision_state_saved_wide_is_the_same_state() -> None:
