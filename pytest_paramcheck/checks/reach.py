@@ -122,14 +122,14 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
     if reason is None:
         return _frozen(one.entry)
     place = reason.place or Place("")
-    if place.inside == "CheckpointFunction" and reason.kind in ("no_grad", "inference"):
+    if place.checkpointed and reason.kind in ("no_grad", "inference"):
         return (
             "used only inside a reentrant checkpoint none of whose inputs requires grad",
             "checkpoint(..., use_reentrant=False) does not depend on its inputs",
         )
-    if place.inside and reason.kind in ("no_grad", "inference"):
+    if place.inside and not place.recomputed and reason.kind in ("no_grad", "inference"):
         return (
-            f"used only inside {place.inside}.forward, whose operations autograd does not record",
+            f"used only inside {_method(place)}, whose operations autograd does not record",
             f"pass the parameter to {place.inside}.apply and return its gradient from backward",
         )
     at = place.operation + place_text(place, one.entry.name)
@@ -183,10 +183,12 @@ def place_text(place: Place, name: str) -> str:
 
     ``name`` is the parameter's: a module it lies in is told by its last component.
     """
-    if place.inside == "unseen":
+    if not place.seen:
         return ""
     if not place.cls:
-        return " in a checkpoint" if place.inside == "recomputed" else " in loss_fn"
+        if place.recomputed:
+            return " in a checkpoint"
+        return f" in {_method(place)}" if place.backward else " in loss_fn"
     if not place.module:
         return f" in {place.cls}"
     parts, own = place.module.split("."), name.split(".")
@@ -205,6 +207,10 @@ def place_text(place: Place, name: str) -> str:
 def _inside(parts: Sequence[str], place: Place, *, its: bool = False) -> str:
     where = f"its {parts[-1]}" if its else ".".join(parts)
     return f" in {where} ({place.cls})"
+
+
+def _method(place: Place) -> str:
+    return f"{place.inside}.{'backward' if place.backward else 'forward'}"
 
 
 def _loss_hint(problem: LossProblem) -> str:

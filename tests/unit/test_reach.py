@@ -148,6 +148,67 @@ def b_hidden_in_function(net: Any, x: Tensor) -> Tensor:
     return Hidden.apply(net.a(x), lambda: net.b)
 
 
+class HiddenWithoutCtx(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, layer: Any) -> Tensor:
+        return layer()(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.layer = inputs[1]
+
+    backward = Hidden.backward
+
+
+def b_hidden_beside_setup_context(net: Any, x: Tensor) -> Tensor:
+    return HiddenWithoutCtx.apply(net.a(x), lambda: net.b)
+
+
+def without_a_trace(function: Any) -> Any:
+    return lambda *args: function(*args)
+
+
+class HiddenByWrapper(torch.autograd.Function):
+    forward = staticmethod(without_a_trace(Hidden.forward))
+    backward = staticmethod(without_a_trace(Hidden.backward))
+
+
+def b_hidden_by_a_wrapper(net: Any, x: Tensor) -> Tensor:
+    return HiddenByWrapper.apply(net.a(x), lambda: net.b)
+
+
+class HiddenByNumber(torch.autograd.Function):
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        args[0].layer = args[2]
+        return args[2]()(args[1])
+
+    backward = Hidden.backward
+
+
+def b_hidden_by_number(net: Any, x: Tensor) -> Tensor:
+    return HiddenByNumber.apply(net.a(x), lambda: net.b)
+
+
+class HiddenInBackward(Hidden):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
+        ctx.layer = layer
+        return x.clone()
+
+
+def b_in_backward_alone(net: Any, x: Tensor) -> Tensor:
+    return HiddenInBackward.apply(net.a(x), lambda: net.b)
+
+
+def b_hidden_in_reentrant_checkpoint(net: Any, x: Tensor) -> Tensor:
+    return checkpoint(lambda h: Hidden.apply(h, lambda: net.b) + h, net.a(x), use_reentrant=True)
+
+
+def b_under_no_grad_in_reentrant_checkpoint(net: Any, x: Tensor) -> Tensor:
+    return checkpoint(lambda h: b_under_no_grad(net, h) + h, net.a(x), use_reentrant=True)
+
+
 NO_GRADIENT = {
     without_b: (
         "never used in the forward pass",
@@ -180,6 +241,30 @@ NO_GRADIENT = {
     b_hidden_in_function: (
         "used only inside Hidden.forward, whose operations autograd does not record",
         "pass the parameter to Hidden.apply and return its gradient from backward",
+    ),
+    b_hidden_beside_setup_context: (
+        "used only inside HiddenWithoutCtx.forward, whose operations autograd does not record",
+        "pass the parameter to HiddenWithoutCtx.apply and return its gradient from backward",
+    ),
+    b_hidden_by_a_wrapper: (
+        "used only inside HiddenByWrapper.forward, whose operations autograd does not record",
+        "pass the parameter to HiddenByWrapper.apply and return its gradient from backward",
+    ),
+    b_hidden_by_number: (
+        "used only inside HiddenByNumber.forward, whose operations autograd does not record",
+        "pass the parameter to HiddenByNumber.apply and return its gradient from backward",
+    ),
+    b_in_backward_alone: (
+        "used only inside HiddenInBackward.backward, whose operations autograd does not record",
+        "pass the parameter to HiddenInBackward.apply and return its gradient from backward",
+    ),
+    b_hidden_in_reentrant_checkpoint: (
+        "used only inside Hidden.forward, whose operations autograd does not record",
+        "pass the parameter to Hidden.apply and return its gradient from backward",
+    ),
+    b_under_no_grad_in_reentrant_checkpoint: (
+        "used only under no_grad: linear in b (Linear)",
+        "run it where gradients are recorded",
     ),
 }
 

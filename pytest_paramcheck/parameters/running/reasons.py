@@ -21,23 +21,37 @@ Kind: TypeAlias = Literal[
 ]
 RANK: dict[Kind, int] = {kind: rank for rank, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
 
+#: torch's own function behind ``checkpoint(..., use_reentrant=True)``.
+_REENTRANT = "CheckpointFunction"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """An operation and the module that ran it (``""``, ``""``: none of the model's).
 
-    ``inside`` is the custom function in whose forward it ran (``CheckpointFunction``: before,
-    ``recomputed``: while a reentrant checkpoint recomputes, ``unseen``: not known). ``zeros``
-    are the all-zero parameters it multiplied by, ``operand`` says "zeros" or "nothing" where
-    it multiplied a value that is all zero or empty.
+    ``inside`` is the custom function in whose forward, or ``backward``, it ran. ``zeros`` are the
+    all-zero parameters it multiplied by, ``operand`` says "zeros" or "nothing" where it multiplied
+    a value that is all zero or empty. ``seen`` is False where it is not known what ran it.
     """
 
     operation: str
     module: str = ""
     cls: str = ""
     inside: str = ""
+    backward: bool = False
     zeros: tuple[str, ...] = ()
     operand: str = ""
+    seen: bool = True
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether a reentrant checkpoint ran it before backward, where it records nothing."""
+        return self.inside == _REENTRANT and not self.backward
+
+    @property
+    def recomputed(self) -> bool:
+        """Whether a reentrant checkpoint ran it again, in backward, as the user wrote it."""
+        return self.inside == _REENTRANT and self.backward
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...messages.wording import first_line
 from ..subject.inventory import Inventory, walk_modules
+from .custom_functions import CustomFunctions
 from .gradstate import GradState, grad_state
 from .graph import leaf_of
 from .preserve import preserved
@@ -113,10 +114,6 @@ class _Descent:
     had_node: bool = True
 
 
-#: torch's frame around the backward of a custom function.
-_BACKWARD_APPLY = torch.autograd.function.BackwardCFunction.apply.__code__
-
-
 class _Tracer(TorchFunctionMode):
     def __init__(
         self, model: nn.Module, tracked: list[Tensor], zeros: dict[int, str], zero_too: bool
@@ -137,6 +134,7 @@ class _Tracer(TorchFunctionMode):
         self.last_uses: list[tuple[int, Place]] = []
         self.nodes: dict[Any, Place] = {}
         self.functions: dict[str, Place] = {}
+        self.custom = CustomFunctions()
         self.handles: list[Any] = []
         self.received: dict[Any, bool] = {}
         self.sent: dict[Any, list[GradState]] = {}
@@ -174,7 +172,7 @@ class _Tracer(TorchFunctionMode):
             outs.append(args[0])
         outs.extend(_tensors(kwargs.get("out")))
         place = self._place(operation, inputs)
-        if place.inside:
+        if place.inside and not place.backward:
             self.functions.setdefault(f"{place.inside}Backward", place)
         if not outs:
             if operation in _LEAVING:
@@ -231,21 +229,17 @@ class _Tracer(TorchFunctionMode):
 
     def _place(self, operation: str, inputs: list[Tensor]) -> Place:
         """The innermost module of the model, and the custom function, on the call stack."""
-        module, cls, inside = "", "", ""
+        module, cls, inside, backward = "", "", "", False
         frame: FrameType | None = sys._getframe(3)
         while frame is not None and frame.f_code is not explain.__code__:
+            if not inside:
+                inside, backward = self.custom.running(frame)
             code = frame.f_code
-            if code.co_argcount:
-                if code.co_name == "apply":
-                    if code is _BACKWARD_APPLY:
-                        inside = inside or "recomputed"
-                    elif frame.f_globals.get("__name__") == "torch.autograd.function":
-                        inside = inside or getattr(frame.f_locals.get("cls"), "__name__", "")
-                elif not cls and code.co_varnames[0] == "self":
-                    owner = frame.f_locals.get("self")
-                    module, cls = self.module_names.get(id(owner), ("", ""))
+            if not cls and code.co_argcount and code.co_varnames[0] == "self":
+                owner = frame.f_locals.get("self")
+                module, cls = self.module_names.get(id(owner), ("", ""))
             frame = frame.f_back
-        return Place(operation, module, cls, inside, *self._partners(operation, inputs))
+        return Place(operation, module, cls, inside, backward, *self._partners(operation, inputs))
 
     def _partners(self, operation: str, inputs: list[Tensor]) -> tuple[tuple[str, ...], str]:
         """The all-zero parameters that an operation multiplies by, and what other operand it has
@@ -306,7 +300,7 @@ class _Tracer(TorchFunctionMode):
                     return Reason(*self.events[event])
             if descent.connected & bit:  # through a node whose inside is not in the graph
                 for kind, place in cuts:
-                    if kind == "detached" or place.inside not in ("", "CheckpointFunction"):
+                    if kind == "detached" or (place.inside and not place.checkpointed):
                         return Reason(kind, place)
                 return Reason("unknown")
         if left:
@@ -349,9 +343,9 @@ class _Tracer(TorchFunctionMode):
         place = self.nodes[node]
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             # No operation is seen to make it; those of its forward say where it ran.
-            ran = self.functions.get(type(node).__name__, Place("", inside="unseen"))
-            return Place(type(node).__name__, ran.module, ran.cls, ran.inside)
-        return place if place.operation else Place(node.name(), inside="unseen")
+            ran = self.functions.get(type(node).__name__, Place("", seen=False))
+            return replace(ran, operation=type(node).__name__, zeros=(), operand="")
+        return place if place.operation else Place(node.name(), seen=False)
 
 
 def _handed_on(grad: Tensor | None) -> GradState:
