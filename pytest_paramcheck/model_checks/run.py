@@ -44,14 +44,14 @@ class CaseRun:
     """
 
     def __init__(self, declared: ModelCase, seed: int = 0) -> None:
-        import torch
+        from ..parameters.tensors.default_device import default_device
 
         self.declared = declared
         self.seed = seed
         self._model: Module | None = None
         self._latest: weakref.ref[Module] | None = None
         self._inputs: Any = None
-        self.device: torch.device = torch.get_default_device()
+        self.device: torch.device = default_device()
 
     @property
     def case(self) -> ModelCase:
@@ -209,8 +209,10 @@ class LatestRun:
         """Return the run of a case under torch's current defaults."""
         import torch
 
+        from ..parameters.tensors.default_device import default_device
+
         # The case itself and not its id, which another case could have after it.
-        key = declared, seed, torch.get_default_device(), torch.get_default_dtype()
+        key = declared, seed, default_device(), torch.get_default_dtype()
         if self._run is None or self._key != key:
             self._run = None  # before the next model is built
             self._key, self._run = key, CaseRun(declared, seed)

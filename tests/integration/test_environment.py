@@ -189,6 +189,45 @@ def test_a_default_device_left_behind_does_not_bring_ours_back(run: Run) -> None
     result.assert_outcomes(passed=2)
 
 
+def test_a_default_device_put_back_by_hand(run: Run) -> None:
+    """In torch 2.8, ``get_default_device()`` raises from here on."""
+    result = run(
+        """
+        import pytest, torch
+        def test_puts_it_back():
+            torch.set_default_device("meta")
+            torch.set_default_device(None)
+        @pytest.mark.params(devices=["cpu", "meta"])
+        def test_next(param_device):
+            assert torch.ones(1).device == param_device
+        """
+    )
+    result.assert_outcomes(passed=3)
+
+
+def test_a_default_device_that_is_not_there(run: Run) -> None:
+    result = run(
+        """
+        import pytest, torch
+        @pytest.mark.params(devices="meta")
+        def test_leaves_it():
+            torch.set_default_device("cuda")
+        @pytest.fixture(scope="module")
+        def absent():
+            torch.set_default_device("cuda")
+            yield
+            torch.set_default_device(None)
+        @pytest.mark.params(devices=["cpu", "meta"])
+        def test_under_it(absent, param_device):
+            assert torch.ones(1).device == param_device
+        @pytest.mark.params
+        def test_next():
+            assert torch.ones(1).device.type == "cpu"
+        """
+    )
+    result.assert_outcomes(passed=4)
+
+
 def test_errors_leave_the_defaults_as_they_were(run: Run) -> None:
     result = run(
         """

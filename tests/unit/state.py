@@ -52,7 +52,7 @@ def _process() -> Iterator[tuple[str, Any]]:
     yield "deterministic", torch.are_deterministic_algorithms_enabled()
     yield "deterministic warn only", torch.is_deterministic_algorithms_warn_only_enabled()
     yield "fill uninitialized", torch.utils.deterministic.fill_uninitialized_memory
-    yield "default device", torch.get_default_device()
+    yield "default device", torch.empty(0).device
     yield "default dtype", torch.get_default_dtype()
     yield "threads", torch.get_num_threads()
     yield "warning filters", list(warnings.filters)

@@ -6,6 +6,7 @@
 * ``identity``: how two tensors are related, and which of many share memory;
 * ``finite``: whether all values are, in few kernels, and how many are not;
 * ``digest``: content kept small, to prove later that it is unchanged;
+* ``default_device``: where a tensor is made when nobody says where;
 * ``describe``: a tensor, a dtype and a layout in words.
 
 A new kind of wrapper is one reader in ``memory`` and one row in the tests' table of kinds.
