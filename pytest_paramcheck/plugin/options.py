@@ -6,8 +6,9 @@ came from and what would be valid.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import pytest
 
@@ -19,6 +20,15 @@ WORKER_DEVICES = "paramcheck_devices"
 #: What parametrize_with_param_checks puts on a test.
 CASES = "param_cases"
 CASES_LINE = "param_cases(cases): whole-model checks; put there by parametrize_with_param_checks."
+
+
+#: What can be written in the ini: how pytest describes it, and the types it takes, the one that
+#: every pytest since 8.0 knows first.
+_INI: dict[str, tuple[str, Sequence[Literal["args", "string", "int"]]]] = {
+    "param_devices": ("Devices for tests marked params", ("args", "string")),
+    "param_dtypes": ("Default dtypes for tests marked params", ("args", "string")),
+    "param_seed": ("Seed that every test marked params starts from", ("string", "int")),
+}
 
 
 class Settings(NamedTuple):
@@ -66,9 +76,30 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         help="Write the manifests that assert_manifest compares with",
     )
-    parser.addini("param_devices", "Devices for tests marked params", type="args")
-    parser.addini("param_dtypes", "Default dtypes for tests marked params", type="args")
-    parser.addini("param_seed", "Seed that every test marked params starts from")
+    for name, (text, kinds) in _INI.items():
+        parser.addini(name, text, type=kinds[0])
+
+
+def fit_ini_types(config: pytest.Config, parser: pytest.Parser) -> None:
+    """Declare each ini value anew as what it was written as.
+
+    pytest's native ``[tool.pytest]`` (9.0) does not convert: a list refuses a string, a string a
+    number. A union of types can be declared since 9.2, and of scalars only.
+    """
+    for name, (text, kinds) in _INI.items():
+        if not _takes(config, name):
+            for kind in (*kinds[1:], kinds[0]):  # where none fits, pytest says so of the first
+                parser.addini(name, text, type=kind)
+                if _takes(config, name):
+                    break
+
+
+def _takes(config: pytest.Config, name: str) -> bool:
+    try:
+        config.getini(name)
+    except (TypeError, ValueError, pytest.UsageError):  # since 9.2 it is a UsageError
+        return False
+    return True
 
 
 def selects(config: pytest.Config) -> bool:
@@ -109,20 +140,29 @@ def _choice(
 ) -> tuple[bool, T | tuple[()]]:
     """Return whether the command line chose, and what was chosen."""
     given: list[str] | None = config.getoption(option)
-    values = given if given is not None else list(config.getini(ini))
-    if given is None and not values:
+    written = given if given is not None else _written(config, ini)
+    if given is None and not written:
         return False, ()
     try:
-        return given is not None, parse(values)
+        words = shlex.split(written) if isinstance(written, str) else written
+        return given is not None, parse(words)
     except ValueError as error:
         raise pytest.UsageError(f"{_origin(option, ini, given is not None)}: {error}") from None
 
 
+def _written(config: pytest.Config, ini: str) -> Any:
+    """An ini value, of one of its types."""
+    try:
+        return config.getini(ini)
+    except TypeError as error:  # since 9.2 pytest makes it a UsageError itself
+        raise pytest.UsageError(str(error)) from None
+
+
 def _seed(config: pytest.Config) -> int:
     given: str | None = config.getoption("--param-seed")
-    text = given if given is not None else (config.getini("param_seed") or "0")
+    text = given if given is not None else str(_written(config, "param_seed")) or "0"
     try:
-        seed = int(str(text))
+        seed = int(text)
         if not 0 <= seed < 2**63:
             raise ValueError
     except ValueError:
