@@ -68,7 +68,7 @@ def on_meta() -> TiedModel:
 def materialised(device: torch.device | None = None) -> TiedModel:
     """Build on meta, get memory, initialise, tie: in this order."""
     model = on_meta()
-    model.to_empty(device=device or torch.get_default_device())
+    model.to_empty(device=device or torch.empty(0).device)  # torch's default, whoever set it
     model.tie_weights()  # before the reset, so that the embedding's values are the ones
     for module in model.modules():
         if module is not model.head and hasattr(module, "reset_parameters"):

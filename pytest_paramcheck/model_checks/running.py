@@ -177,7 +177,8 @@ def _step(case: CaseRun, model: nn.Module, optimizer: Any) -> None:
         __tracebackhide__ = True
         optimizer.zero_grad()
         _backward(case, model)
-        return case.loss(model)
+        # Detached: torch 2.8's LBFGS makes a number of it, with a warning (pytorch#160197).
+        return case.loss(model).detach()
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
 

@@ -119,7 +119,7 @@ def test_the_options_and_ini_values() -> None:
         "--param-model": "append",
         "--param-update": "store_true",
     }
-    assert parser.ini == {"param_devices": "args", "param_dtypes": "args", "param_seed": None}
+    assert parser.ini == {"param_devices": "args", "param_dtypes": "args", "param_seed": "string"}
 
 
 def test_the_hooks_and_their_arguments() -> None:

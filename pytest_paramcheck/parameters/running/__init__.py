@@ -4,13 +4,14 @@
 * ``gradstate``: what a gradient is: none, zero, nonzero;
 * ``unreached``: who none of several losses reached, with the reasons;
 * ``trace``: why, in a second run; ``reasons``: the kinds of reason, and the place;
+* ``custom_functions``: which custom autograd function runs on the call stack;
 * ``untie``: what each use of a tied parameter gives, on a copy without ties;
 * ``graph``: the leaves of a graph, those that nobody registered among them;
 * ``kept``: what entries were before a block, and what became of them;
 * ``watch``: gradients and optimizer steps as they come, during a block;
 * ``preserve``: all that a run touches, put back; ``randomness``: the random states of it.
 
-What has no tests of its own is tested through the assertions: ``test_reach`` (``trace`` too),
-``test_tied_grads_sum``, ``test_registered`` (``graph``), ``test_unchanged`` and ``test_updated``
-(``kept``, ``watch``), ``test_every_assertion`` (``preserve``).
+What has no tests of its own is tested through the assertions: ``test_reach`` (``trace``,
+``custom_functions``), ``test_tied_grads_sum``, ``test_registered`` (``graph``), ``test_unchanged``
+and ``test_updated`` (``kept``, ``watch``), ``test_every_assertion`` (``preserve``).
 """

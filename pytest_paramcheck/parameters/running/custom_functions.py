@@ -2,7 +2,6 @@
 
 Since torch 2.14 ``torch.autograd.Function.apply`` is a C method, and no frame of torch's own is
 on the stack; the author's ``forward`` and ``backward`` are there in every version.
-Tested through assert_grads_reach: tests/unit/test_reach.py.
 """
 
 from __future__ import annotations
