@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..checks import gradients as checks
 from ..messages.errors import raise_if
+from ..parameters.running.gradstate import demand_gradients, is_parameter
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select
 
@@ -14,39 +15,46 @@ def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = Fal
     """Assert that no parameter has a gradient yet.
 
     Passes where ``.grad`` is None for every selected parameter (all of them by default), which
-    is the state before the first backward pass and after ``zero_grad()``. In a mapping
-    ``{name: gradient}`` the values themselves are looked at.
+    is the state before the first backward pass and after ``zero_grad()``. In a mapping, an
+    ``nn.Parameter`` and a leaf that requires grad are parameters, whose ``.grad`` is looked
+    at; any other tensor is itself the gradient, also in a dict of a model's detached values:
+    the two cannot be told apart.
 
-    Fails, naming each parameter and its state, where there is a gradient: ``ZERO`` (reached, no
-    signal: ``zero_grad(set_to_none=False)`` leaves these) or ``SIGNAL``. With ``allow_zero``
-    only ``SIGNAL`` fails.
+    Fails, naming each parameter and its state, where there is a gradient: zero
+    (``zero_grad(set_to_none=False)`` leaves these), not finite, or nonzero. With
+    ``allow_zero`` a gradient of zeros passes.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
-    parameter or a subject without parameters.
+    parameter, a subject without parameters, a state_dict (it holds no gradients), and with
+    ``allow_zero`` gradients without values (meta).
 
     >>> from torch import nn
     >>> assert_grads_none(nn.Linear(3, 2))
     """
     __tracebackhide__ = True
     inventory = take_inventory(model)
+    demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     raise_if(checks.grads_none(entries, allow_zero=allow_zero), inventory.title)
 
 
 def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:
-    """Assert that each trainable parameter has a gradient with a signal.
+    """Assert that each trainable parameter has a nonzero gradient.
 
     For after a backward pass of your own. Passes where the gradient of every selected parameter
-    (the trainable ones by default) is there and not all zero; with ``allow_zero`` it only has
-    to be there. In a mapping ``{name: gradient}`` the values themselves are looked at. Zero
-    means zero: a gradient of 1e-12 is a signal.
+    (the trainable ones by default) is there, finite and not all zero; with ``allow_zero`` zeros
+    pass too. Zero means zero: a gradient of 1e-12 is nonzero. In a mapping, an
+    ``nn.Parameter`` and a leaf that requires grad are parameters, whose ``.grad`` is looked
+    at; any other tensor is itself the gradient, also in a dict of a model's detached values:
+    the two cannot be told apart.
 
-    Fails, all at once, for each whose gradient is None (not reached, or frozen) or all zero
-    (reached, no signal). :func:`assert_grads_reach` says why.
+    Fails, all at once, for each whose gradient is None (not reached, or frozen), all zero, or
+    not finite: 0 x NaN is NaN, so a NaN does not say who was reached.
+    :func:`assert_grads_reach` says why a gradient is missing.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
-    parameter, a subject without parameters, and gradients without values (meta) unless
-    ``allow_zero``.
+    parameter, a subject without parameters, a state_dict (it holds no gradients), and
+    gradients without values (meta) unless ``allow_zero``.
 
     >>> import torch
     >>> from torch import nn
@@ -56,6 +64,7 @@ def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = 
     """
     __tracebackhide__ = True
     inventory = take_inventory(model)
+    demand_gradients(inventory)
     entries = _trainable_or_named(inventory, patterns)
     raise_if(checks.grads_present(entries, allow_zero=allow_zero), inventory.title)
 
@@ -64,14 +73,16 @@ def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
     """Assert that no gradient holds a NaN or an infinity.
 
     For after a backward pass of your own. Looks at the gradients that are there, of all
-    parameters by default; in a mapping ``{name: gradient}`` at the values themselves.
+    parameters by default; in a mapping, at the ``.grad`` of parameters and of leaves that
+    require grad, and at any other tensor itself.
 
     Fails, naming each parameter with how many values are not finite, of which kind and where
     the first one is; and where there is no gradient at all, or none under one of the patterns:
     then nothing was checked.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
-    parameter, a subject without parameters, and gradients without values (meta).
+    parameter, a subject without parameters, a state_dict (it holds no gradients), and
+    gradients without values (meta).
 
     >>> import torch
     >>> from torch import nn
@@ -81,6 +92,7 @@ def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
     """
     __tracebackhide__ = True
     inventory = take_inventory(model)
+    demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     findings = checks.grads_finite(entries)
     groups = _by_pattern(inventory, patterns, entries)
@@ -97,13 +109,16 @@ def assert_grad_norm(
 
     For after a backward pass of your own: the 2-norm over the gradients of all selected
     parameters (all of them by default) taken together, as ``clip_grad_norm_`` computes it; a
-    tied parameter counts once. Bounds are included. Summed in double precision.
+    tied parameter counts once. Bounds are included. Summed in double precision. A mapping is
+    read as by :func:`assert_grads_finite`.
 
-    Fails where the norm is out of bounds or NaN, showing what each parameter has of it, the
-    largest first; and where there is no gradient at all, or none under one of the patterns.
+    Fails where the norm is out of bounds, NaN or infinite, showing what each parameter has of
+    it, the largest first; and where there is no gradient at all, or none under one of the
+    patterns.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for bounds that are none, a
-    pattern that matches no parameter, and gradients without values (meta).
+    pattern that matches no parameter, a state_dict (it holds no gradients), and gradients
+    without values (meta).
 
     >>> import torch
     >>> from torch import nn
@@ -114,6 +129,7 @@ def assert_grad_norm(
     __tracebackhide__ = True
     checks.validate_bounds(at_most, at_least)
     inventory = take_inventory(model)
+    demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     groups = _by_pattern(inventory, patterns, entries)
     findings = checks.nothing_there(entries, groups, "to measure")
@@ -127,7 +143,7 @@ def _trainable_or_named(inventory: Inventory, patterns: Sequence[Pattern]) -> li
     return select(
         inventory,
         patterns,
-        default=lambda entry: entry.trainable or entry.kind == "tensor",
+        default=lambda entry: entry.trainable or not is_parameter(entry),
         eligible=parameters_only,
         what="parameter",
     )

@@ -8,14 +8,18 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
+from ..messages.wording import first_line
 from ..parameters.running.gradstate import (
     GradState,
+    demand_values,
     grad_of,
     grad_state,
     grad_states,
+    is_parameter,
     stored_values,
 )
 from ..parameters.subject.inventory import Entry
@@ -26,6 +30,11 @@ from .finite import not_finite
 
 _NO_BACKWARD = "has backward() run, and was zero_grad() not called after it?"
 _SAY_WHY = "assert_grads_reach(model, loss_fn) says why"
+#: Of a parameter that was made in inference mode: why it gets no gradient, what to do.
+INFERENCE = (
+    "made under torch.inference_mode(): it cannot be trained",
+    "build the model outside torch.inference_mode()",
+)
 
 
 def grads_none(entries: Iterable[Entry], *, allow_zero: bool = False) -> list[Finding]:
@@ -35,31 +44,54 @@ def grads_none(entries: Iterable[Entry], *, allow_zero: bool = False) -> list[Fi
         grad = grad_of(entry)
         if grad is None:
             continue
+        if allow_zero:
+            demand_values([(entry, grad)], "leave allow_zero out to ask whether it is None")
         state = grad_state(grad)
         if allow_zero and state is GradState.ZERO:
             continue
+        zero = state is GradState.ZERO
+        found = describe(grad)
+        if state is GradState.NONFINITE:
+            found += f", {count_text(grad)}"
+        elif not no_values(grad):  # of one on meta nothing was seen but that it is there
+            found = f"{state.value}, {found}"
         findings.append(
             Finding(
                 names=tuple(entry.names),
-                problem="gradient is not None",
-                found=f"{state.value}, {describe(grad)}",
-                why=(
-                    "zero_grad(set_to_none=False) leaves zeros where a gradient was"
-                    if state is GradState.ZERO
-                    else ""
-                ),
-                hint=(
-                    "zero_grad(set_to_none=True), or allow_zero=True if zeros are meant"
-                    if state is GradState.ZERO
-                    else "a backward pass has already run: zero_grad(set_to_none=True) clears it"
-                ),
+                problem=_not_none(state, allow_zero),
+                found=found,
+                why="zero_grad(set_to_none=False) leaves zeros where a gradient was"
+                if zero
+                else "",
+                hint=_clear(entry, zero),
             )
         )
     return findings
 
 
+def _not_none(state: GradState, allow_zero: bool) -> str:
+    if state is GradState.NONFINITE:
+        return "gradient not finite"
+    return "nonzero gradient" if allow_zero else "gradient is not None"
+
+
+def _clear(entry: Entry, zero: bool) -> str:
+    """Return what to do about a gradient that should not be there."""
+    if not is_parameter(entry):
+        return (
+            "in a mapping a plain tensor is taken for a gradient, "
+            "an nn.Parameter or a leaf that requires grad for a parameter"
+        )
+    if zero:
+        return "zero_grad(set_to_none=True), or allow_zero=True if zeros are meant"
+    return (
+        "zero_grad(set_to_none=True) clears what a backward pass left; "
+        "where none should reach it: requires_grad_(False), or detach() its output"
+    )
+
+
 def grads_present(entries: Sequence[Entry], *, allow_zero: bool = False) -> list[Finding]:
-    """Find the entries whose gradient is None or (without ``allow_zero``) all zero."""
+    """Find the entries whose gradient is None, not finite or (without ``allow_zero``) all zero."""
     grads = [grad_of(entry) for entry in entries]
     if not allow_zero:
         demand_values(
@@ -68,38 +100,45 @@ def grads_present(entries: Sequence[Entry], *, allow_zero: bool = False) -> list
     states = grad_states(grads)
     none_at_all = all(state is GradState.NONE for state in states)
     findings = []
-    for entry, state in zip(entries, states, strict=True):
-        if state is GradState.NONE:
-            frozen = entry.tensor is not None and not entry.trainable
+    for entry, grad, state in zip(entries, grads, states, strict=True):
+        names = tuple(entry.names)
+        if grad is None:
+            why, hint = _why_none(entry)
+            if not why:
+                why, hint = "None: not reached", _NO_BACKWARD if none_at_all else _SAY_WHY
+            findings.append(Finding(names, "no gradient", why=why, hint=hint))
+        elif state is GradState.NONFINITE:
             findings.append(
                 Finding(
-                    tuple(entry.names),
-                    "no gradient",
-                    why="frozen: requires_grad is False" if frozen else "None: not reached",
-                    hint="" if frozen else _NO_BACKWARD if none_at_all else _SAY_WHY,
+                    names,
+                    "gradient not finite",
+                    found=count_text(grad),
+                    hint="NaN and infinity do not say who was reached, because 0 x NaN is NaN: "
+                    "make the loss finite first",
                 )
             )
         elif state is GradState.ZERO and not allow_zero:
             findings.append(
                 Finding(
-                    tuple(entry.names),
+                    names,
                     "zero gradient",
-                    why="reached, no signal",
+                    why="gradient is all zero",
                     hint=f"{_SAY_WHY}; allow_zero=True if zeros are meant",
                 )
             )
     return findings
 
 
-def demand_values(
-    pairs: Iterable[tuple[Entry, Tensor | None]], remedy: str = "run it on a real device"
-) -> None:
-    """Raise for a gradient whose values cannot be read."""
-    for entry, grad in pairs:
-        if grad is not None and (reason := no_values(grad)):
-            raise ParamCheckUsageError(
-                f"the gradient of {entry.name} cannot be checked: {reason}; {remedy}"
-            )
+def _why_none(entry: Entry) -> tuple[str, str]:
+    """Return why no backward pass can give an entry a gradient, and what to do; else ``""``."""
+    tensor = entry.tensor
+    if tensor is None or not is_parameter(entry):
+        return "", ""
+    if not tensor.requires_grad:
+        return "frozen: requires_grad is False", ""
+    if not is_lazy(tensor) and tensor.is_inference():
+        return INFERENCE
+    return "", ""
 
 
 def nothing_there(
@@ -168,11 +207,13 @@ def grad_norm(
     norms = norms_of([grad for _, grad in held])
     total = math.hypot(*norms) if not any(map(math.isnan, norms)) else math.nan
     if math.isnan(total):
-        problem, expected = "gradient norm is NaN", "a number"
+        problem = "gradient norm is NaN"
+    elif math.isinf(total):
+        problem = "gradient norm is infinite"  # at least anything, and proves nothing
     elif at_most is not None and total > at_most:
-        problem, expected = "gradient norm too large", f"at most {at_most:g}"
+        problem = f"gradient norm {total:.4g} is above at_most={at_most:g}"
     elif at_least is not None and total < at_least:
-        problem, expected = "gradient norm too small", f"at least {at_least:g}"
+        problem = f"gradient norm {total:.4g} is below at_least={at_least:g}"
     else:
         return []
     ranked = sorted(
@@ -186,8 +227,6 @@ def grad_norm(
         Finding(
             tuple(name for _, entry in ranked for name in entry.names),
             problem,
-            expected=expected,
-            found=f"{total:.4g}",
             hint=(
                 "assert_grads_finite(model) says which values are not finite"
                 if not math.isfinite(total)
@@ -215,17 +254,23 @@ def norms_of(grads: Sequence[Tensor]) -> list[float]:
 
 
 def _norm(grad: Tensor, real: torch.dtype) -> Tensor:
-    values = stored_values(grad)
-    if values.is_complex():
-        values = torch.view_as_real(values)
-    whole = getattr(values, "full_tensor", None)
-    if callable(whole):  # a DTensor: the norm of the whole, not of this shard
-        values = whole()
-    norm: Tensor = torch.linalg.vector_norm(values.to(real))
+    try:
+        values = stored_values(grad)
+        if values.is_complex():
+            values = torch.view_as_real(values.resolve_conj())
+        norm: Tensor = torch.linalg.vector_norm(values.to(real))
+    except Exception as error:
+        if type(grad) is Tensor:
+            raise
+        # What a subclass wraps may be codes of its values: their norm would be another number.
+        raise ParamCheckUsageError(
+            f"the norm of a gradient cannot be computed: {type(grad).__name__} does not compute "
+            f"({type(error).__name__}: {first_line(error, 80)})"
+        ) from error
     return norm
 
 
 def _share(norm: float, total: float) -> str:
     if not math.isfinite(total) or total == 0:
         return ""
-    return f"  {(norm / total) ** 2:.0%} of the squares"
+    return f"  {(norm / total) ** 2:.0%} of the squared norm"

@@ -197,7 +197,7 @@ def _frozen(names: tuple[str, ...], tensor: Tensor, own: Sequence[Slot]) -> list
         if state is GradState.NONE:
             continue
         movers = []
-        if state is GradState.SIGNAL:
+        if state is not GradState.ZERO:
             movers.append("a gradient left in .grad")
         if decay := slot.group.get("weight_decay"):
             movers.append(f"weight decay {float(decay):g}")

@@ -35,6 +35,16 @@ OF_THE_ASSERTION = Hints(
         "ask for the union of two steps, or pass allow_zero=True"
     ),
 )
+#: What is wrong with a gradient in each of its states.
+PROBLEM = {
+    GradState.NONE: "no gradient",
+    GradState.ZERO: "zero gradient",
+    GradState.NONFINITE: "gradient not finite",
+}
+NONFINITE_HINT = (
+    "NaN and infinity do not say who was reached, because 0 x NaN is NaN: "
+    "make the loss finite first"
+)
 _DECLARE = "where it is meant, with this loss: ModelCase(unreached=[...])"
 #: For a whole-model check.
 OF_A_CASE = Hints(unused=_DECLARE, zero=_DECLARE, first_step=_DECLARE)
@@ -91,8 +101,7 @@ def not_reached(found: Sequence[Missing], hints: Hints = OF_THE_ASSERTION) -> li
     findings = []
     for one in found:
         why, hint = reason_text(one, hints)
-        problem = "zero gradient" if one.state is GradState.ZERO else "no gradient"
-        findings.append(Finding(tuple(one.entry.names), problem, why=why, hint=hint))
+        findings.append(Finding(tuple(one.entry.names), PROBLEM[one.state], why=why, hint=hint))
     return findings
 
 
@@ -119,6 +128,8 @@ def too_few(
 def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str]:
     """Return why a parameter was not reached, and what to do about it."""
     reason = one.reason
+    if one.state is GradState.NONFINITE:
+        return "NaN or infinity: nothing is known of who is reached", NONFINITE_HINT
     if reason is None:
         return _frozen(one.entry)
     place = reason.place or Place("")

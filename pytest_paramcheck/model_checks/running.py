@@ -126,7 +126,7 @@ def check_training_step(case: CaseRun) -> None:
             _backward(case, model)
             states = grad_states([e.tensor.grad for e in entries if e.tensor is not None])
             for entry, state in zip(entries, states, strict=True):
-                if state is GradState.SIGNAL:
+                if state not in (GradState.NONE, GradState.ZERO):
                     nonzero[entry.name] = None
             for optimizer in optimizers:
                 _step(case, model, optimizer)

@@ -121,7 +121,7 @@ def assert_grads_none():
 @typed(lambda: public.assert_grads_present)
 @pytest.fixture(scope="session")
 def assert_grads_present():
-    """Assert that each trainable parameter has a gradient with a signal."""
+    """Assert that each trainable parameter has a nonzero gradient."""
     return public.assert_grads_present
 
 

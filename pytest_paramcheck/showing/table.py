@@ -96,7 +96,7 @@ def _grad(entry: Entry) -> str:
     if entry.kind == "buffer" or entry.tensor is None or not entry.tensor.is_leaf:
         return ""
     state = grad_state(entry.tensor.grad)
-    return "-" if state is GradState.NONE and not entry.trainable else state.value.lower()
+    return "-" if state is GradState.NONE and not entry.trainable else state.value
 
 
 def _same_everywhere(table: Sequence[Sequence[str]]) -> set[int]:

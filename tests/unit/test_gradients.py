@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,12 @@ from pytest_paramcheck import (
 from pytest_paramcheck.parameters.running.gradstate import GradState, grad_state, grad_states
 
 from .messages import failure, usage, whole
+from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES
+
+CLEAR = (
+    "zero_grad(set_to_none=True) clears what a backward pass left; "
+    "where none should reach it: requires_grad_(False), or detach() its output"
+)
 
 
 def net() -> nn.Sequential:
@@ -41,31 +49,36 @@ def backward(model: nn.Module) -> nn.Module:
         (None, GradState.NONE),
         (torch.zeros(3), GradState.ZERO),
         (torch.tensor([0.0, -0.0]), GradState.ZERO),
-        (torch.tensor([0.0, 1e-12]), GradState.SIGNAL),
-        (torch.tensor([1e-40]), GradState.SIGNAL),  # its square underflows
-        (torch.tensor([1e38, 1e38]), GradState.SIGNAL),  # its square overflows
-        (torch.tensor([float("nan")]), GradState.SIGNAL),
-        (torch.tensor(2.0), GradState.SIGNAL),
+        (torch.tensor([0.0, 1e-12]), GradState.NONZERO),
+        (torch.tensor([1e-40]), GradState.NONZERO),  # its square underflows
+        (torch.tensor([1e38, 1e38]), GradState.NONZERO),  # its square overflows
+        (torch.tensor([1.0, float("nan")]), GradState.NONFINITE),
+        (torch.tensor([0.0, -float("inf")]), GradState.NONFINITE),
+        (torch.tensor([0, complex(0, float("nan"))]), GradState.NONFINITE),
+        (torch.tensor([float("inf"), 0.0]).half(), GradState.NONFINITE),
+        (torch.full((4,), 6e4).half(), GradState.NONZERO),  # its norm overflows
+        (torch.tensor([float("nan")]).to(torch.float8_e4m3fn), GradState.NONFINITE),
+        (torch.tensor(2.0), GradState.NONZERO),
         (torch.empty(0), GradState.ZERO),
         (torch.zeros(2, dtype=torch.complex64), GradState.ZERO),
-        (torch.tensor([0, 1j]), GradState.SIGNAL),
-        (torch.ones(2).to(torch.float8_e4m3fn), GradState.SIGNAL),
+        (torch.tensor([0, 1j]), GradState.NONZERO),
+        (torch.ones(2).to(torch.float8_e4m3fn), GradState.NONZERO),
         (torch.zeros(2).to(torch.float8_e4m3fn), GradState.ZERO),
-        (torch.tensor([0, 1]), GradState.SIGNAL),
+        (torch.tensor([0, 1]), GradState.NONZERO),
         (torch.zeros(1).expand(4), GradState.ZERO),
-        (torch.sparse_coo_tensor([[1]], [1.0], (4,), check_invariants=True), GradState.SIGNAL),
+        (torch.sparse_coo_tensor([[1]], [1.0], (4,), check_invariants=True), GradState.NONZERO),
         (torch.sparse_coo_tensor([[1]], [0.0], (4,), check_invariants=True), GradState.ZERO),
         (
             torch.sparse_coo_tensor([[1, 1]], [1.0, -1.0], (4,), check_invariants=True),
             GradState.ZERO,
         ),
-        (torch.eye(3).to_mkldnn(), GradState.SIGNAL),
-        (torch.empty(2, device="meta"), GradState.SIGNAL),
+        (torch.eye(3).to_mkldnn(), GradState.NONZERO),
+        (torch.empty(2, device="meta"), GradState.NONZERO),
     ],
 )
 def test_state_of_one_gradient_and_among_many(grad: torch.Tensor | None, state: GradState) -> None:
     assert grad_state(grad) is state
-    assert grad_states([torch.ones(2), grad, None]) == [GradState.SIGNAL, state, GradState.NONE]
+    assert grad_states([torch.ones(2), grad, None]) == [GradState.NONZERO, state, GradState.NONE]
 
 
 # -- none ----------------------------------------------------------------------------------
@@ -76,13 +89,13 @@ def test_none_names_each_gradient_and_its_state() -> None:
     model[1].zero_grad(set_to_none=False)
     model[0].bias.grad = None
     assert failure(assert_grads_none, model) == whole(
-        """
-        gradient is not None: {0,1}.weight (Sequential)
+        f"""
+        gradient is not None: {{0,1}}.weight (Sequential)
 
-          0.weight  SIGNAL, Tensor 2x3 float32 cpu
-          1.weight  ZERO, Tensor 1x2 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
+          0.weight  nonzero, Tensor 2x3 float32 cpu
+          1.weight  zero, Tensor 1x2 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
 
-          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+          hint: {CLEAR}
           hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
         """  # noqa: E501
     )
@@ -111,7 +124,7 @@ def test_present_names_what_was_not_reached_and_what_has_no_signal() -> None:
           no gradient:
             0.bias  None: not reached
           zero gradient:
-            1.weight  reached, no signal
+            1.weight  gradient is all zero
 
           hint: assert_grads_reach(model, loss_fn) says why
           hint: assert_grads_reach(model, loss_fn) says why; allow_zero=True if zeros are meant
@@ -171,6 +184,181 @@ def test_present_demands_values_or_allow_zero() -> None:
     with pytest.raises(ParamCheckUsageError, match="pass allow_zero=True to ask who was reached"):
         assert_grads_present(model)
     assert_grads_present(model, allow_zero=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("allow_zero", [False, True])
+def test_present_does_not_take_what_is_not_finite_for_reached(
+    value: float, allow_zero: bool
+) -> None:
+    """0 x NaN is NaN: with a broken loss every dead branch has a gradient."""
+    model = nn.ModuleDict({"a": nn.Linear(2, 1), "dead": nn.Linear(2, 1)})
+    x = torch.ones(1, 2)
+    ((model["a"](x) + 0 * model["dead"](x)).sum() * value).backward()
+    word = {"nan": "NaN", "inf": "inf", "-inf": "-inf"}[str(value)]
+    dead = "NaN"  # 0 x infinity
+    assert failure(assert_grads_present, model, allow_zero=allow_zero) == whole(
+        f"""
+        gradient not finite: a.weight, a.bias, dead.weight, dead.bias (ModuleDict)
+
+          a.weight     2 of 2 values: 2 {word}, first at [0, 0]
+          a.bias       1 of 1 value: 1 {word}, first at [0]
+          dead.weight  2 of 2 values: 2 {dead}, first at [0, 0]
+          dead.bias    1 of 1 value: 1 {dead}, first at [0]
+
+          hint: NaN and infinity do not say who was reached, because 0 x NaN is NaN: \
+make the loss finite first
+        """
+    )
+    assert_grads_present({"w": torch.tensor([6e4, 6e4]).half()})  # only its norm overflows
+
+
+def test_a_parameter_made_in_inference_mode_says_why_it_has_no_gradient() -> None:
+    with torch.inference_mode():
+        model = nn.Linear(3, 2)
+    model(torch.ones(1, 3)).sum().backward()
+    assert failure(assert_grads_present, model) == whole(
+        """
+        no gradient: weight (Linear)
+
+          weight  made under torch.inference_mode(): it cannot be trained
+
+          hint: build the model outside torch.inference_mode()
+        """
+    )
+
+
+# -- mappings ------------------------------------------------------------------------------
+
+
+def leaves(grad: float | None = None) -> dict[str, torch.Tensor]:
+    """Functional parameters, as torch.func and meta-learning use them."""
+    params = {n: p.detach().clone().requires_grad_() for n, p in net().named_parameters()}
+    if grad is not None:
+        for leaf in params.values():
+            leaf.grad = torch.full_like(leaf, grad)
+    return params
+
+
+def test_leaves_that_require_grad_are_parameters() -> None:
+    assert_grads_none(leaves())
+    with pytest.raises(ParamCheckError, match=r"^no gradient: \{0,1\}.weight, 0.bias \(dict\)"):
+        assert_grads_present(leaves())
+    with pytest.raises(ParamCheckError, match=r"^no gradient: "):
+        assert_grads_finite(leaves())
+    assert_grads_present(leaves(2.0))
+    with pytest.raises(ParamCheckError, match=r"^gradient is not None: "):
+        assert_grads_none(leaves(2.0))
+    with pytest.raises(ParamCheckError, match=r"^gradient not finite: "):
+        assert_grads_finite(leaves(float("nan")))
+    total = 2 * 10**0.5  # ten elements
+    assert_grad_norm(leaves(2.0), at_most=total * 1.001, at_least=total * 0.999)
+    assert_grads_present(leaves(2.0).items())
+
+
+def test_each_value_of_a_mapping_for_itself() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+    fast = (weight * 2).clone()  # a weight after an inner step
+    fast.retain_grad()
+    computed = torch.autograd.grad((weight**2).sum(), weight, create_graph=True)[0]
+    mixed = {"p": weight, "frozen": frozen, "fast": fast, "g": torch.ones(2), "none": None}
+    mixed["computed"] = computed  # a gradient that can be differentiated again
+    assert failure(assert_grads_present, mixed, "*") == whole(
+        """
+        no gradient: p, frozen, fast, none (dict)
+
+          p       None: not reached
+          frozen  frozen: requires_grad is False
+          fast    None: not reached
+          none    None: not reached
+
+          hint: assert_grads_reach(model, loss_fn) says why
+        """
+    )
+    with pytest.raises(ParamCheckError, match=r"^gradient is not None: g, computed \(dict\)\n"):
+        assert_grads_none(mixed)
+    fast.sum().backward()
+    weight.grad = torch.ones(2)
+    assert_grads_present({key: mixed[key] for key in ("p", "frozen", "fast", "g", "computed")})
+
+
+@pytest.mark.parametrize(
+    "assertion",
+    [
+        assert_grads_none,
+        assert_grads_present,
+        assert_grads_finite,
+        lambda subject: assert_grad_norm(subject, at_most=1e9),
+    ],
+)
+def test_a_state_dict_has_no_gradients(assertion: Any) -> None:
+    model = backward(net())
+    for state in (model.state_dict(), model.state_dict(keep_vars=True)):
+        assert usage(assertion, state) == (
+            "a state_dict (OrderedDict) holds values, detached from the model: there are no "
+            "gradients in it; pass the model, or a mapping of its gradients"
+        )
+    if assertion is not assert_grads_none:
+        assertion({name: p.grad for name, p in model.named_parameters()})
+
+
+GRADIENTS = [name for name in WITH_VALUES if "quantized" not in name and name != "parameter"]
+
+
+# -- kinds of gradients --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
+def test_every_kind_of_gradient_is_told_zero_nonzero_and_not_finite(kind: str) -> None:
+    make = WITH_VALUES[kind].of
+    some = {"w": make(torch.eye(2, 3))}
+    nothing = {"w": make(torch.zeros(2, 3))}
+    assert_grads_present(some)
+    assert_grads_finite(some)
+    assert_grads_none(nothing, allow_zero=True)
+    with pytest.raises(ParamCheckError, match=r"^zero gradient: w"):
+        assert_grads_present(nothing)
+    if not (some["w"].is_floating_point() or some["w"].is_complex()):
+        return
+    broken = {"w": make(torch.full((2, 3), float("nan")))}
+    for assertion in (assert_grads_present, assert_grads_finite, assert_grads_none):
+        with pytest.raises(ParamCheckError, match=r"^gradient not finite: w"):
+            assertion(broken)
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
+def test_the_norm_of_every_kind_of_gradient_that_computes(kind: str) -> None:
+    row = WITH_VALUES[kind]
+    if not row.computes:
+        with pytest.raises(ParamCheckUsageError, match=r"^the norm of a gradient cannot"):
+            assert_grad_norm({"w": row()}, at_most=9)
+        return
+    expected = float(row().to_dense().to(torch.complex128).abs().square().sum().sqrt())
+    assert_grad_norm({"w": row()}, at_least=expected * 0.999, at_most=expected * 1.001)
+
+
+@pytest.mark.parametrize("kind", [name for name in WITHOUT_VALUES if "lazy" not in name])
+def test_a_gradient_without_values_is_named(kind: str) -> None:
+    make, reason = WITHOUT_VALUES[kind]
+    grads = {"w": make()}
+    for assertion in (
+        assert_grads_present,
+        assert_grads_finite,
+        lambda subject: assert_grads_none(subject, allow_zero=True),
+        lambda subject: assert_grad_norm(subject, at_most=1),
+    ):
+        with pytest.raises(ParamCheckUsageError) as caught:
+            assertion(grads)
+        assert str(caught.value).startswith(f"the gradient of w cannot be checked: {reason}; ")
+
+
+def test_a_mapping_of_nones_has_no_gradient() -> None:
+    nones = {"a": None, "b": None}
+    assert_grads_none(nones)
+    for assertion in (assert_grads_present, assert_grads_finite):
+        with pytest.raises(ParamCheckError, match=r"^no gradient: a, b"):
+            assertion(nones)
 
 
 # -- finite --------------------------------------------------------------------------------
@@ -257,20 +445,18 @@ def test_norm_shows_what_each_parameter_has_of_it() -> None:
     assert_grad_norm(grads, at_most=5, at_least=5.0)  # bounds are included
     assert failure(assert_grad_norm, grads, at_most=4.5) == whole(
         """
-        gradient norm too large: b, a (dict)
+        gradient norm 5 is above at_most=4.5: b, a (dict)
 
-          b  4  64% of the squares
-          a  3  36% of the squares
+          b  4  64% of the squared norm
+          a  3  36% of the squared norm
           c  None
-          expected at most 4.5, found 5
         """
     )
     assert failure(assert_grad_norm, grads, "a", at_least=4) == whole(
         """
-        gradient norm too small: a (dict)
+        gradient norm 3 is below at_least=4: a (dict)
 
-          a  3  100% of the squares
-          expected at least 4, found 3
+          a  3  100% of the squared norm
         """
     )
 
@@ -292,6 +478,21 @@ def test_norm_neither_overflows_nor_underflows() -> None:
     assert_grad_norm({"d": doubled}, at_least=3, at_most=3)
 
 
+def test_an_infinite_norm_is_out_of_every_bound() -> None:
+    grads = {"a": torch.tensor([float("inf")]), "b": torch.ones(1)}
+    for bounds in ({"at_least": 1}, {"at_most": float("inf")}):
+        assert failure(assert_grad_norm, grads, **bounds) == whole(
+            """
+            gradient norm is infinite: a, b (dict)
+
+              a  inf
+              b  1
+
+              hint: assert_grads_finite(model) says which values are not finite
+            """
+        )
+
+
 def test_norm_that_is_no_number_is_out_of_every_bound() -> None:
     grads = {"a": torch.tensor([float("nan")]), "b": torch.ones(1)}
     assert failure(assert_grad_norm, grads, at_most=float("inf")) == whole(
@@ -300,7 +501,6 @@ def test_norm_that_is_no_number_is_out_of_every_bound() -> None:
 
           a  nan
           b  1
-          expected a number, found nan
 
           hint: assert_grads_finite(model) says which values are not finite
         """

@@ -1,4 +1,4 @@
-"""``assert_grads_none``: the state before any backward pass, in three states and not two."""
+"""``assert_grads_none``: the state before any backward pass, in four states and not two."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ class LM(nn.Module):
 def after_backward(model: nn.Module) -> nn.Module:
     model(torch.tensor([1, 2])).sum().backward()
     return model
+
+
+CLEAR = (
+    "zero_grad(set_to_none=True) clears what a backward pass left; "
+    "where none should reach it: requires_grad_(False), or detach() its output"
+)
 
 
 # --- passes ----------------------------------------------------------------------------------
@@ -70,12 +76,12 @@ def test_a_mapping_of_gradients() -> None:
 
 
 def test_after_a_backward_pass() -> None:
-    assert failure(assert_grads_none, after_backward(LM())) == whole("""
+    assert failure(assert_grads_none, after_backward(LM())) == whole(f"""
         gradient is not None: emb.weight, head.weight (LM)
 
-          emb.weight, head.weight  SIGNAL, Tensor 5x3 float32 cpu
+          emb.weight, head.weight  nonzero, Tensor 5x3 float32 cpu
 
-          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+          hint: {CLEAR}
         """)
 
 
@@ -86,32 +92,32 @@ def test_zeros_are_not_none() -> None:
     assert failure(assert_grads_none, model) == whole("""
         gradient is not None: emb.weight, head.weight (LM)
 
-          emb.weight, head.weight  ZERO, Tensor 5x3 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
+          emb.weight, head.weight  zero, Tensor 5x3 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
 
           hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
         """)  # noqa: E501
 
 
-def test_zeros_and_signals_each_with_their_remedy() -> None:
+def test_zeros_and_nonzero_gradients_each_with_their_remedy() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     model[0].weight.grad = torch.zeros(2, 2)
     model[1].weight.grad = torch.ones(2, 2)
 
-    assert failure(assert_grads_none, model) == whole("""
-        gradient is not None: {0,1}.weight (Sequential)
+    assert failure(assert_grads_none, model) == whole(f"""
+        gradient is not None: {{0,1}}.weight (Sequential)
 
-          0.weight  ZERO, Tensor 2x2 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
-          1.weight  SIGNAL, Tensor 2x2 float32 cpu
+          0.weight  zero, Tensor 2x2 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
+          1.weight  nonzero, Tensor 2x2 float32 cpu
 
           hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
-          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+          hint: {CLEAR}
         """)  # noqa: E501
-    assert failure(assert_grads_none, model, allow_zero=True) == whole("""
-        gradient is not None: 1.weight (Sequential)
+    assert failure(assert_grads_none, model, allow_zero=True) == whole(f"""
+        nonzero gradient: 1.weight (Sequential)
 
-          1.weight  SIGNAL, Tensor 2x2 float32 cpu
+          1.weight  nonzero, Tensor 2x2 float32 cpu
 
-          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+          hint: {CLEAR}
         """)
 
 
@@ -135,7 +141,7 @@ def test_a_sparse_gradient() -> None:
     model(torch.tensor([1, 1])).sum().backward()
 
     assert failure(assert_grads_none, model).splitlines()[2] == (
-        "  weight  SIGNAL, Tensor 5x3 float32 sparse_coo cpu"
+        "  weight  nonzero, Tensor 5x3 float32 sparse_coo cpu"
     )
 
 
@@ -147,18 +153,47 @@ def test_a_sparse_gradient_whose_parts_cancel_is_zero() -> None:
     assert_grads_none(model, allow_zero=True)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e-45])
-def test_a_nan_and_the_smallest_number_are_signals(value: float) -> None:
-    model = nn.Linear(2, 1, bias=False)
-    model.weight.grad = torch.tensor([[0.0, value]])
+@pytest.mark.parametrize("allow_zero", [False, True])
+def test_what_is_not_finite_is_said_so(allow_zero: bool) -> None:
+    model = nn.Linear(3, 1, bias=False)
+    model.weight.grad = torch.tensor([[0.0, float("nan"), float("inf")]])
 
-    assert failure(assert_grads_none, model, allow_zero=True) == whole("""
-        gradient is not None: weight (Linear)
+    assert failure(assert_grads_none, model, allow_zero=allow_zero) == whole(f"""
+        gradient not finite: weight (Linear)
 
-          weight  SIGNAL, Tensor 1x2 float32 cpu
+          weight  Tensor 1x3 float32 cpu, 2 of 3 values: 1 NaN, 1 inf, first at [0, 1]
 
-          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+          hint: {CLEAR}
         """)
+
+
+def test_the_smallest_number_is_not_zero() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[0.0, 1e-45]])
+
+    assert failure(assert_grads_none, model, allow_zero=True) == whole(f"""
+        nonzero gradient: weight (Linear)
+
+          weight  nonzero, Tensor 1x2 float32 cpu
+
+          hint: {CLEAR}
+        """)
+
+
+def test_the_hints_for_a_pass_that_reaches_too_far_work() -> None:
+    def passed(prepare: Any) -> nn.Module:
+        teacher, student = nn.Linear(3, 2), nn.Linear(3, 2)
+        output = prepare(teacher)(torch.ones(1, 3))
+        (output - student(torch.ones(1, 3))).sum().backward()
+        assert student.weight.grad is not None
+        return teacher
+
+    assert CLEAR in failure(assert_grads_none, passed(lambda teacher: teacher))
+    assert_grads_none(passed(lambda teacher: teacher.requires_grad_(False)))
+    assert_grads_none(passed(lambda teacher: lambda x: teacher(x).detach()))
+    cleared = passed(lambda teacher: teacher)
+    cleared.zero_grad(set_to_none=True)
+    assert_grads_none(cleared)
 
 
 def test_a_gradient_without_values_was_reached() -> None:
@@ -166,12 +201,17 @@ def test_a_gradient_without_values_was_reached() -> None:
         model = nn.Linear(3, 2, bias=False)
         model(torch.ones(1, 3)).sum().backward()
 
-    assert failure(assert_grads_none, model) == whole("""
+    # That it is not zero was not seen.
+    assert usage(assert_grads_none, model, allow_zero=True) == (
+        "the gradient of weight cannot be checked: on meta, where tensors have no values; "
+        "leave allow_zero out to ask whether it is None"
+    )
+    assert failure(assert_grads_none, model) == whole(f"""
         gradient is not None: weight (Linear)
 
-          weight  SIGNAL, Tensor 2x3 float32 meta
+          weight  Tensor 2x3 float32 meta
 
-          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
+          hint: {CLEAR}
         """)
 
 
@@ -179,10 +219,10 @@ def test_a_mapping_with_gradients() -> None:
     assert failure(assert_grads_none, {"a": None, "b": torch.ones(2)}) == whole("""
         gradient is not None: b (dict)
 
-          b  SIGNAL, Tensor 2 float32 cpu
+          b  nonzero, Tensor 2 float32 cpu
 
-          hint: a backward pass has already run: zero_grad(set_to_none=True) clears it
-        """)
+          hint: in a mapping a plain tensor is taken for a gradient, an nn.Parameter or a leaf that requires grad for a parameter
+        """)  # noqa: E501
 
 
 # --- wrong calls -----------------------------------------------------------------------------

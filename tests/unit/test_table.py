@@ -56,10 +56,10 @@ def test_gradient_states() -> None:
         LM: 63 parameters, all trainable; float32 on cpu
 
         name                  shape  elements  state               grad
-        emb.weight            11x4         44  trainable, 2 names  signal
+        emb.weight            11x4         44  trainable, 2 names  nonzero
         blocks.0.norm.weight  4             4  trainable           none
         blocks.0.norm.bias    4             4  trainable           zero
-        head.bias             11           11  trainable           signal
+        head.bias             11           11  trainable           nonzero
 
         tied:
           emb.weight = head.weight""")

@@ -1,7 +1,7 @@
 """What a loss or a block does to parameters, and putting everything back.
 
 * ``reach``: one forward and one backward pass, and who was reached;
-* ``gradstate``: what a gradient is: none, zero, nonzero;
+* ``gradstate``: what a gradient is: none, zero, not finite, nonzero;
 * ``unreached``: who none of several losses reached, with the reasons;
 * ``trace``: why, in a second run; ``reasons``: the kinds of reason, and the place;
 * ``custom_functions``: which custom autograd function runs on the call stack;

@@ -1,35 +1,79 @@
-"""Gradient states: NONE (never reached), ZERO (reached, no signal), SIGNAL. Three, never two."""
+"""What a gradient is: never reached, exactly zero, not finite or nonzero. Four, never two."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..subject.inventory import Entry
-from ..tensors.content import bits, no_values
+from ...messages.errors import ParamCheckUsageError
+from ..subject.inventory import Entry, Inventory
+from ..tensors.content import bits, no_values, value_parts
 
 
 class GradState(enum.Enum):
-    """What a parameter's gradient says about the backward passes since it was last cleared."""
+    """What a parameter's gradient says about the backward passes since it was last cleared.
 
-    NONE = "NONE"
-    ZERO = "ZERO"
-    SIGNAL = "SIGNAL"
+    ``NONFINITE`` says nothing about who was reached: 0 x NaN is NaN, so a broken loss gives
+    every dead branch a gradient. The values are the words of messages.
+    """
+
+    NONE = "none"
+    ZERO = "zero"
+    NONFINITE = "not finite"
+    NONZERO = "nonzero"
+
+
+def is_parameter(entry: Entry) -> bool:
+    """Whether an entry has a gradient, rather than being one.
+
+    In a mapping a Parameter (frozen too), a leaf that requires grad and a tensor told to retain
+    its gradient have one; any other tensor is itself the gradient.
+    """
+    if entry.kind == "parameter":
+        return True
+    tensor = entry.tensor
+    return tensor is not None and tensor.requires_grad and (tensor.is_leaf or tensor.retains_grad)
 
 
 def grad_of(entry: Entry) -> Tensor | None:
-    """Return an entry's gradient; in a mapping that is no module's, the tensor itself is one."""
-    if entry.kind == "tensor":
-        return entry.tensor
-    return None if entry.tensor is None else entry.tensor.grad
+    """Return an entry's gradient: its ``.grad``, or in a plain mapping the tensor itself."""
+    tensor = entry.tensor
+    if tensor is None or not is_parameter(entry):
+        return tensor
+    # Of another non-leaf torch would warn: it has none, and never will.
+    return tensor.grad if tensor.is_leaf or tensor.retains_grad else None
+
+
+def demand_gradients(inventory: Inventory) -> None:
+    """Raise for a subject that holds values only, and so has no gradients to ask for."""
+    if inventory.saved:
+        raise ParamCheckUsageError(
+            f"a state_dict ({inventory.title}) holds values, detached from the model: there are "
+            f"no gradients in it; pass the model, or a mapping of its gradients"
+        )
+
+
+def demand_values(
+    pairs: Iterable[tuple[Entry, Tensor | None]], remedy: str = "run it on a real device"
+) -> None:
+    """Raise for a gradient whose values cannot be read."""
+    for entry, grad in pairs:
+        if grad is not None and (reason := no_values(grad)):
+            raise ParamCheckUsageError(
+                f"the gradient of {entry.name} cannot be checked: {reason}; {remedy}"
+            )
 
 
 def stored_values(grad: Tensor) -> Tensor:
     """Return the values a gradient stores: those of a sparse one that are not zero by layout."""
     values = grad.detach()
+    whole = getattr(values, "full_tensor", None)
+    if callable(whole):  # a DTensor: one tensor, whatever this shard of it holds
+        values = whole()
     if values.layout is torch.strided:
         return values
     if values.layout is torch.sparse_coo:
@@ -38,28 +82,55 @@ def stored_values(grad: Tensor) -> Tensor:
 
 
 def grad_state(grad: Tensor | None) -> GradState:
-    """Return the state of a gradient. One without values (meta) was reached: SIGNAL.
+    """Return the state of a gradient. One without values (meta) was reached: NONZERO.
 
     Zero means zero: layer-scale blocks that learn have gradients of 1e-9 of the largest one.
-    A NaN is not zero.
     """
     if grad is None:
         return GradState.NONE
     if no_values(grad):
-        return GradState.SIGNAL
+        return GradState.NONZERO
     with torch.no_grad():
-        values = stored_values(grad)
+        if type(grad) in _PLAIN:
+            return _state(stored_values(grad))
         try:
-            signal = bool(values.ne(0).any())
-        except (RuntimeError, NotImplementedError):
-            signal = any(bool(flat.ne(0).any()) for flat in bits(values))
-    return GradState.SIGNAL if signal else GradState.ZERO
+            return _state(stored_values(grad))
+        except Exception:
+            # A subclass that does not compute, whatever it raises: what it wraps decides.
+            return _state_of_parts(grad)
+
+
+def _state(values: Tensor) -> GradState:
+    if values.is_quantized:
+        values = values.dequantize()
+    if values.element_size() == 1 and values.is_floating_point():
+        if "float4" in str(values.dtype):  # it converts to nothing, and is always finite
+            return _nonzero(any(bool(flat.ne(0).any()) for flat in bits(values)))
+        values = values.float()  # float8 has neither ne() nor, in some kinds, isfinite()
+    if not bool(torch.isfinite(values).all()):
+        return GradState.NONFINITE
+    return _nonzero(bool(values.ne(0).any()))
+
+
+def _state_of_parts(grad: Tensor) -> GradState:
+    if not all(bool(torch.isfinite(_wide(part)).all()) for part in value_parts(grad)):
+        return GradState.NONFINITE
+    return _nonzero(any(bool(flat.ne(0).any()) for flat in bits(grad)))
+
+
+def _wide(part: Tensor) -> Tensor:
+    return part.float() if part.element_size() == 1 else part
+
+
+def _nonzero(nonzero: bool) -> GradState:
+    return GradState.NONZERO if nonzero else GradState.ZERO
 
 
 def grad_states(grads: Sequence[Tensor | None]) -> list[GradState]:
     """Return the states of many gradients, with one synchronisation per device and dtype.
 
-    A norm that is not zero is a signal; one that is may have underflowed and is looked at.
+    A norm that is a number and not zero says NONZERO; one that is zero may have underflowed
+    and one that is not finite may have overflowed: those are looked at.
     """
     states: list[GradState | None] = [None] * len(grads)
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
@@ -69,7 +140,8 @@ def grad_states(grads: Sequence[Tensor | None]) -> list[GradState]:
             and grad.layout is torch.strided
             and grad.dtype in _SCREENED
             and grad.numel()
-            and grad.device.type != "meta"
+            and not grad.is_nested
+            and not no_values(grad)  # on meta, or its storage was freed
         ):
             groups.setdefault((grad.device, grad.dtype), []).append(index)
         else:
@@ -78,8 +150,10 @@ def grad_states(grads: Sequence[Tensor | None]) -> list[GradState]:
         for indices in groups.values():
             norms = torch._foreach_norm([grads[i].detach() for i in indices])  # type: ignore[union-attr]
             for index, norm in zip(indices, torch.stack(norms).tolist(), strict=True):
-                states[index] = GradState.SIGNAL if norm != 0 else grad_state(grads[index])
+                told = norm != 0 and math.isfinite(norm)
+                states[index] = GradState.NONZERO if told else grad_state(grads[index])
     return [state for state in states if state is not None]
 
 
 _SCREENED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+_PLAIN = (Tensor, nn.Parameter)

@@ -275,7 +275,7 @@ class _Tracer(TorchFunctionMode):
 
     def _watcher(self, node: Any) -> Any:
         def watch(sent: Any, received: Any) -> None:
-            self.received[node] = any(_handed_on(g) is GradState.SIGNAL for g in received)
+            self.received[node] = any(_handed_on(g) is GradState.NONZERO for g in received)
             self.sent[node] = [_handed_on(g) for g in sent]
 
         return watch
@@ -328,7 +328,7 @@ class _Tracer(TorchFunctionMode):
         for node in queue:
             for giver, index in givers.get(node, ()):
                 sent = self.sent[giver][index]
-                if sent is GradState.SIGNAL:
+                if sent is GradState.NONZERO:
                     several = len(givers[node]) > 1
                     cancelled, hooked = cancelled or several, hooked or not several
                 elif self.received[giver]:
@@ -350,7 +350,7 @@ class _Tracer(TorchFunctionMode):
 
 def _handed_on(grad: Tensor | None) -> GradState:
     """The state of a gradient between nodes: one without elements is not where a signal ends."""
-    return GradState.SIGNAL if grad is not None and not grad.numel() else grad_state(grad)
+    return GradState.NONZERO if grad is not None and not grad.numel() else grad_state(grad)
 
 
 def _cut_kind(grad_on: bool) -> Kind:

@@ -15,7 +15,8 @@ from .reach import LossFn, Reached, reach
 from .reasons import RANK, Reason
 from .trace import explain
 
-_ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.SIGNAL: 2}
+#: Of several losses: what one of them reached is reached, and a broken one is said.
+_ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.NONFINITE: 2, GradState.NONZERO: 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,11 @@ def missing(
     """Return the entries that none of the losses reached."""
     found = []
     for number, entry in enumerate(entries):
-        state = max((o.states[number] for o in outcomes), key=_ORDER.__getitem__)
-        if state is GradState.NONE or (state is GradState.ZERO and not allow_zero):
+        states = [outcome.states[number] for outcome in outcomes]
+        if allow_zero and GradState.ZERO in states:
+            continue
+        state = max(states, key=_ORDER.__getitem__)
+        if state is not GradState.NONZERO:
             found.append(Missing(entry, state))
     return found
 

@@ -76,6 +76,8 @@ class Inventory:
         self.root = root
         #: Whether it was read from (name, tensor) pairs, which have no title of their own.
         self.from_pairs = False
+        #: Whether it was read from a state_dict: values without flags and gradients.
+        self.saved = False
         #: Every name, in registration order; None where a mapping says "no gradient".
         self.named: dict[str, Tensor | None] = {}
         #: The names registered as buffers, and whether each is persistent.
@@ -217,7 +219,9 @@ def _read(subject: Any) -> Inventory:
     if isinstance(subject, nn.Module):
         return _read_module(subject)
     if isinstance(subject, Mapping):
-        return _read_pairs(type(subject).__name__, subject.items())
+        inventory = _read_pairs(type(subject).__name__, subject.items())
+        inventory.saved = hasattr(subject, "_metadata")  # torch writes it into every state_dict
+        return inventory
     if isinstance(subject, (Tensor, str, bytes)) or not isinstance(subject, Iterable):
         raise ParamCheckUsageError(
             f"expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
