@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
 class LM(nn.Module):
-    """An embedding and a head, tied or not; ``norm`` (a module class) stands between them."""
+    """An embedding and a head, tied or not; ``norm`` (a module class) stands between them.
+
+    ``mask``: with a buffer that is not saved.
+    """
 
     def __init__(
         self,
         *,
         tied: bool = True,
         norm: Callable[[int], nn.Module] | None = None,
+        mask: bool = False,
         vocab: int = 11,
         width: int = 6,
     ) -> None:
@@ -25,10 +31,17 @@ class LM(nn.Module):
         self.head = nn.Linear(width, vocab, bias=False)
         if tied:
             self.head.weight = self.emb.weight
+        if mask:
+            self.register_buffer("mask", torch.ones(2), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.emb(ids)
         return self.head(self.norm(x) if hasattr(self, "norm") else x)
+
+
+def lm(*, tied: bool = True) -> LM:
+    """A small LM with a norm, and a buffer that is not saved."""
+    return LM(tied=tied, norm=nn.BatchNorm1d, mask=True, vocab=5, width=3)
 
 
 class MLP(nn.Module):
@@ -61,3 +74,14 @@ class Scale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.lin(x) * self.scale
+
+
+class IgnoresLoads(nn.Module):
+    """Holds a tensor of any kind; a load says that it worked, and does nothing."""
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return nn.Module().load_state_dict({})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import nn
 
 from pytest_paramcheck import (
@@ -16,21 +15,8 @@ from pytest_paramcheck import (
     assert_untied,
 )
 
+from ..models import LM
 from . import Recipe
-
-
-class LM(nn.Module):
-    """An embedding and a head, tied or not."""
-
-    def __init__(self, tied: bool) -> None:
-        super().__init__()
-        self.emb = nn.Embedding(11, 6)
-        self.head = nn.Linear(6, 11, bias=False)
-        if tied:
-            self.head.weight = self.emb.weight
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(self.emb(tokens))
 
 
 class Untying(LM):

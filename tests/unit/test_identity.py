@@ -15,18 +15,10 @@ from torch import Tensor, nn
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
 from pytest_paramcheck.parameters.tensors.identity import Relation, relate, shared_memory
 
+from ..models import LM
 from .tensor_kinds import Wrapper, fake, freed
 
 SAME, ALIASED, OVERLAPPING, EQUAL, DISTINCT = Relation
-
-
-class LM(nn.Module):
-    def __init__(self, tied: bool = True) -> None:
-        super().__init__()
-        self.emb = nn.Embedding(11, 6)
-        self.head = nn.Linear(6, 11, bias=False)
-        if tied:
-            self.head.weight = self.emb.weight
 
 
 def _two(a: Tensor, b: Tensor) -> nn.Module:
@@ -94,7 +86,7 @@ def _to_empty() -> nn.Module:
 
 def _meta(tied: bool) -> nn.Module:
     with torch.device("meta"):
-        return LM(tied)
+        return LM(tied=tied)
 
 
 def _interleaved() -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,32 +13,9 @@ from pytest_paramcheck import (
     assert_loaded,
 )
 
+from ..models import IgnoresLoads, lm
 from .messages import failure_lines, usage
 from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES, Wrapper
-
-
-class LM(nn.Module):
-    """Tied or not, with a norm and a buffer that is not saved."""
-
-    def __init__(self, tied: bool = True) -> None:
-        super().__init__()
-        self.emb = nn.Embedding(5, 3)
-        self.norm = nn.BatchNorm1d(3)
-        self.head = nn.Linear(3, 5, bias=False)
-        self.register_buffer("mask", torch.ones(2), persistent=False)
-        if tied:
-            self.head.weight = self.emb.weight
-
-
-class IgnoresLoads(nn.Module):
-    """A load says that it worked, and does nothing."""
-
-    def __init__(self, kept: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kept", kept)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return nn.Module().load_state_dict({})
 
 
 def saved(model: nn.Module) -> dict[str, Tensor]:
@@ -48,17 +24,17 @@ def saved(model: nn.Module) -> dict[str, Tensor]:
 
 class TestLoaded:
     def test_all_of_it(self) -> None:
-        model = LM()
+        model = lm()
         assert_loaded(model, saved(model))
 
     def test_a_tied_model_needs_one_of_the_names(self) -> None:
-        model = LM()
+        model = lm()
         state = saved(model)
         del state["head.weight"]
         assert_loaded(model, state)
 
     def test_a_cast_is_no_difference(self) -> None:
-        model = LM()
+        model = lm()
         state = saved(model)
         assert_loaded(model.to(torch.bfloat16), state)
 
@@ -126,7 +102,7 @@ class TestLoaded:
         ]
 
     def test_missing_and_unexpected(self) -> None:
-        model = LM()
+        model = lm()
         state = saved(model)
         del state["norm.weight"]
         state["old"] = torch.ones(2, 2)
@@ -150,7 +126,7 @@ class TestLoaded:
         assert_loaded(model, state, missing=["head"])
 
     def test_a_buffer_that_is_no_longer_persistent(self) -> None:
-        model = LM()
+        model = lm()
         state = {**saved(model), "mask": torch.ones(2)}
         assert failure_lines(assert_loaded, model, state)[2] == (
             "  mask  Tensor 2 float32 cpu in the checkpoint: the model's buffer of this name is "
@@ -168,8 +144,8 @@ class TestLoaded:
 
     def test_one_parameter_with_two_values_in_the_checkpoint(self) -> None:
         """An untied checkpoint in a tied model: the key that was loaded last is the one it has."""
-        model = LM()
-        state = saved(LM(tied=False))
+        model = lm()
+        state = saved(lm(tied=False))
         state["emb.weight"] = torch.zeros(5, 3)
         state["head.weight"] = torch.ones(5, 3)
         model.load_state_dict(state)
@@ -221,8 +197,8 @@ class TestLoaded:
         ]
 
     def test_a_tie_that_the_model_does_not_have(self) -> None:
-        tied = LM()
-        untied = LM(tied=False)
+        tied = lm()
+        untied = lm(tied=False)
         state = saved(tied)
         untied.load_state_dict(state)
         assert failure_lines(assert_loaded, untied, state) == [
@@ -282,7 +258,7 @@ class TestLoaded:
         assert_loaded(model, state, missing=["head"], unexpected=["head"])
 
     def test_a_tied_name_that_was_renamed(self) -> None:
-        model = LM()
+        model = lm()
         state = saved(model)
         state["lm_head.weight"] = state.pop("head.weight")
         assert failure_lines(assert_loaded, model, state) == [

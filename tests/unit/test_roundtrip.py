@@ -8,41 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pytest_paramcheck import (
     assert_roundtrip,
 )
 
+from ..models import LM, IgnoresLoads, lm
 from .messages import failure_lines, usage
 from .state import difference, state_of
 from .tensor_kinds import WITH_VALUES
 
 WAYS = ("state_dict", "torch.save", "pickle", "safetensors")
-
-
-class LM(nn.Module):
-    """Tied or not, with a norm and a buffer that is not saved."""
-
-    def __init__(self, tied: bool = True) -> None:
-        super().__init__()
-        self.emb = nn.Embedding(5, 3)
-        self.norm = nn.BatchNorm1d(3)
-        self.head = nn.Linear(3, 5, bias=False)
-        self.register_buffer("mask", torch.ones(2), persistent=False)
-        if tied:
-            self.head.weight = self.emb.weight
-
-
-class IgnoresLoads(nn.Module):
-    """A load says that it worked, and does nothing."""
-
-    def __init__(self, kept: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kept", kept)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return nn.Module().load_state_dict({})
 
 
 class Freezes(nn.Linear):
@@ -65,7 +42,7 @@ CANNOT_BE_COPIED = [name for name, kind in WITH_VALUES.items() if not kind.copie
 class TestRoundtrip:
     @pytest.mark.parametrize("through", WAYS)
     def test_an_ordinary_model_survives(self, through: str) -> None:
-        model = LM()
+        model = lm()
         model.norm.weight.requires_grad_(False)
         assert_roundtrip(model, through)
 
@@ -114,7 +91,7 @@ class TestRoundtrip:
         def untie(model: Any) -> None:
             model.head.weight = nn.Parameter(model.head.weight.detach().clone())
 
-        assert failure_lines(assert_roundtrip, LM(), untie) == [
+        assert failure_lines(assert_roundtrip, lm(), untie) == [
             "retied: head.weight (LM)",
             "",
             "  head.weight  expected tied to emb.weight, found not tied",

@@ -14,22 +14,14 @@ from torch import nn
 
 from pytest_paramcheck import assert_same_values
 
+from ..models import lm
 from .messages import failure, usage
 
 NAN, INF = float("nan"), float("inf")
 
 
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.emb = nn.Embedding(3, 2)
-        self.head = nn.Linear(2, 3, bias=False)
-        self.head.weight = self.emb.weight
-        self.register_buffer("mask", torch.ones(2), persistent=False)
-
-
 def test_the_same() -> None:
-    model = Tied()
+    model = lm()
     assert_same_values(model, copy.deepcopy(model))
     assert_same_values(model, model.state_dict())  # which holds no mask
     odd = torch.tensor([NAN, INF, -INF, 0.0, -0.0, 1e-45])
@@ -71,12 +63,12 @@ def test_all_differences_at_once() -> None:
 
 
 def test_tied_names_are_compared_once() -> None:
-    model = Tied()
+    model = lm()
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.emb.weight[2, 1] = model.emb.weight[2, 1] + 1
     assert failure(assert_same_values, model, other).splitlines()[0] == (
-        "different values: emb.weight, head.weight (Tied)"
+        "different values: emb.weight, head.weight (LM)"
     )
     assert len(failure(assert_same_values, model, other).splitlines()) == 3
 

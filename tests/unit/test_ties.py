@@ -18,7 +18,7 @@ from pytest_paramcheck import (
     assert_untied,
 )
 
-from ..recipes.ties import LM
+from ..models import LM
 from .messages import failure_lines, usage
 
 TIE = {"emb.weight", "head.weight"}

@@ -10,7 +10,8 @@ from torch import nn
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_ties_survive
 
-from ..recipes.ties import LM, Untying
+from ..models import LM
+from ..recipes.ties import Untying
 from .messages import failure, usage
 
 
