@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..parameters.running.preserve import keep_modes
+from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
+from ..parameters.running.undo import Undo
 from ..parameters.saving.roundtrips import route_of
 from ..parameters.saving.state_dicts import take_checkpoint, wrapped_keys
 from ..parameters.subject.inventory import Subject, take_inventory
@@ -55,14 +56,14 @@ def assert_roundtrip(
         if entry.tensor is not None and (reason := no_values(entry.tensor)):
             raise ParamCheckUsageError(f"{entry.name}: {reason}; there is nothing to save")
     devices = {entry.tensor.device for entry in before.entries if entry.tensor is not None}
-    restores = (keep_random_states(devices), keep_modes({device.type for device in devices}))
-    try:
+    with Undo() as undo, undo:
+        keep_modes(undo, {device.type for device in devices})
+        undo.push(keep_random_states(devices))
         returned = save_and_load(model)
-    finally:
-        for restore in restores:
-            restore()
     after = take_inventory(returned.model, allow_empty=True)
-    raise_if(lost_on_the_way(before, after, returned), before.title)
+    findings = lost_on_the_way(before, after, returned)
+    del returned, after  # an error keeps this frame, and with it the copy
+    raise_if(findings, before.title)
 
 
 def assert_loaded(

@@ -13,7 +13,8 @@ from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..messages.wording import did_you_mean
 from ..parameters.running.graph import leaves_of_call
-from ..parameters.running.preserve import preserved
+from ..parameters.running.preserve import put_away
+from ..parameters.running.undo import Undo
 from ..parameters.subject.hidden import hidden_tensors
 from ..parameters.subject.inventory import take_inventory
 
@@ -63,7 +64,8 @@ def assert_registered(
                 f"loss_fn is called with the model, and {type(loss_fn).__name__} is no function: "
                 f"pass lambda model: ..."
             )
-        with preserved(model):
+        with Undo() as undo, undo:
+            put_away(undo, model, loss_fn)
             known = [entry.tensor for entry in inventory.entries if entry.tensor is not None]
             loss, leaves = leaves_of_call(lambda: loss_fn(model), known, loss_fn)
             later = hidden_tensors(inventory)

@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import plural
-from ..parameters.running.preserve import keep_modes
+from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
+from ..parameters.running.undo import Undo
 from ..parameters.subject.inventory import Inventory, take_inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import describe
@@ -127,13 +128,11 @@ def uninitialized(factory: Callable[[], Any]) -> tuple[list[Finding], str]:
 def _build(factory: Callable[[], Any], byte: int) -> tuple[Any, Inventory]:
     """Run the factory on poisoned memory; random states and modes are as before, afterwards."""
     __tracebackhide__ = True
-    restore = (keep_random_states(), keep_modes())
-    try:
+    with Undo() as undo, undo:
+        keep_modes(undo)
+        undo.push(keep_random_states())
         with Poison(byte):
             subject = factory()
-    finally:
-        for undo in restore:
-            undo()
     return subject, take_inventory(subject)
 
 

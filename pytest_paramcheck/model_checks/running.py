@@ -18,7 +18,8 @@ from ..checks.reach import OF_A_CASE, loss_findings, not_reached
 from ..messages.errors import ParamCheckError, raise_if
 from ..messages.findings import Finding
 from ..parameters.running.gradstate import GradState, grad_states
-from ..parameters.running.preserve import preserved
+from ..parameters.running.preserve import put_away
+from ..parameters.running.undo import Undo
 from ..parameters.running.unreached import find_unreached
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.select import trainable, with_elements
@@ -72,7 +73,8 @@ def check_grads_finite(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_trainable(case.model)
     need_values(case.model)
-    with preserved(case.model):
+    with Undo() as undo, undo:
+        put_away(undo, case.model, case.loss)
         _backward(case, case.model)
         if not any(p.grad is not None for p in case.model.parameters()):
             raise NothingToCheck("the loss reaches no parameter: check_grads_reach says why")

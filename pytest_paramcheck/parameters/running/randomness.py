@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
-Restore: TypeAlias = Callable[[], None]
+from .undo import Restore, Undo
 
 
 def keep_random_states(devices: Iterable[torch.device] = ()) -> Restore:
@@ -41,11 +41,34 @@ def keep_random_states(devices: Iterable[torch.device] = ()) -> Restore:
 def random_states(devices: Iterable[torch.device] = ()) -> Iterator[None]:
     """Put the random states back at the end of the block, however it ends."""
     __tracebackhide__ = True
-    restore = keep_random_states(devices)
-    try:
+    with Undo() as undo, undo:
+        undo.push(keep_random_states(devices))
         yield
-    finally:
-        restore()
+
+
+def keep_generator(value: Any) -> Restore | None:
+    """Note the state of a generator that somebody holds; None for everything else."""
+    if isinstance(value, torch.Generator):
+        of_torch = value.get_state()
+
+        def restore() -> None:
+            # Only where it was drawn from: an accelerator's state is written with a copy.
+            if not torch.equal(value.get_state(), of_torch):
+                value.set_state(of_torch)
+
+        return restore
+    if isinstance(value, random.Random):
+        # The system's own generator has no state.
+        is_system = isinstance(value, random.SystemRandom)
+        return None if is_system else partial(value.setstate, value.getstate())
+    numpy_random = _numpy_random()
+    bits: Any = value
+    if isinstance(value, getattr(numpy_random, "RandomState", ())):
+        return partial(bits.set_state, bits.get_state())
+    if isinstance(value, getattr(numpy_random, "Generator", ())):
+        bits = bits.bit_generator
+    is_bits = isinstance(bits, getattr(numpy_random, "BitGenerator", ()))
+    return partial(setattr, bits, "state", bits.state) if is_bits else None
 
 
 def seed_all(seed: int, devices: Iterable[torch.device] = ()) -> None:

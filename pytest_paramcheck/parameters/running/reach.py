@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ..subject.inventory import walk_modules
 from ..tensors.describe import describe
 from .gradstate import GradState, grad_states
 from .graph import walk_leaves
-from .preserve import keep_gradients, preserved
+from .modes import record_gradients
+from .preserve import put_away, put_gradients_away
+from .undo import Undo
 
 LossFn: TypeAlias = Callable[[Any], Any]
 
@@ -52,14 +55,15 @@ def reach(model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]) -> Re
     An error of ``loss_fn`` or of the backward pass comes through as it is.
     """
     __tracebackhide__ = True
-    with preserved(model):
-        with gradients_on():
-            loss = loss_fn(model)
-            problem = loss_problem(loss)
-            if problem is None:
-                not_backwarded(model)
-                with foreign_gradients_kept(loss, model):
-                    loss.backward()
+    with Undo() as undo, undo:
+        put_away(undo, model, loss_fn)
+        record_gradients(undo)
+        loss = loss_fn(model)
+        problem = loss_problem(loss)
+        if problem is None:
+            not_backwarded(parameters_of(model))
+            put_foreign_gradients_away(undo, loss, model)
+            loss.backward()
         return Reached(grad_states([p.grad for p in parameters]), problem)
 
 
@@ -72,16 +76,18 @@ def gradients_of(
     :class:`ParamCheckUsageError` for a loss without a backward pass.
     """
     __tracebackhide__ = True
-    with preserved(model):
-        with gradients_on(), uncompiled():
+    with Undo() as undo, undo:
+        put_away(undo, model, loss_fn)
+        record_gradients(undo)
+        with uncompiled():
             loss = loss_fn(model)
             if problem := loss_problem(loss):
                 raise ParamCheckUsageError(
                     f"there is no backward pass to compare: loss_fn {problem.text}"
                 )
-            not_backwarded(model)
-            with foreign_gradients_kept(loss, model):
-                loss.backward()
+            not_backwarded(parameters_of(model))
+            put_foreign_gradients_away(undo, loss, model)
+            loss.backward()
         return [parameter.grad for parameter in parameters]
 
 
@@ -95,19 +101,6 @@ def uncompiled() -> Iterator[None]:
             yield
     else:
         yield
-
-
-@contextmanager
-def gradients_on() -> Iterator[None]:
-    """Record gradients inside the block, whatever mode the test runs under."""
-    __tracebackhide__ = True
-    # Autocast keeps its casts of the weights, and with them the graph of an earlier run.
-    torch.clear_autocast_cache()
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        torch.clear_autocast_cache()
 
 
 def loss_problem(loss: object) -> LossProblem | None:
@@ -130,9 +123,20 @@ def loss_problem(loss: object) -> LossProblem | None:
     return LossProblem("not_a_tensor", f"returned no tensor but {returned}")
 
 
-def not_backwarded(model: nn.Module) -> None:
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters, each under its first name: without recursion, however deep."""
+    named = {
+        id(parameter): (prefix + key, parameter)
+        for prefix, _, module in reversed(list(walk_modules(model)))
+        for key, parameter in reversed(list(module._parameters.items()))
+        if parameter is not None
+    }
+    return dict(reversed(list(named.values())))
+
+
+def not_backwarded(parameters: dict[str, Tensor]) -> None:
     """Raise where ``loss_fn`` has run backward itself: the graph is gone and cannot be asked."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         if parameter.grad is not None:
             raise ParamCheckUsageError(
                 f"loss_fn ran backward itself ({name} has a gradient already): "
@@ -140,14 +144,8 @@ def not_backwarded(model: nn.Module) -> None:
             )
 
 
-@contextmanager
-def foreign_gradients_kept(loss: Tensor, model: nn.Module) -> Iterator[None]:
+def put_foreign_gradients_away(undo: Undo, loss: Tensor, model: nn.Module) -> None:
     """Keep the gradients of leaves that are none of the model's: inputs, other models."""
-    __tracebackhide__ = True
-    own = {id(p) for p in model.parameters()}
+    own = {id(p) for p in parameters_of(model).values()}
     leaves = {id(leaf): leaf for leaf, _, _ in walk_leaves(loss)}
-    restore = keep_gradients(leaf for key, leaf in leaves.items() if key not in own)
-    try:
-        yield
-    finally:
-        restore()
+    put_gradients_away(undo, [leaf for key, leaf in leaves.items() if key not in own])

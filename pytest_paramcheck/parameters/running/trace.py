@@ -26,15 +26,17 @@ from ..subject.inventory import Inventory, walk_modules
 from .custom_functions import CustomFunctions
 from .gradstate import GradState, grad_state
 from .graph import leaf_of
-from .preserve import preserved
+from .modes import record_gradients
+from .preserve import put_away
 from .reach import (
     LossFn,
-    foreign_gradients_kept,
-    gradients_on,
     loss_problem,
+    parameters_of,
+    put_foreign_gradients_away,
     uncompiled,
 )
 from .reasons import Kind, Place, Reason
+from .undo import Undo
 
 
 def explain(
@@ -50,18 +52,20 @@ def explain(
         return [Reason("unknown") for _ in wanted]
     zeros = {id(e.tensor): e.name for e in inventory.parameters if zero_too and _is_zero(e.tensor)}
     tracked = {id(p): p for p in wanted}
-    tracked |= {id(p): p for p in model.parameters() if id(p) in zeros}
+    tracked |= {id(p): p for p in parameters_of(model).values() if id(p) in zeros}
     tracer = _Tracer(model, list(tracked.values()), zeros, zero_too)
     try:
         # Its warnings were given in the first run.
-        with preserved(model), gradients_on(), uncompiled(), warnings.catch_warnings():
+        with Undo() as undo, undo, uncompiled(), warnings.catch_warnings():
+            put_away(undo, model, loss_fn)
+            record_gradients(undo)
             warnings.simplefilter("ignore")
             with tracer:
                 loss = loss_fn(model)
                 if loss_problem(loss) is None:
                     tracer.follow(loss)
-                    with foreign_gradients_kept(loss, model):
-                        _run_backward(loss)
+                    put_foreign_gradients_away(undo, loss, model)
+                    _run_backward(loss)
             return [tracer.reason(p, loss) for p in wanted]
     except Exception as error:
         # The caller's function ran once and cannot run twice (an iterator used up).

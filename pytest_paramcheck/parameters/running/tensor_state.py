@@ -1,0 +1,261 @@
+"""One tensor as it was: the memory it lies on, what that holds, its graph, hooks and counter.
+
+The object stays, on the same memory, with the same geometry; memory that several tensors share
+is kept and written once. Nothing is written where nothing changed, nor where there is no
+memory: a storage that was freed gets its size back first.
+
+``_version``, by which a pending backward pass knows that what it saved was written, goes back
+with the content: the user's own forward pass counts it up as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..tensors.content import no_values, same_bits, version_of
+from ..tensors.memory import has_address, inner_tensors, is_fake, memory_of
+from .containers import keep_container
+from .undo import Restore, Undo
+
+_INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_preserve_version = getattr(torch.autograd, "_unsafe_preserve_version_counter", None)
+_plain = torch._C.DisableTorchFunctionSubclass
+
+
+class _Cells:
+    """The memory below a tensor: its size, what it holds, and whether that is back."""
+
+    def __init__(self, label: str, alias: Tensor) -> None:
+        self.label = label
+        self.is_back = True
+        self.storage = alias.untyped_storage()
+        self.size = self.storage.nbytes()
+        self.view = None if no_values(alias) or not alias.numel() else _written_as(alias)
+        self.content = None if self.view is None else self.view.clone()
+
+    def restore(self) -> None:
+        self.is_back = False
+        try:
+            if self.storage.nbytes() != self.size:
+                self.storage.resize_(self.size)
+            if self.view is not None and self.content is not None:
+                if self.storage.data_ptr() == 0:
+                    raise RuntimeError("its memory was freed")
+                if not torch.equal(self.view, self.content):
+                    self.view.copy_(self.content)
+        except Exception as error:
+            raise RuntimeError(f"{self.label}: {error}") from error
+        self.is_back = True
+
+
+class TensorStates:
+    """What is noted of many tensors, and how it is put back, in the order that works."""
+
+    def __init__(self) -> None:
+        self._geometry: list[Restore] = []
+        self._cells: dict[Any, _Cells] = {}
+        self._others: list[Restore] = []
+        self._rest: list[Restore] = []
+
+    def push_to(self, undo: Undo) -> None:
+        """Hand the steps over: what is pushed last is taken first."""
+        undo.push(*self._rest, *self._others)
+        undo.push(*(cells.restore for cells in self._cells.values()), *self._geometry)
+
+    def keep(self, tensor: Tensor, label: str) -> None:
+        """Note all of a tensor, its content included."""
+        with torch.no_grad(), _plain():
+            cells = self._keep_content(tensor, label)
+            self._keep_rest(tensor, label, cells)
+
+    def keep_place(self, tensor: Tensor, label: str, *, geometry: bool) -> None:
+        """Note all of a tensor but its content: a parameter, which may be large."""
+        with torch.no_grad(), _plain():
+            if geometry and _has_place(tensor):
+                self._geometry.append(partial(_restore_place, tensor, label, tensor.data, _strided))
+            self._keep_rest(tensor, label, None)
+
+    def _keep_rest(self, tensor: Tensor, label: str, cells: list[_Cells] | None) -> None:
+        flag, node, cls = tensor.requires_grad, tensor.grad_fn, type(tensor)
+        version = version_of(tensor)
+        counter = None
+        if cells is not None and version is not None and _preserve_version is not None:
+            counter = _preserve_version(tensor)  # notes it; ``__exit__`` sets it
+        hooks = _keep_hooks(tensor)
+        attributes = keep_container(tensor.__dict__) if tensor.__dict__ else None
+
+        def restore() -> None:
+            if type(tensor) is not cls:
+                tensor.__class__ = cls
+            if attributes is not None or tensor.__dict__:
+                (attributes or tensor.__dict__.clear)()
+            for restore_hooks in hooks:
+                restore_hooks()
+            with _plain():
+                if tensor.grad_fn is not node:
+                    _restore_node(tensor, label, node)
+                if tensor.is_leaf and tensor.requires_grad is not flag:
+                    tensor.requires_grad_(flag)
+            is_back = bool(cells) and all(one.is_back for one in cells or ())
+            if counter is not None and is_back and version_of(tensor) != version:
+                counter.__exit__(None, None, None)
+
+        self._rest.append(restore)
+
+    def _keep_content(self, tensor: Tensor, label: str) -> list[_Cells] | None:
+        """Note what lies below a tensor; return its cells, or None where that cannot be done."""
+        inner = None if is_lazy(tensor) else inner_tensors(tensor)
+        if inner is not None and tensor.layout is torch.strided:
+            # A wrapper: what it names is kept, and its ``__dict__`` names the same again.
+            every = []
+            for part in inner:
+                cells = self._keep_content(part, label)
+                self._keep_rest(part, label, cells)
+                every.append(cells)
+            return _together(every)
+        if inner is not None:  # sparse: an operation in place gives it other indices and values
+            alias = tensor.data
+            self._geometry.append(partial(_restore_place, tensor, label, alias, inner_tensors))
+            return _together(self._keep_content(p, label) for p in inner_tensors(alias) or ())
+        if _has_place(tensor):
+            alias = tensor.data
+            self._geometry.append(partial(_restore_place, tensor, label, alias, _strided))
+            return [] if is_lazy(tensor) else [self._cells_of(alias, label)]
+        if is_fake(tensor):
+            return []
+        if tensor.is_nested:
+            return [self._cells_of(_whole_storage(tensor), label)]
+        if tensor.layout is torch.strided:
+            return None  # a wrapper that does not say which tensors hold its values
+        copy = tensor.detach().clone()  # opaque (mkldnn): given back as a whole
+        self._others.append(partial(_restore_opaque, tensor, label, copy))
+        return None
+
+    def _cells_of(self, alias: Tensor, label: str) -> _Cells:
+        storage = alias.untyped_storage()
+        place = (alias.storage_offset(), alias.size(), alias.stride(), alias.dtype)
+        key = (getattr(storage, "_cdata", id(storage)), *place)
+        if key not in self._cells:
+            self._cells[key] = _Cells(label, alias)
+        return self._cells[key]
+
+
+def _together(groups: Iterable[list[_Cells] | None]) -> list[_Cells] | None:
+    every: list[_Cells] = []
+    for cells in groups:
+        if cells is None:
+            return None
+        every += cells
+    return every
+
+
+def _has_place(tensor: Tensor) -> bool:
+    """Whether a tensor lies in a storage of its own, by offset, sizes and strides."""
+    if tensor.layout is not torch.strided or tensor.is_nested or is_fake(tensor):
+        return False
+    if is_lazy(tensor) or type(tensor) in (Tensor, nn.Parameter):
+        return True
+    # A wrapper subclass has no storage, or one that says a size and has no memory.
+    return inner_tensors(tensor) is None and (not tensor.numel() or has_address(tensor))
+
+
+def _written_as(alias: Tensor) -> Tensor:
+    """Return a tensor over the same memory in which no cell comes twice: one can write to it.
+
+    Without gaps: flat, as integers. With gaps (a column of a matrix): without stride 0.
+    """
+    steps = zip(alias.shape, alias.stride(), strict=True)
+    span = 1 + sum((size - 1) * stride for size, stride in steps)
+    width = alias.element_size()
+    if span <= alias.numel() or (memory_of(alias).overlaps_itself() and 0 not in alias.stride()):
+        scale = max(1, width // 8)
+        flat = torch.empty(0, dtype=_INTEGER_OF_SIZE[min(width, 8)], device=alias.device)
+        start = alias.storage_offset() * scale
+        flat.set_(alias.untyped_storage(), start, (span * scale,), (1,))
+        return flat
+    for dimension, stride in enumerate(alias.stride()):
+        if stride == 0:
+            alias = alias.narrow(dimension, 0, 1)
+    if alias.is_quantized or alias.is_conj() or alias.is_neg() or width > 8:
+        return alias
+    return alias.view(_INTEGER_OF_SIZE[width])
+
+
+def _whole_storage(tensor: Tensor) -> Tensor:
+    storage = tensor.untyped_storage()
+    flat = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    flat.set_(storage, 0, (storage.nbytes(),), (1,))
+    return flat
+
+
+def _strided(tensor: Tensor) -> list[Tensor]:
+    return [tensor]
+
+
+def _restore_place(
+    tensor: Tensor, label: str, alias: Tensor, parts: Callable[[Tensor], list[Tensor] | None]
+) -> None:
+    try:
+        with torch.no_grad(), _plain():
+            now, before = parts(tensor) or [], parts(alias) or []
+            if len(now) == len(before) and all(map(_same_place, now, before)):
+                return
+            if tensor.is_inference():
+                with torch.inference_mode():
+                    storage = alias.untyped_storage()
+                    tensor.set_(storage, alias.storage_offset(), alias.size(), alias.stride())
+            else:
+                tensor.data = alias
+    except Exception as error:
+        raise RuntimeError(f"{label}: {error}") from error
+
+
+def _same_place(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != b.dtype or a.device != b.device or a.shape != b.shape:
+        return False
+    if a.stride() != b.stride() or a.storage_offset() != b.storage_offset():
+        return False
+    x, y = a.untyped_storage(), b.untyped_storage()
+    return bool(getattr(x, "_cdata", id(x)) == getattr(y, "_cdata", id(y)))
+
+
+def _restore_opaque(tensor: Tensor, label: str, copy: Tensor) -> None:
+    try:
+        if not same_bits(tensor, copy):
+            tensor.data = copy
+    except Exception as error:
+        raise RuntimeError(f"{label}: {error}") from error
+
+
+def _restore_node(tensor: Tensor, label: str, node: Any) -> None:
+    """Cut off the graph that an operation in place gave a tensor that had none."""
+    if node is None:
+        base = tensor._base if tensor._is_view() else tensor
+        if base is not None and base.grad_fn is not None:
+            base.detach_()
+    if tensor.grad_fn is not node:
+        raise RuntimeError(f"{label}: it was written in place, with a graph")
+
+
+def _keep_hooks(tensor: Tensor) -> list[Restore]:
+    return [
+        partial(_restore_hooks, tensor, name, hooks, keep_container(hooks) if hooks else None)
+        for name in ("_backward_hooks", "_post_accumulate_grad_hooks")
+        for hooks in (getattr(tensor, name, None),)
+    ]
+
+
+def _restore_hooks(tensor: Tensor, name: str, hooks: Any, members: Restore | None) -> None:
+    now = getattr(tensor, name, None)
+    if hooks is not None:
+        (members or hooks.clear)()
+    elif now:
+        now.clear()
+    if now is not hooks:
+        setattr(tensor, name, hooks)
