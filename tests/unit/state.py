@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import random
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 #: torch.optim hides its own submodule from attribute access.
 OPTIMIZER = importlib.import_module("torch.optim.optimizer")
+Optimizer = torch.optim.Optimizer
 
 
 def state_of(subject: Any, *, written: bool = False) -> dict[str, Any]:
@@ -25,6 +27,8 @@ def state_of(subject: Any, *, written: bool = False) -> dict[str, Any]:
         state.update(_module(path, module))
     for path, tensor in _tensors(subject):
         state.update(_tensor(path, tensor, written))
+    for path, held in _held(subject):
+        state.update(_held_state(path, held, written))
     for path, optimizer in _optimizers(subject):
         state.update(_optimizer(path, optimizer, written))
     return state
@@ -87,6 +91,9 @@ def _tensor(path: str, tensor: Tensor, written: bool) -> Iterator[tuple[str, Any
         return
     yield f"{path} version", None if tensor.is_inference() else tensor._version
     yield f"{path} values", raw(tensor)
+    yield f"{path} place", _place(tensor)
+    yield f"{path} graph", tensor.grad_fn
+    yield f"{path} attributes", [(key, id(held)) for key, held in tensor.__dict__.items()]
     grad = tensor.grad if tensor.is_leaf else None
     yield f"{path} grad object", None if grad is None else id(grad)
     yield f"{path} grad values", None if grad is None else raw(grad)
@@ -113,7 +120,7 @@ def _optimizer(
 
 def raw(tensor: Tensor) -> bytes | str:
     """The bytes of a tensor; its description where it has none to read."""
-    if tensor.device.type == "meta" or tensor.is_nested:
+    if tensor.device.type == "meta" or tensor.is_nested or _freed(tensor):
         return f"{tensor.dtype} {tensor.device}"
     with torch.no_grad():
         plain = tensor.detach()
@@ -121,7 +128,74 @@ def raw(tensor: Tensor) -> bytes | str:
         plain = plain.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         if plain.is_complex():
             plain = torch.view_as_real(plain).reshape(-1)
-        return bytes(plain.view(torch.uint8).numpy().tobytes())
+        # A copy: a storage that numpy has seen can never be resized again.
+        return bytes(plain.clone().view(torch.uint8).numpy().tobytes())
+
+
+def _freed(tensor: Tensor) -> bool:
+    if tensor.layout is not torch.strided or type(tensor) not in (Tensor, nn.Parameter):
+        return False
+    return tensor.numel() > 0 and tensor.untyped_storage().data_ptr() == 0
+
+
+def _place(tensor: Tensor) -> Any:
+    if tensor.is_nested:
+        return tensor.size(0)
+    if tensor.layout is not torch.strided or type(tensor) not in (Tensor, nn.Parameter):
+        return tuple(tensor.shape)
+    storage = tensor.untyped_storage()
+    # Its size where it belongs to the tensor: memory is given back, not always the same address.
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), storage._cdata, storage.nbytes()
+
+
+def _held(subject: Any) -> Iterator[tuple[str, Any]]:
+    """What modules keep in plain attributes, in containers and objects there."""
+    seen: set[int] = set()
+    standard = vars(nn.Module())
+    todo = [
+        (f"{path}.{name}", value)
+        for path, module in _modules(subject)
+        if not isinstance(module, torch.jit.ScriptModule)
+        for name, value in vars(module).items()
+        if name not in standard
+    ]
+    while todo:
+        path, value = todo.pop()
+        if id(value) in seen or isinstance(value, (nn.Module, type, Optimizer)) or callable(value):
+            continue
+        seen.add(id(value))
+        yield path, value
+        if isinstance(value, Mapping):
+            todo += [(f"{path}[{key!r}]", item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple, set, deque)):
+            todo += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+        elif type(value).__module__.startswith("tests."):
+            slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
+            for name in (*slots, *getattr(value, "__dict__", ())):
+                todo.append((f"{path}.{name}", getattr(value, name, None)))
+
+
+def _held_state(path: str, held: Any, written: bool) -> Iterator[tuple[str, Any]]:
+    if isinstance(held, Tensor):
+        yield from _tensor(path, held, written)
+    elif isinstance(held, torch.Generator):
+        yield f"{path} generator", raw(held.get_state())
+    elif isinstance(held, random.Random):
+        yield f"{path} generator", held.getstate()
+    elif isinstance(held, np.random.Generator):
+        yield f"{path} generator", repr(held.bit_generator.state)
+    elif isinstance(held, np.ndarray):
+        yield f"{path} array", (held.shape, held.tobytes())
+    elif isinstance(held, Mapping):
+        yield f"{path} items", [(key, id(value)) for key, value in held.items()]
+    elif isinstance(held, (list, tuple, deque)):
+        yield f"{path} items", [id(value) for value in held]
+    elif isinstance(held, set):
+        yield f"{path} items", {id(value) for value in held}
+    elif isinstance(held, (bytearray, int, float, str)):
+        yield f"{path} value", bytes(held) if isinstance(held, bytearray) else held
+    else:
+        yield f"{path} object", id(held)
 
 
 def _walk(subject: Any, path: str = "subject") -> Iterator[tuple[str, Any]]:

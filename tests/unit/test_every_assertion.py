@@ -26,18 +26,6 @@ every_assertion = pytest.mark.parametrize("name", ASSERTIONS)
 #: Their findings are about the model as a whole.
 ABOUT_THE_WHOLE = {"assert_param_count", "assert_grad_norm"}
 
-#: They run the user's forward pass and put back what it wrote (BatchNorm's statistics): the
-#: values are the same, torch's count of writes is not.
-VERSIONS_MAY_MOVE = {"assert_grads_reach", "assert_tied_grads_sum", "assert_registered"}
-
-
-def left_behind(name: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What an assertion changed and should not have."""
-    found = difference(before, after)
-    if name in VERSIONS_MAY_MOVE:
-        found = [key for key in found if not key.endswith(" version")]
-    return found
-
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
@@ -86,7 +74,7 @@ def test_it_leaves_everything_as_it_was_when_it_passes(name: str) -> None:
 
     recipe.call(subject)
 
-    assert left_behind(name, before, state_of(subject, written=recipe.writes)) == []
+    assert difference(before, state_of(subject, written=recipe.writes)) == []
 
 
 @every_assertion
@@ -98,7 +86,7 @@ def test_it_leaves_everything_as_it_was_when_it_fails(name: str) -> None:
     with pytest.raises(ParamCheckError):
         recipe.call(subject)
 
-    assert left_behind(name, before, state_of(subject, written=recipe.writes)) == []
+    assert difference(before, state_of(subject, written=recipe.writes)) == []
 
 
 def _gradients_and_modes(subject: Any) -> None:
@@ -124,7 +112,7 @@ def test_hooks_and_modes_of_the_user_stay(name: str) -> None:
     with contextlib.suppress(ParamCheckError):
         recipe.call(subject)
 
-    assert left_behind(name, before, state_of(subject, written=recipe.writes)) == []
+    assert difference(before, state_of(subject, written=recipe.writes)) == []
 
 
 @contextlib.contextmanager
@@ -165,7 +153,7 @@ def test_the_modes_of_the_test_around_it_do_not_matter(name: str, ambient: str) 
         with pytest.raises(ParamCheckError) as caught:
             recipe.call(bad)
 
-    assert left_behind(name, before, after) == []
+    assert difference(before, after) == []
     assert str(caught.value).partition("\n")[0] == str(plain.value).partition("\n")[0]
 
 

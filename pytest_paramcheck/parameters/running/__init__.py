@@ -9,9 +9,12 @@
 * ``graph``: the leaves of a graph, those that nobody registered among them;
 * ``kept``: what entries were before a block, and what became of them;
 * ``watch``: gradients and optimizer steps as they come, during a block;
-* ``preserve``: all that a run touches, put back; ``randomness``: the random states of it.
+* ``preserve``: all that a run touches, put back: ``held_state`` (what modules hold),
+  ``tensor_state`` (one tensor), ``containers`` (the members of built-in ones), ``modes`` (of the
+  process), ``randomness`` (random states); ``undo``: the steps, taken whatever interrupts.
 
 What has no tests of its own is tested through the assertions: ``test_reach`` (``trace``,
 ``custom_functions``), ``test_tied_grads_sum``, ``test_registered`` (``graph``), ``test_unchanged``
-and ``test_updated`` (``kept``, ``watch``), ``test_every_assertion`` (``preserve``).
+and ``test_updated`` (``kept``, ``watch``), ``test_preserve``
+(all that puts back).
 """

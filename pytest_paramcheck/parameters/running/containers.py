@@ -28,7 +28,7 @@ def keep_container(container: Any) -> Restore:
     """Note the members of a container; return how to put them back, the very objects."""
     base = container_type(type(container))
     if issubclass(base, dict):
-        return partial(_restore_dict, base, container, list(dict.items(container)))
+        return partial(_restore_dict, base, container, list(base.items(container)))
     return partial(_restore_items, base, container, list(base.__iter__(container)))
 
 
@@ -45,7 +45,7 @@ def is_array(cls: type) -> bool:
 
 
 def _restore_dict(base: Any, container: Any, content: list[tuple[Any, Any]]) -> None:
-    now = list(dict.items(container))
+    now = list(base.items(container))
     if len(now) == len(content) and all(
         key is old_key and value is old
         for (key, value), (old_key, old) in zip(now, content, strict=True)

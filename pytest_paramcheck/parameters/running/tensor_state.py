@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -54,19 +54,37 @@ class _Cells:
         self.is_back = True
 
 
+class _Opaque:
+    """The content of a tensor without memory that could be asked for (mkldnn): as a whole."""
+
+    def __init__(self, label: str, tensor: Tensor) -> None:
+        self.label, self.tensor, self.is_back = label, tensor, True
+        self.copy = tensor.detach().clone()
+
+    def restore(self) -> None:
+        self.is_back = False
+        try:
+            if not same_bits(self.tensor, self.copy):
+                self.tensor.data = self.copy
+        except Exception as error:
+            raise RuntimeError(f"{self.label}: {error}") from error
+        self.is_back = True
+
+
+_Content: TypeAlias = _Cells | _Opaque
+
+
 class TensorStates:
     """What is noted of many tensors, and how it is put back, in the order that works."""
 
     def __init__(self) -> None:
         self._geometry: list[Restore] = []
-        self._cells: dict[Any, _Cells] = {}
-        self._others: list[Restore] = []
+        self._content: dict[Any, _Content] = {}
         self._rest: list[Restore] = []
 
     def push_to(self, undo: Undo) -> None:
         """Hand the steps over: what is pushed last is taken first."""
-        undo.push(*self._rest, *self._others)
-        undo.push(*(cells.restore for cells in self._cells.values()), *self._geometry)
+        undo.push(*self._rest, *(one.restore for one in self._content.values()), *self._geometry)
 
     def keep(self, tensor: Tensor, label: str) -> None:
         """Note all of a tensor, its content included."""
@@ -81,7 +99,7 @@ class TensorStates:
                 self._geometry.append(partial(_restore_place, tensor, label, tensor.data, _strided))
             self._keep_rest(tensor, label, None)
 
-    def _keep_rest(self, tensor: Tensor, label: str, cells: list[_Cells] | None) -> None:
+    def _keep_rest(self, tensor: Tensor, label: str, cells: list[_Content] | None) -> None:
         flag, node, cls = tensor.requires_grad, tensor.grad_fn, type(tensor)
         version = version_of(tensor)
         counter = None
@@ -108,7 +126,7 @@ class TensorStates:
 
         self._rest.append(restore)
 
-    def _keep_content(self, tensor: Tensor, label: str) -> list[_Cells] | None:
+    def _keep_content(self, tensor: Tensor, label: str) -> list[_Content] | None:
         """Note what lies below a tensor; return its cells, or None where that cannot be done."""
         inner = None if is_lazy(tensor) else inner_tensors(tensor)
         if inner is not None and tensor.layout is torch.strided:
@@ -133,21 +151,20 @@ class TensorStates:
             return [self._cells_of(_whole_storage(tensor), label)]
         if tensor.layout is torch.strided:
             return None  # a wrapper that does not say which tensors hold its values
-        copy = tensor.detach().clone()  # opaque (mkldnn): given back as a whole
-        self._others.append(partial(_restore_opaque, tensor, label, copy))
-        return None
+        self._content[id(tensor)] = opaque = _Opaque(label, tensor)
+        return [opaque]
 
-    def _cells_of(self, alias: Tensor, label: str) -> _Cells:
+    def _cells_of(self, alias: Tensor, label: str) -> _Content:
         storage = alias.untyped_storage()
         place = (alias.storage_offset(), alias.size(), alias.stride(), alias.dtype)
         key = (getattr(storage, "_cdata", id(storage)), *place)
-        if key not in self._cells:
-            self._cells[key] = _Cells(label, alias)
-        return self._cells[key]
+        if key not in self._content:
+            self._content[key] = _Cells(label, alias)
+        return self._content[key]
 
 
-def _together(groups: Iterable[list[_Cells] | None]) -> list[_Cells] | None:
-    every: list[_Cells] = []
+def _together(groups: Iterable[list[_Content] | None]) -> list[_Content] | None:
+    every: list[_Content] = []
     for cells in groups:
         if cells is None:
             return None
@@ -223,14 +240,6 @@ def _same_place(a: Tensor, b: Tensor) -> bool:
         return False
     x, y = a.untyped_storage(), b.untyped_storage()
     return bool(getattr(x, "_cdata", id(x)) == getattr(y, "_cdata", id(y)))
-
-
-def _restore_opaque(tensor: Tensor, label: str, copy: Tensor) -> None:
-    try:
-        if not same_bits(tensor, copy):
-            tensor.data = copy
-    except Exception as error:
-        raise RuntimeError(f"{label}: {error}") from error
 
 
 def _restore_node(tensor: Tensor, label: str, node: Any) -> None:

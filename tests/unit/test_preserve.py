@@ -1,0 +1,257 @@
+"""What a loss does to a model and to the process, and that all of it is put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_paramcheck import (
+    ParamCheckError,
+    assert_grads_reach,
+    assert_registered,
+)
+from pytest_paramcheck.parameters.running import preserve
+from pytest_paramcheck.parameters.running.undo import Undo
+
+from .hostile import DAMAGES, MODES, equip
+from .state import difference, state_of
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+
+
+def model_and_loss(damage: Callable[[nn.Module], object]) -> tuple[nn.Module, Callable[[Any], Any]]:
+    """A linear layer with one of everything, with gradients, and a loss that does the damage."""
+    model = equip(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
+    x = torch.rand(4, 3)
+    model(x).square().sum().backward()
+
+    def loss(m: nn.Module) -> Tensor:
+        result: Tensor = m(x).square().sum()
+        damage(m)
+        return result
+
+    return model, loss
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize(
+    ("assertion", "options"),
+    [(assert_grads_reach, {}), (assert_registered, {"allow": ["outside[0]"]})],
+)
+def test_what_a_loss_does_to_a_model_is_put_back(
+    name: str, assertion: Callable[..., object], options: Any
+) -> None:
+    model, loss = model_and_loss(DAMAGES[name])
+    before = state_of(model)
+
+    assertion(model, loss, **options)
+
+    assert difference(before, state_of(model)) == []
+    loss(model)  # the damage is one
+    assert difference(before, state_of(model)) != []
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_what_a_loss_sets_in_the_process_is_put_back(name: str) -> None:
+    torch.use_deterministic_algorithms(False)  # the first call imports, and what does so warns
+    model, loss = model_and_loss(lambda m: MODES[name]())
+    before = state_of(model)
+
+    assert_grads_reach(model, loss)
+
+    assert difference(before, state_of(model)) == []
+    with Undo() as undo, undo:
+        preserve.put_away(undo, model)
+        MODES[name]()
+        assert set(difference(before, state_of(model))) - {
+            key for key in before if "grad" in key or "hooks" in key
+        } or name in ("grad", "global hook")
+    assert difference(before, state_of(model)) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)),
+        lambda: torch.nn.utils.spectral_norm(nn.Linear(3, 4)),
+        lambda: torch.nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4)),
+        lambda: nn.Sequential(nn.Linear(3, 4), torch.jit.script(nn.BatchNorm1d(4))),
+    ],
+    ids=["batchnorm", "spectral_norm", "parametrized", "scripted"],
+)
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_pending_backward_of_the_user_still_runs(
+    make: Callable[[], nn.Module], fails: bool
+) -> None:
+    model, x = make(), torch.rand(5, 3)
+
+    def loss_fn(m: nn.Module) -> Any:
+        loss = m(x).square().sum()
+        return loss.detach() if fails else loss
+
+    pending = model(x).square().sum()
+    expected = torch.autograd.grad(pending, list(model.parameters()), retain_graph=True)
+
+    try:
+        assert_grads_reach(model, loss_fn)
+    except ParamCheckError:
+        assert fails
+    pending.backward()
+
+    for parameter, grad in zip(model.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, grad)
+
+
+def test_a_write_that_is_not_put_back_still_stops_a_pending_backward() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    pending = model(torch.rand(2, 3)).sum()
+
+    def writes_a_parameter(m: Any) -> Tensor:
+        with torch.no_grad():
+            m[1].weight.add_(1)
+        result: Tensor = m(torch.rand(2, 3)).sum()
+        return result
+
+    assert_grads_reach(model, writes_a_parameter)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        pending.backward()
+
+
+def test_memory_that_is_shared_stays_shared() -> None:
+    model = equip(nn.Linear(3, 2))
+
+    def loss(m: Any) -> Tensor:
+        m.base.resize_(20).fill_(5)
+        m.view.set_(torch.ones(1))
+        result: Tensor = m(torch.ones(1, 3)).sum()
+        return result
+
+    assert_grads_reach(model, loss)
+    model.base.fill_(7)  # type: ignore[operator, union-attr]
+
+    assert torch.equal(model.view, torch.full((4,), 7.0))  # type: ignore[arg-type]
+    assert torch.equal(model.expanded, torch.full((4,), 7.0))  # type: ignore[arg-type]
+
+
+class Wrapper(torch.Tensor):
+    """Holds its values in a tensor of its own, as sharded and quantized parameters do."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Any:
+        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+        made.inner = inner
+        return made
+
+    def __init__(self, inner: Tensor) -> None:
+        pass
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["inner"], None
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError(func)
+
+
+class NoClone(torch.Tensor):
+    def clone(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+
+def test_tensor_subclasses_are_put_back_without_running_their_code() -> None:
+    model = nn.Linear(3, 2)
+    model.wrapped = Wrapper(torch.zeros(3))
+    model.refuses = torch.zeros(3).as_subclass(NoClone)
+    before = model.wrapped.inner
+
+    def loss(m: Any) -> Tensor:
+        m.wrapped.inner.add_(1)
+        m.wrapped.inner = torch.ones(9)
+        m.refuses.add_(1)
+        result: Tensor = m(torch.ones(1, 3)).sum()
+        return result
+
+    assert_grads_reach(model, loss)
+
+    assert model.wrapped.inner is before
+    assert before.tolist() == model.refuses.tolist() == [0, 0, 0]
+    assert before._version == model.refuses._version == 0
+
+
+def _inference() -> Tensor:
+    with torch.inference_mode():
+        return torch.zeros(3)
+
+
+def _grow_inference(odd: Tensor) -> None:
+    with torch.inference_mode():
+        odd.add_(1).resize_(7)
+
+
+def _train_scripted(odd: Any) -> None:
+    odd(torch.rand(3, 2))
+    odd.eval()
+    odd.running_mean = torch.ones(2)
+
+
+#: An attribute of a kind of its own, and what a loss does to it.
+ODD: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "inference": (_inference, _grow_inference),
+    "lazy": (lambda: nn.LazyLinear(2), lambda odd: odd(torch.ones(1, 3))),
+    "scripted": (lambda: torch.jit.script(nn.BatchNorm1d(2)), _train_scripted),
+    "opaque": (lambda: torch.ones(3).to_mkldnn(), lambda odd: odd.mul_(2)),
+    "nested": (
+        lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        lambda odd: odd.mul_(2),
+    ),
+    "quantized": (
+        lambda: torch.quantize_per_tensor(torch.ones(3), 0.5, 0, torch.qint8),
+        lambda odd: odd.copy_(torch.zeros(3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore:.*:DeprecationWarning")
+def test_odd_tensors_are_put_back(kind: str) -> None:
+    make, damage = ODD[kind]
+    model: Any = nn.Linear(3, 2)
+    model.odd = make()
+
+    def loss(m: Any) -> Tensor:
+        damage(m.odd)
+        result: Tensor = m(torch.ones(1, 3)).sum()
+        return result
+
+    before, kept = state_of(model), content(model.odd)
+
+    assert_registered(model, loss)
+
+    assert difference(before, state_of(model)) == []
+    assert content(model.odd) == kept
+
+
+def content(odd: Any) -> Any:
+    if isinstance(odd, nn.Module):
+        return type(odd), odd.training, [type(p) for p in odd.parameters()]
+    if odd.is_nested:
+        return [one.tolist() for one in odd.unbind()]
+    if odd.is_mkldnn or odd.is_quantized:
+        return (odd.to_dense() if odd.is_mkldnn else odd.dequantize()).tolist()
+    return odd.tolist()
