@@ -42,11 +42,24 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
     )
 
 
+def _accelerator() -> Iterator[tuple[str, Any]]:
+    """What the machine's accelerator has of its own: a random state per index, autocast."""
+    kind = torch.accelerator.current_accelerator().type  # type: ignore[union-attr]
+    module = torch.get_device_module(kind)
+    if kind != "mps":  # its one state is read otherwise
+        for index in range(module.device_count()):
+            yield f"torch rng of {kind}:{index}", module.get_rng_state(index).numpy().tobytes()
+    yield f"autocast of {kind}", torch.is_autocast_enabled(kind)
+    yield f"autocast dtype of {kind}", torch.get_autocast_dtype(kind)
+
+
 def _process() -> Iterator[tuple[str, Any]]:
     yield "torch rng", torch.get_rng_state().numpy().tobytes()
     yield "python rng", random.getstate()
     kind, keys, *rest = np.random.get_state()
     yield "numpy rng", (kind, np.asarray(keys).tobytes(), *rest)
+    if torch.accelerator.is_available():
+        yield from _accelerator()
     yield "grad mode", torch.is_grad_enabled()
     yield "inference mode", torch.is_inference_mode_enabled()
     yield "autocast", torch.is_autocast_enabled("cpu")

@@ -96,7 +96,14 @@ def _numpy_random() -> Any:
 def _backends(devices: Iterable[torch.device]) -> dict[str, Any]:
     """The modules of the backends in use, and of those named, that have random states."""
     backends: dict[str, Any] = {"cuda": torch.cuda, "xpu": torch.xpu}
-    found = {kind: module for kind, module in backends.items() if module.is_initialized()}
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None:  # another maker's, with a module of its own
+        backends.setdefault(accelerator.type, getattr(torch, accelerator.type, None))
+    found = {
+        kind: module
+        for kind, module in backends.items()
+        if hasattr(module, "is_initialized") and module.is_initialized()
+    }
     for kind in sorted({device.type for device in devices} - {"cpu", "meta", *found}):
         module: Any = getattr(torch, kind, None)
         # A FakeTensor says "cuda" where there is none: nothing draws there.
