@@ -4,6 +4,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
 
 * ``ties``: declared groups and exact ones; ``untied``: nothing shared, nothing equal;
   ``same_ties``: the same before and after; ``ties_survive``: who broke them on the way;
+  ``moves``: what a move to another device takes;
 * ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
   ``tied_grads_sum``: a tied gradient against its uses' sum;
 * ``flags``: frozen and trainable; ``blocks``: what a block changed, and why;

@@ -13,6 +13,7 @@ from ..parameters.running.randomness import random_states
 from ..parameters.saving.operations import Operation, copied
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.ties import Ties
+from .moves import parted
 from .ties import not_tied
 
 #: Why an operation parts a tie, and what keeps it: measured, see tests/unit/test_ties_survive.py.
@@ -21,15 +22,10 @@ _REASONS = {
         "assign=True puts a tensor of its own under every name",
         "tie again after the load, or share the module instead of the Parameter",
     ),
-    "to(meta)": (
-        "a move to meta makes a new Parameter for every name",
-        "tie again after the move, or share the module instead of the Parameter",
-    ),
-    "to_empty": (
-        "to_empty makes new memory for every name",
-        "tie again after to_empty, or share the module instead of the Parameter",
-    ),
 }
+
+#: Operations that move to a device (or to a dtype, which keeps ties).
+_MOVES = ("to", "to_empty")
 
 
 def broken_ties(model: nn.Module, operations: Sequence[tuple[str, Operation]]) -> list[Finding]:
@@ -58,7 +54,7 @@ def _done(
 ) -> list[tuple[tuple[str, ...], Finding]]:
     """Do one operation to a fresh copy; return the groups it broke."""
     subject = copied(model)
-    broken = _broken(Ties(take_inventory(subject)), intact, "deepcopy")
+    broken = _broken(ties, Ties(take_inventory(subject)), intact, "deepcopy")
     if broken:
         return broken
     result = operation(subject)
@@ -68,14 +64,15 @@ def _done(
             f"operation {name!r} returned {type(after).__name__}: an operation returns a "
             f"module, or None where it works in place"
         )
-    return _broken(Ties(take_inventory(after, allow_empty=True)), intact, name)
+    return _broken(ties, Ties(take_inventory(after, allow_empty=True)), intact, name)
 
 
 def _broken(
-    after: Ties, groups: Sequence[tuple[str, ...]], by: str
+    before: Ties, after: Ties, groups: Sequence[tuple[str, ...]], by: str
 ) -> list[tuple[tuple[str, ...], Finding]]:
     problem = f"tie broken by {by}"
-    why, hint = _REASONS.get(by) or _REASONS.get(by.partition("(")[0]) or ("", "")
+    why, hint = _REASONS.get(by, ("", ""))
+    is_move = by.partition("(")[0] in _MOVES
     broken = []
     for group in groups:
         gone = [name for name in group if not after.known(name)]
@@ -83,10 +80,12 @@ def _broken(
             finding = Finding(tuple(group), problem, found=f"{', '.join(gone)} is gone")
             broken.append((group, finding))
             continue
-        for finding in not_tied(after, group, problem):
+        found = (
+            parted(before, after, group, problem) if is_move else not_tied(after, group, problem)
+        )
+        for finding in found[:1]:
             said = f"{finding.why.rstrip('.')}; {why}." if why else finding.why
             broken.append((group, replace(finding, why=said, hint=hint or finding.hint)))
-            break
     return broken
 
 

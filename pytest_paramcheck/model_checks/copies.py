@@ -11,6 +11,7 @@ from torch import nn
 from ..assertions.checkpoints import assert_roundtrip
 from ..assertions.values import assert_same_values
 from ..checks.manifest import COPY, record_differences
+from ..checks.moves import lost_in_move
 from ..checks.untied import sharing_between
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
@@ -85,7 +86,12 @@ def check_device_move(case: CaseRun) -> None:
         raise NothingToCheck("this machine has no second device to move to")
     other = torch.accelerator.current_accelerator() if here == "cpu" else torch.device("cpu")
     need_entries(case.model)
-    _same_structure(case, case.build().to(other))
+    before, after = take_inventory(case.model), take_inventory(case.build().to(other))
+    lost = lost_in_move(before, after)
+    # What the move lost is said with its cause, and not a second time as a difference.
+    said = {name for finding in lost for name in finding.names}
+    rest = [[record for record in records(i) if record.name not in said] for i in (before, after)]
+    raise_if([*lost, *record_differences(*rest, words=COPY)], case.title)
 
 
 def _same_structure(case: CaseRun, other: nn.Module, *, dtypes: bool = True) -> None:

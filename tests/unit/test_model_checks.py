@@ -21,7 +21,6 @@ from pytest_paramcheck import (
     NothingToCheck,
     ParamCheckError,
     assert_manifest,
-    assert_untied,
     model_checks,
 )
 from pytest_paramcheck.model_checks.check import run_check
@@ -429,27 +428,6 @@ def test_there_is_a_bug_for_every_check() -> None:
     apart = {"check_manifest", "check_device_move"}
     planted = {bug.catch.name for bug in planted_bugs()}
     assert {name for name, _, _ in BROKEN} | planted >= set(CHECKS) - apart
-
-
-def test_what_gets_no_gradient_is_not_said_again_by_the_training_step() -> None:
-    assert outcome("check_grads_reach", case(Unused)) != "ok"
-    assert outcome("check_training_step", case(Unused)) == "ok"
-
-
-def test_a_copy_of_a_tensor_whose_memory_cannot_be_seen_is_no_finding() -> None:
-    class Packed(Net):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("table", torch.ones(2, 2).to_mkldnn())  # type: ignore[no-untyped-call]
-
-        def __deepcopy__(self, memo: dict[int, Any]) -> Net:  # torch cannot copy the layout
-            copied = Packed()
-            copied.one, copied.two = copy.deepcopy(self.one), copy.deepcopy(self.two)
-            return copied
-
-    with pytest.raises(ParamCheckError, match=r"^not checked: #1\.table, #2\.table \(Packed\)"):
-        assert_untied(Packed(), Packed())
-    assert outcome("check_deepcopy", case(Packed)) == "ok"
 
 
 def message(name: str, case: ModelCase) -> list[str]:
