@@ -35,7 +35,7 @@ def test_the_value_has_to_be_asked_for(net, assert_finite):
     assert_finite(net, "2.bias")
     assert isinstance(bias.data.item(), float)
     with pytest.raises(RuntimeError, match="requires grad"):
-        bias.numpy()
+        bias.cpu().numpy()
 
 
 @pytest.mark.params

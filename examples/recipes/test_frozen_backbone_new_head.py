@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pytest_paramcheck import ModelCase, ParamCheckError, parametrize_with_param_checks
 
 pytestmark = pytest.mark.params
+reads_values = pytest.mark.params(devices=["cpu", "accelerator"])  # meta has none
 
 
 class Backbone(nn.Module):
@@ -96,10 +97,12 @@ def test_everything_that_holds_of_every_model(check):
     check()
 
 
+@reads_values
 def test_all_but_the_head_came_from_the_checkpoint(model, checkpoint, assert_loaded):
     assert_loaded(model, checkpoint, missing=["head"], unexpected=["head.*"])
 
 
+@reads_values
 def test_what_is_saved_is_what_was_trained(model, assert_roundtrip):
     assert_roundtrip(model, through="torch.save")
 
@@ -108,6 +111,7 @@ def test_the_backbone_is_frozen_and_nothing_else(model, assert_frozen):
     assert_frozen(model, exactly=["backbone"])
 
 
+@reads_values
 def test_a_step_moves_the_head_and_no_bit_of_the_backbone(model, assert_unchanged, assert_updated):
     optimizer = make_optimizer(model)
     with assert_unchanged(model, "backbone"), assert_updated(model, "head"):
@@ -134,6 +138,7 @@ def test_a_checkpoint_that_loads_nothing_is_caught(checkpoint, assert_loaded):
     )
 
 
+@reads_values
 def test_batchnorm_statistics_that_drift_are_caught(model, assert_unchanged):
     model.backbone.train()  # the mistake: model.train() with nothing that keeps this in eval
 

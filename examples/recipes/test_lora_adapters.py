@@ -24,6 +24,7 @@ from pytest_paramcheck import ModelCase, ParamCheckError, init, parametrize_with
 RANK = 4
 
 pytestmark = pytest.mark.params
+reads_values = pytest.mark.params(devices=["cpu", "accelerator"])  # meta has none
 
 
 class LoRALinear(nn.Module):
@@ -97,6 +98,7 @@ def test_everything_that_holds_of_every_model(check):
     check()
 
 
+@reads_values
 def test_it_starts_as_the_pretrained_model(model, assert_init):
     assert_init(model, {"*.lora_a": init.kaiming_uniform(a=math.sqrt(5)), "*.lora_b": init.zeros()})
 
@@ -108,11 +110,13 @@ def test_the_base_is_frozen_and_nothing_else(model, assert_frozen):
     assert_frozen(model, exactly=["*.base"])
 
 
+@reads_values
 def test_training_leaves_the_base_bit_identical(model, assert_unchanged, assert_updated):
     with assert_unchanged(model, "*.base"), assert_updated(model):
         train(model, steps=2)
 
 
+@reads_values
 def test_a_is_silent_at_the_first_step(model, assert_grads_present):
     loss(model).backward()
 
@@ -121,6 +125,7 @@ def test_a_is_silent_at_the_first_step(model, assert_grads_present):
     assert not any(layer.lora_a.grad.any() for layer in model if isinstance(layer, LoRALinear))
 
 
+@reads_values
 def test_two_steps_together_reach_everything(model, assert_grads_reach):
     def second_step(model: nn.Module) -> Tensor:
         # What the first step does to B, written as a function: the loss of a model whose B
@@ -138,6 +143,7 @@ def test_the_optimizer_holds_the_adapters(model, assert_optimizer_covers):
     assert_optimizer_covers(adapters_only(model), model)
 
 
+@reads_values
 def test_a_merge_changes_the_weight_and_not_the_output(model, assert_unchanged, assert_untied):
     train(model, steps=2)
     layer = model[0]
@@ -150,6 +156,7 @@ def test_a_merge_changes_the_weight_and_not_the_output(model, assert_unchanged, 
     torch.testing.assert_close(merged(batch()), layer(batch()))
 
 
+@reads_values
 def test_weight_decay_on_the_base_is_caught(model, assert_unchanged):
     # The mistake: everything trains in a first phase, and the base is frozen for the second
     # while the gradients are still there. The optimizer goes on with those.
@@ -167,6 +174,7 @@ def test_weight_decay_on_the_base_is_caught(model, assert_unchanged):
     assert first_line == "values changed: {0,2}.base.weight, {0,2}.base.bias (Sequential)"
 
 
+@reads_values
 def test_one_step_alone_is_caught(model, assert_grads_reach):
     with pytest.raises(ParamCheckError) as caught:
         assert_grads_reach(model, loss)

@@ -23,6 +23,7 @@ from pytest_paramcheck import ModelCase, ParamCheckError, parametrize_with_param
 WIDTH, EXPERTS = 8, 4
 
 pytestmark = pytest.mark.params
+reads_values = pytest.mark.params(devices=["cpu", "accelerator"])  # meta has none
 
 
 def expert() -> nn.Sequential:
@@ -83,6 +84,7 @@ def test_everything_that_holds_of_every_model(check):
     check()
 
 
+@reads_values
 def test_the_experts_are_registered_and_differ(model, assert_registered, assert_distinct):
     assert_registered(model)
     assert_distinct(model, "experts")
@@ -101,15 +103,18 @@ def test_the_experts_are_built_alike(model, assert_shapes):
     )
 
 
+@reads_values
 def test_a_small_batch_reaches_the_router_and_one_expert(model, assert_grads_reach):
     assert_grads_reach(model, loss_on(0), at_least={"experts": 1 / EXPERTS})
     assert_grads_reach(model, loss_on(0), "router", "experts.0")
 
 
+@reads_values
 def test_batches_for_each_expert_together_reach_all(model, assert_grads_reach):
     assert_grads_reach(model, [loss_on(number) for number in range(EXPERTS)])
 
 
+@reads_values
 def test_an_expert_without_tokens_keeps_its_values(model, assert_unchanged, assert_updated):
     # AdamW skips what has no gradient: not even weight decay moves it.
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -118,6 +123,7 @@ def test_an_expert_without_tokens_keeps_its_values(model, assert_unchanged, asse
         optimizer.step()
 
 
+@reads_values
 def test_the_balancing_loss_trains_the_router_only(model, assert_grads_reach, assert_grads_none):
     tokens = many_tokens()
     assert_grads_reach(model, lambda model: model.balancing_loss(tokens), "router")
@@ -141,6 +147,7 @@ def test_experts_in_a_list_are_caught(assert_registered):
     )
 
 
+@reads_values
 def test_copied_experts_are_caught(model, assert_distinct):
     first = expert()
     model.experts = nn.ModuleList(copy.deepcopy(first) for _ in range(EXPERTS))  # the mistake
@@ -154,6 +161,7 @@ def test_copied_experts_are_caught(model, assert_distinct):
     )
 
 
+@reads_values
 def test_a_router_that_cannot_learn_is_caught(assert_grads_reach):
     class Unscaled(MixtureOfExperts):
         def forward(self, x: Tensor) -> Tensor:

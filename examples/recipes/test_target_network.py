@@ -22,6 +22,7 @@ from pytest_paramcheck import ParamCheckError
 TAU = 0.05
 
 pytestmark = pytest.mark.params
+reads_values = pytest.mark.params(devices=["cpu", "accelerator"])  # meta has none
 
 
 def value_network() -> nn.Sequential:
@@ -73,6 +74,7 @@ def trained(agent, transitions) -> Agent:
     return agent
 
 
+@reads_values
 def test_the_target_starts_equal_in_memory_of_its_own(agent, assert_same_values, assert_untied):
     assert_same_values(agent.q, agent.target)
     assert_untied(q=agent.q, target=agent.target)
@@ -85,6 +87,7 @@ def test_the_target_is_frozen_and_not_in_the_optimizer(
     assert_optimizer_covers(agent.optimizer, nn.ModuleDict({"q": agent.q, "target": agent.target}))
 
 
+@reads_values
 def test_learning_moves_the_network_and_leaves_the_target(
     agent, transitions, assert_updated, assert_unchanged, assert_grads_none
 ):
@@ -93,6 +96,7 @@ def test_learning_moves_the_network_and_leaves_the_target(
     assert_grads_none(agent.target)
 
 
+@reads_values
 def test_the_soft_update_moves_the_target_by_its_share(
     trained, assert_changed, assert_unchanged, assert_same_values
 ):
@@ -114,6 +118,7 @@ def test_the_soft_update_moves_the_target_by_its_share(
     assert_same_values(dict(trained.target.named_parameters()), expected, rtol=1e-5, atol=1e-7)
 
 
+@reads_values
 def test_the_hard_update_makes_them_equal_and_keeps_them_apart(
     trained, assert_same_values, assert_untied, assert_unchanged
 ):

@@ -22,6 +22,7 @@ from pytest_paramcheck import ModelCase, ParamCheckError, parametrize_with_param
 DECAY = 0.9
 
 pytestmark = pytest.mark.params
+reads_values = pytest.mark.params(devices=["cpu", "accelerator"])  # meta has none
 
 
 def encoder() -> nn.Sequential:
@@ -97,6 +98,7 @@ def test_everything_that_holds_of_every_model(check):
     check()
 
 
+@reads_values
 def test_the_teacher_starts_equal_in_memory_of_its_own(model, assert_same_values, assert_untied):
     assert_same_values(model.student, model.teacher)
     assert_untied(model.student, model.teacher)
@@ -107,6 +109,7 @@ def test_the_teacher_is_frozen_and_the_student_is_not(model, assert_frozen, asse
     assert_trainable(model, "student", "predictor")
 
 
+@reads_values
 def test_no_gradient_reaches_the_teacher(model, assert_grads_reach, assert_grads_none):
     assert_grads_reach(model, lambda model: model(*views()))  # all that trains
     model(*views()).backward()
@@ -117,6 +120,7 @@ def test_the_optimizer_holds_all_but_the_teacher(model, assert_optimizer_covers)
     assert_optimizer_covers(make_optimizer(model), model)
 
 
+@reads_values
 def test_a_step_moves_the_student_and_leaves_the_teacher(
     model, train_step, assert_updated, assert_unchanged
 ):
@@ -124,6 +128,7 @@ def test_a_step_moves_the_student_and_leaves_the_teacher(
         train_step()
 
 
+@reads_values
 def test_the_ema_moves_the_teacher_and_leaves_the_student(
     model, train_step, assert_changed, assert_unchanged, assert_same_values
 ):
@@ -159,6 +164,7 @@ def test_a_teacher_that_is_the_student_is_caught(model, assert_untied):
     )
 
 
+@reads_values
 def test_a_teacher_in_train_mode_is_caught(model, assert_unchanged):
     model.teacher.train()  # the mistake: model.train() reaches the teacher as well
 

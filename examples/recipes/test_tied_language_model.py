@@ -2,8 +2,8 @@
 
 What goes wrong: the tie is an assignment in ``__init__``, and anything that puts a new Parameter
 in one of the two places undoes it without an error: resizing the vocabulary, weight_norm on the
-head, a model built on meta, ``load_state_dict(assign=True)``. The head then starts from the right
-values and drifts away, at twice the memory.
+head, a model built on meta, ``load_state_dict(assign=True)``, a move to a device of another
+maker. The head then starts from the right values and drifts away, at twice the memory.
 
 What the tests hold: one Parameter under both names, after a copy, a save, a load and a resize as
 well; a gradient that adds up both uses; one place in the optimizer; no weight decay on norms.
@@ -20,6 +20,7 @@ from pytest_paramcheck import ModelCase, ParamCheckError, init, parametrize_with
 VOCAB, WIDTH, LENGTH = 20, 16, 6
 
 pytestmark = pytest.mark.params
+reads_values = pytest.mark.params(devices=["cpu", "accelerator"])  # meta has none
 
 
 class Block(nn.Module):
@@ -94,6 +95,15 @@ def model() -> LanguageModel:
     return LanguageModel()
 
 
+@pytest.fixture
+def moves_keep_ties():
+    """What a training script says once, on a device where a move makes new Parameters."""
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    yield
+    torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@pytest.mark.usefixtures("moves_keep_ties")
 @parametrize_with_param_checks(
     ModelCase(
         LanguageModel,
@@ -125,6 +135,7 @@ def test_the_tie_survives_copies_saves_loads_and_a_resize(model, assert_ties_sur
     assert_ties_survive(model, "deepcopy", "torch.save", "load_state_dict", "to(float64)", resize)
 
 
+@reads_values
 def test_the_gradient_adds_up_both_uses(model, assert_tied_grads_sum):
     assert_tied_grads_sum(model, next_token_loss)
 
@@ -134,6 +145,7 @@ def test_the_tied_weight_counts_once(model, assert_param_count):
     assert_param_count(model, (VOCAB + LENGTH) * WIDTH + 2 * block + 2 * WIDTH)
 
 
+@reads_values
 def test_the_embedding_starts_small(model, assert_init):
     assert_init(model, {"tokens": init.normal(0, 0.02), "positions": init.normal(0, 0.02)})
 
@@ -150,6 +162,7 @@ def test_the_optimizer_decays_matrices_only(model, assert_param_groups):
     )
 
 
+@reads_values
 def test_one_step_moves_everything(model, assert_updated):
     optimizer = make_optimizer(model)
     with assert_updated(model):
