@@ -21,6 +21,13 @@ def _linear() -> nn.Module:
     return nn.Linear(3, 2)
 
 
+def _placed(device: str | None = None) -> tuple[nn.Module, torch.device]:
+    """A model and the device it was built on, moved to another one or not."""
+    model = nn.Linear(3, 2)
+    built_on = model.weight.device
+    return model.to(device or built_on), built_on
+
+
 class _Hiding(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +65,7 @@ RECIPES = {
         _linear, lambda: _linear().double(), lambda model: assert_dtypes(model, torch.float32)
     ),
     "assert_devices": Recipe(
-        _linear, lambda: _linear().to("meta"), lambda model: assert_devices(model, "cpu")
+        _placed, lambda: _placed("meta"), lambda subject: assert_devices(*subject)
     ),
     "assert_param_count": Recipe(
         _linear, lambda: nn.Linear(4, 2), lambda model: assert_param_count(model, 8, trainable=8)

@@ -44,7 +44,8 @@ def _write(model: nn.Module) -> None:
 
 def _train(model: nn.Module) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model(torch.ones(1, 3, device="cpu")).sum().backward()
+    here = next(model.parameters()).device
+    model(torch.ones(1, 3, device=here)).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
 
