@@ -86,3 +86,9 @@ class TwoCards(Machine):
 def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that this machine has two accelerators."""
     monkeypatch.setattr(pytest_paramcheck.plugin, "Machine", TwoCards)
+
+
+@pytest.fixture
+def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that this machine has none."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)

@@ -48,6 +48,7 @@ def test_an_unknown_type_from_the_marker_is_a_skip_that_suggests(run: Run) -> No
     )
 
 
+@pytest.mark.usefixtures("no_accelerator")
 @pytest.mark.parametrize(
     ("device", "cause"),
     [

@@ -29,6 +29,7 @@ SUITE = """
 """
 
 
+@pytest.mark.usefixtures("no_accelerator")
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

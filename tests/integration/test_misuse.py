@@ -81,6 +81,7 @@ def test_a_wrong_marker_further_out_is_an_error_as_well(run: Run) -> None:
 NO_SEED = "is no seed; a seed is an integer from 0 to 2**63 - 1"
 
 
+@pytest.mark.usefixtures("no_accelerator")
 @pytest.mark.parametrize(
     ("option", "value", "text"),
     [

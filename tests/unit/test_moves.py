@@ -8,7 +8,7 @@ from pytest_paramcheck.checks.moves import lost_in_move
 from pytest_paramcheck.messages.findings import Finding
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
 
-from ..recipes.ties import LM
+from ..models import LM
 
 
 def lost(model: nn.Module, device: str) -> list[Finding]:

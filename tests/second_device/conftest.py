@@ -1,0 +1,6 @@
+"""What the plugin's tests and the whole-model tests have in their conftests is used here too."""
+
+from ..integration.conftest import ids, run
+from ..whole_models.conftest import pytest_collection_modifyitems
+
+__all__ = ["ids", "pytest_collection_modifyitems", "run"]
