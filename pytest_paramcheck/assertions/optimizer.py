@@ -8,10 +8,12 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ..checks.optimizer import optimizer_coverage, param_groups, validate_settings
-from ..checks.optimizer_state import state_fits, state_saved
+from ..checks.optimizer_saved import state_saved
+from ..checks.optimizer_sharing import state_shared
+from ..checks.optimizer_state import read_leaves, state_fits, state_lost
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Subject, take_inventory
-from ..parameters.subject.optimizers import read_saved, read_slots
+from ..parameters.subject.optimizers import orphans, read_current, read_saved, read_slots
 from ..parameters.subject.select import Pattern, decide, present_parameters, select
 
 
@@ -54,20 +56,24 @@ def assert_optimizer_state(
 ) -> None:
     """Assert that each parameter has an optimizer state that fits and is its own.
 
-    Passes where every state tensor has the shape, dtype and device of its parameter; scalars
-    (Adam's ``step``) may be anywhere, and the row and column statistics of Adafactor have
-    their own shapes. Of optimizers that are not torch's own, float state wider than the
-    parameter fits too. With ``saved``, an optimizer's ``state_dict()`` taken before (a copy:
-    ``state_dict()`` itself shares its tensors), each parameter has the state saved under one
-    of its own names.
+    Passes where torch's own optimizers keep state of the shape, dtype and device of its
+    parameter; scalars (Adam's ``step``) may be anywhere. Other optimizers may keep what they
+    like (factors, low-rank moments, codes, float32 copies), as long as no shape is that of
+    another parameter and no dtype unlike all others. State may be any object: its tensors are
+    looked at one by one. With ``saved``, an optimizer's ``state_dict()`` taken before (a copy:
+    ``state_dict()`` itself shares its tensors), ``optimizer.state_dict()`` has for each
+    parameter the state saved under one of its own names, in the dtype it was saved in.
 
-    Fails, naming each parameter with state that does not fit, that is another parameter's (a
-    state_dict is loaded by position, so a reorder gives it to a neighbour), lost or other than
-    saved. Names are saved where the optimizer was built from ``named_parameters()``; without
-    them positions are compared, and a reorder among equal shapes is not seen.
+    Fails, naming each parameter with state that does not fit; shares memory with that of
+    another, or with a parameter or gradient; hangs on a tensor that no group holds (the
+    parameter was replaced); is another parameter's (a state_dict is loaded by position, so a
+    reorder gives it to a neighbor), lost or other than saved. Names are saved where the
+    optimizer was built from ``named_parameters()``; without them positions are compared, as a
+    load does, and a reorder among equal shapes is not seen.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` where the optimizer has no
-    state and none was saved, and where ``saved`` is no optimizer's state_dict.
+    state and none was saved, where its groups cannot be read, and where ``saved`` is not an
+    optimizer's state_dict.
 
     >>> import torch
     >>> from torch import nn
@@ -83,8 +89,8 @@ def assert_optimizer_state(
     slots = read_slots(optimizer)
     inventory = take_inventory(model)
     before = None if saved is None else read_saved(saved)
-    kept = any(slot.state for slot in slots) or any(slot.state for slot in before or ())
-    if not kept:
+    lost = orphans(optimizer, slots)
+    if not lost and not any(slot.state for slot in (*slots, *(before or ()))):
         raise ParamCheckUsageError(
             f"{type(optimizer).__name__} keeps no state (it has not stepped yet, or keeps none): "
             f"there is nothing to check"
@@ -94,9 +100,15 @@ def assert_optimizer_state(
             f"{type(optimizer).__name__} holds no parameter of {inventory.title}: "
             f"there is nothing to check"
         )
-    findings = state_fits(slots, inventory)
+    leaves = read_leaves(slots, inventory)
+    findings = state_fits(leaves, inventory)
+    findings += state_shared(leaves, inventory)
+    missing = state_lost(lost, slots, inventory)
     if before is not None:
-        findings += state_saved(slots, before, inventory)
+        said = {finding.names for finding in missing}
+        found = state_saved(slots, before, read_current(optimizer), inventory)
+        findings += [finding for finding in found if finding.names not in said]
+    findings += missing
     raise_if(findings, inventory.title)
 
 

@@ -1,235 +1,316 @@
-"""Optimizer state: it fits its parameter, and it is the one saved under its name."""
+"""Optimizer state: it fits its parameter, and hangs where a step looks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding
-from ..messages.wording import did_you_mean, plural
-from ..parameters.subject.inventory import Entry, Inventory
-from ..parameters.subject.optimizers import SavedSlot, Slot
-from ..parameters.tensors.content import no_values
-from ..parameters.tensors.describe import describe, shape_text
-from ..parameters.tensors.digest import read_contents
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.leaves import leaves_of
+from ..parameters.subject.optimizers import Slot
+from ..parameters.tensors.describe import describe
 
-Fingerprint = tuple[tuple[str, object], ...]
+CAST = "optimizer.load_state_dict(optimizer.state_dict()) casts and moves it to its parameter"
+
+#: What torch's own optimizers keep per element of a parameter, by the name of their class.
+ADAM = frozenset({"exp_avg", "exp_avg_sq", "max_exp_avg_sq"})
+BY_ELEMENT = {
+    "ASGD": frozenset({"ax"}),
+    "Adadelta": frozenset({"square_avg", "acc_delta"}),
+    "Adafactor": frozenset({"variance", "row_var", "col_var"}),
+    "Adagrad": frozenset({"sum"}),
+    "Adam": ADAM,
+    "AdamW": ADAM,
+    "Adamax": frozenset({"exp_avg", "exp_inf"}),
+    "LBFGS": frozenset({"d", "prev_flat_grad", "old_dirs", "old_stps"}),
+    "Muon": frozenset({"momentum_buffer"}),
+    "NAdam": ADAM,
+    "RAdam": ADAM,
+    "RMSprop": frozenset({"square_avg", "momentum_buffer", "grad_avg"}),
+    "Rprop": frozenset({"prev", "step_size"}),
+    "SGD": frozenset({"momentum_buffer"}),
+    "SparseAdam": ADAM,
+}
 
 
-def state_fits(slots: Sequence[Slot], inventory: Inventory) -> list[Finding]:
+def torchs_own(optimizer: object) -> bool:
+    """Whether it is one of torch's own optimizers, and no subclass of one."""
+    module = type(optimizer).__module__
+    return module == "torch.optim" or module.startswith("torch.optim.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaf:
+    """A tensor that an optimizer keeps for a parameter of the model."""
+
+    slot: Slot
+    names: tuple[str, ...]
+    key: str
+    value: Tensor
+
+    @property
+    def native(self) -> bool:
+        """Whether torch's own optimizer keeps it, whose layout is known."""
+        kind = type(self.slot.optimizer).__name__
+        base = self.key.partition("[")[0]
+        return torchs_own(self.slot.optimizer) and base in BY_ELEMENT.get(kind, ())
+
+    @property
+    def sized(self) -> bool:
+        """Whether it is not a counter such as Adam's ``step``, which may be anywhere."""
+        return self.native or self.value.dim() > 0
+
+
+def read_leaves(slots: Sequence[Slot], inventory: Inventory) -> list[Leaf]:
+    """Return every tensor kept for a parameter of the model, but for those without a shape."""
+    return [
+        Leaf(slot, tuple(entry.names), key, value)
+        for slot in slots
+        if (entry := inventory.entry_of(slot.tensor)) is not None
+        for key, value in leaves_of(slot.state).items()
+        if isinstance(value, Tensor) and not (value.is_nested or is_lazy(slot.tensor))
+    ]
+
+
+# --- it fits -----------------------------------------------------------------------------------
+
+
+def state_fits(leaves: Sequence[Leaf], inventory: Inventory) -> list[Finding]:
     """Find state whose shape, dtype or device is not its parameter's.
 
-    torch's own optimizers keep state of exactly the parameter's dtype. Of others a wider float
-    (a float32 copy for bfloat16) fits too, and a key counts only where it has the parameter's
-    shape for most parameters: quantized optimizers keep tables beside their states.
+    torch's own optimizers keep state of exactly the parameter's dtype. Others keep what they
+    like (factors, low-rank moments, tables, codes of 8 bits, a float32 copy): only a shape that
+    is another parameter's is wrong there, and a dtype or device unlike that of all others.
     """
-    findings = []
-    by_element = _keys_by_element(slots)
-    for slot in slots:
-        entry = inventory.entry_of(slot.tensor)
-        if entry is None:
+    by_key: dict[str, list[Leaf]] = {}
+    for leaf in leaves:
+        if leaf.sized:
+            by_key.setdefault(leaf.key, []).append(leaf)
+    wrong: dict[Leaf, Finding] = {}
+    shapes = _shapes_of(inventory)
+    for alike in by_key.values():
+        for leaf in alike:
+            if leaf.native and (finding := _native_misfit(leaf, shapes)):
+                wrong[leaf] = finding
+        others = [leaf for leaf in alike if not leaf.native]
+        for leaf in _of_another_shape(others, shapes):
+            wrong[leaf] = _misfit(leaf, shapes, "wrong shape", "")
+        for what, form in (("dtype", _dtype), ("device", _device)):
+            for leaf, usual in _unlike_the_others(others, form):
+                if leaf not in wrong:
+                    expected = f"{leaf.key} on {usual}" if what == "device" else _cast(leaf, usual)
+                    found = _form(leaf.value)
+                    why = f"wrong {what}: it is unlike that of the other parameters"
+                    wrong[leaf] = _finding(leaf, expected, found, why, "")
+    return [wrong[leaf] for leaf in leaves if leaf in wrong]
+
+
+def _finding(leaf: Leaf, expected: str, found: str, why: str, hint: str) -> Finding:
+    return Finding(leaf.names, "state does not fit", expected, found, why, hint)
+
+
+def _native_misfit(leaf: Leaf, shapes: Mapping[tuple[int, ...], str]) -> Finding | None:
+    parameter, value, slot = leaf.slot.tensor, leaf.value, leaf.slot
+    if tuple(value.shape) != _native_shape(leaf):
+        return _misfit(leaf, shapes, "wrong shape", "")
+    kinds = {p.dtype for p in slot.group["params"]}
+    if value.dtype != parameter.dtype and not (_flat(slot) and len(kinds) > 1):
+        return _misfit(leaf, {}, "wrong dtype", CAST)
+    if value.device != parameter.device:
+        movable = value.device.type != "meta"  # nothing can be moved from there
+        return _misfit(leaf, {}, "wrong device", CAST if movable else "")
+    return None
+
+
+def _misfit(leaf: Leaf, shapes: Mapping[tuple[int, ...], str], why: str, hint: str) -> Finding:
+    expected = tuple(leaf.slot.tensor.shape)
+    if leaf.native:
+        expected = _native_shape(leaf)
+    form = f"{'x'.join(map(str, expected)) or 'scalar'} {_form(leaf.slot.tensor).partition(' ')[2]}"
+    owner = shapes.get(tuple(leaf.value.shape))
+    why = f"{why}, that of {owner}" if owner and owner not in leaf.names else why
+    return _finding(leaf, f"{leaf.key} {form}", _form(leaf.value), why, hint)
+
+
+def _flat(slot: Slot) -> bool:
+    return isinstance(slot.optimizer, torch.optim.LBFGS)
+
+
+def _native_shape(leaf: Leaf) -> tuple[int, ...]:
+    """Return the shape that torch's own optimizer gives this state."""
+    shape = tuple(leaf.slot.tensor.shape)
+    if _flat(leaf.slot):  # one state for all: vectors over the elements of every parameter
+        return (sum(p.numel() for p in leaf.slot.group["params"]),)
+    if leaf.key == "row_var":
+        return (*shape[:-1], 1)
+    if leaf.key == "col_var":
+        return (*shape[:-2], 1, *shape[-1:])
+    return shape
+
+
+def _shapes_of(inventory: Inventory) -> dict[tuple[int, ...], str]:
+    """Return each shape that a parameter of the model has, and the first that has it."""
+    shapes: dict[tuple[int, ...], str] = {}
+    for entry in inventory.parameters:
+        if entry.tensor is not None and not is_lazy(entry.tensor):
+            shapes.setdefault(tuple(entry.tensor.shape), entry.name)
+    return shapes
+
+
+def _of_another_shape(
+    leaves: Sequence[Leaf], shapes: Mapping[tuple[int, ...], str]
+) -> Iterator[Leaf]:
+    """Yield the state whose shape is that of another parameter and none that its own explains.
+
+    A state that was handed round is certain: the shapes of all are the parameters' shapes, only
+    not in their places.
+    """
+    own = [tuple(leaf.slot.tensor.shape) for leaf in leaves]
+    found = [tuple(leaf.value.shape) for leaf in leaves]
+    handed_round = Counter(own) == Counter(found)
+    if not handed_round and len(set(own)) > 1 and len(set(found)) == 1:
+        return  # a table that does not depend on the parameter
+    if not handed_round and _blockwise(own, found):
+        return
+    for leaf, mine, shape in zip(leaves, own, found, strict=True):
+        if shape == mine or shape not in shapes:
             continue
-        for key, value in slot.state.items():
-            if not isinstance(value, Tensor) or value.dim() == 0 or key not in by_element:
-                continue  # scalars such as Adam's step live where they are fastest
-            misfit = _misfit(key, value, slot)
-            if misfit is not None:
-                why, hint = misfit
-                findings.append(
-                    Finding(
-                        tuple(entry.names),
-                        "state does not fit",
-                        expected=f"{key} {_form(slot.tensor)}",
-                        found=_form(value),
-                        why=why,
-                        hint=hint,
-                    )
-                )
-    return findings
+        if handed_round or not explained(shape, mine, leaf.slot):
+            yield leaf
+
+
+def _blockwise(own: Sequence[tuple[int, ...]], found: Sequence[tuple[int, ...]]) -> bool:
+    """Whether one size of blocks explains all: a value for each block of so many elements."""
+    low, high = 1, None
+    for mine, shape in zip(own, found, strict=True):
+        elements = torch.Size(mine).numel()
+        if len(shape) != 1 or not 1 <= shape[0] <= elements:
+            return False
+        blocks = shape[0]
+        low = max(low, -(-elements // blocks))
+        if blocks > 1:
+            most = (elements - 1) // (blocks - 1)
+            high = most if high is None else min(high, most)
+    return high is None or low <= high
+
+
+def explained(shape: tuple[int, ...], own: tuple[int, ...], slot: Slot) -> bool:
+    """Whether a state of this shape can be about a parameter of the shape ``own``."""
+    elements = torch.Size(own).numel()
+    if shape in ((elements,), (sum(p.numel() for p in slot.group["params"]),)):
+        return True  # flattened, or over all parameters of the group
+    rest = iter(own)
+    if all(any(size in (n, 1) for n in rest) for size in shape):
+        return True  # statistics of rows or columns: dimensions left out, or of size 1
+    if len(shape) == len(own) > 1:
+        differ = [size < n for size, n in zip(shape, own, strict=True) if size != n]
+        if differ == [True]:
+            return True  # low rank
+    if len(shape) == 2 and shape[0] == shape[1] and shape[0] in own:
+        return True  # a preconditioner of one dimension
+    return own in (shape[-len(own) :], shape[: len(own)]) and bool(own)  # a history
+
+
+def _unlike_the_others(
+    leaves: Sequence[Leaf], form: Callable[[Tensor], Hashable]
+) -> Iterator[tuple[Leaf, str]]:
+    """Yield the state of another dtype (or device) than that of the parameters like its own."""
+    groups: dict[Hashable, list[Leaf]] = {}
+    for leaf in leaves:
+        groups.setdefault(form(leaf.slot.tensor), []).append(leaf)
+    for own, group in groups.items():
+        kinds = Counter(form(leaf.value) for leaf in group)
+        if len(kinds) < 2:
+            continue
+        # Where as many have one as the other, what the parameter has is the rule.
+        usual = max(kinds, key=lambda kind: (kinds[kind], kind == own))
+        if 2 * kinds[usual] <= len(group) and usual != own:
+            continue
+        if _by_size([leaf for leaf in group if form(leaf.value) == usual], group):
+            continue
+        yield from ((leaf, str(usual)) for leaf in group if form(leaf.value) != usual)
+
+
+def _by_size(usual: Sequence[Leaf], group: Sequence[Leaf]) -> bool:
+    """Whether the kind of a state follows from the size of its parameter.
+
+    Optimizers of 8 bits leave small parameters alone, others the vectors.
+    """
+    chosen = {id(leaf) for leaf in usual}
+    rest = [leaf for leaf in group if id(leaf) not in chosen]
+    if len(rest) < 2 and all(leaf.value.is_floating_point() for leaf in group):
+        return False  # one that is off is large or small too
+
+    def parted(size: Callable[[Tensor], int]) -> bool:
+        low, high = ([size(leaf.slot.tensor) for leaf in side] for side in (rest, usual))
+        return max(low) < min(high) or max(high) < min(low)
+
+    return parted(torch.numel) or parted(Tensor.dim)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return _form(tensor).split(" ")[1]
+
+
+def _device(tensor: Tensor) -> str:
+    return str(tensor.device)
+
+
+def _cast(leaf: Leaf, dtype: str) -> str:
+    shape, _, device = _form(leaf.value).split(" ", 2)
+    return f"{leaf.key} {shape} {dtype} {device}"
 
 
 def _form(tensor: Tensor) -> str:
     return describe(tensor).partition(" ")[2]
 
 
-def _native(slot: Slot) -> bool:
-    return type(slot.optimizer).__module__.startswith("torch.optim.")
+# --- it hangs where a step looks ---------------------------------------------------------------
 
 
-def _keys_by_element(slots: Sequence[Slot]) -> set[str]:
-    """Return the keys under which a state has one value per element of its parameter."""
-    votes: dict[str, int] = {}
-    keys: set[str] = set()
-    for slot in slots:
-        for key, value in slot.state.items():
-            if isinstance(value, Tensor):
-                if _native(slot):
-                    keys.add(key)
-                votes[key] = votes.get(key, 0) + (1 if value.shape == slot.tensor.shape else -1)
-    return keys | {key for key, vote in votes.items() if vote > 0}
-
-
-def _misfit(key: str, value: Tensor, slot: Slot) -> tuple[str, str] | None:
-    """Return what of a state does not fit its parameter and what to do, or None."""
-    parameter = slot.tensor
-    shape = tuple(parameter.shape)
-    fitting = {shape}
-    if isinstance(slot.optimizer, torch.optim.LBFGS):
-        # One state for all: vectors over the elements of every parameter.
-        fitting = {(sum(p.numel() for p in slot.group["params"]),)}
-    elif "row" in key or "col" in key:  # Adafactor: one value per row, one per column
-        fitting |= {(*shape[:-1], 1), shape[:-1], (*shape[:-2], 1, *shape[-1:])}
-        fitting |= {shape[:-2] + shape[-1:]}
-    if tuple(value.shape) not in fitting:
-        return "wrong shape", "it belongs to another parameter, or the parameter was resized"
-    if value.dtype != parameter.dtype:
-        wider = value.is_floating_point() and value.element_size() > parameter.element_size()
-        if _native(slot) or not (wider or not value.is_floating_point()):
-            return "wrong dtype", "convert the model before the optimizer is built"
-    if value.device != parameter.device:
-        return "wrong device", "move the model before the optimizer loads or makes its state"
-    return None
-
-
-def state_saved(
-    slots: Sequence[Slot], saved: Sequence[SavedSlot], inventory: Inventory
+def state_lost(
+    lost: Sequence[tuple[Tensor, Mapping[str, Any]]],
+    slots: Sequence[Slot],
+    inventory: Inventory,
 ) -> list[Finding]:
-    """Find the parameters whose state is not the one saved under their own name.
+    """Find state that hangs on a tensor that no group holds, and whose it may have been.
 
-    Where nothing but positions was saved, the state is compared with that of its position: a
-    reorder among parameters of one shape cannot be seen then.
+    An optimizer that is not torch's own may key all of its state by other tensors.
     """
-    named = any(slot.name for slot in saved)
-    if not named and len(saved) != len(slots):
-        return [
-            Finding(
-                (type(slots[0].optimizer).__name__,),
-                "another number of parameters",
-                expected=f"{plural(len(saved), 'parameter')} as saved",
-                found=plural(len(slots), "parameter"),
-            )
-        ]
-    by_name = {_bare(slot.name): slot for slot in saved if slot.name}
-    lookup = _Lookup(saved)
-    findings: list[Finding] = []
-    met: set[int] = set()
-    for slot in slots:
-        entry = inventory.entry_of(slot.tensor)
-        if entry is None:
-            continue
-        names = tuple(entry.names)
-        twin = _twin(entry, by_name) if named else saved[slot.position]
-        if twin is None:
-            if slot.state:
-                owners = lookup.owners(slot.state)
-                unknown = [name for name in by_name if name not in inventory.named]
-                findings.append(
-                    Finding(
-                        names,
-                        "state not saved under its name",
-                        found=_whose(owners) or "its state is no saved one",
-                        why="" if owners else did_you_mean(entry.name, unknown).strip(),
-                    )
+    native = any(torchs_own(slot.optimizer) for slot in slots)
+    if not lost or not (native or any(slot.state for slot in slots)):
+        return []
+    bare = [slot for slot in slots if not slot.state and inventory.entry_of(slot.tensor)]
+    findings = []
+    for tensor, state in lost:
+        keys = ", ".join(state)
+        entry = inventory.entry_of(tensor)
+        alike = next((s for s in bare if _form(s.tensor) == _form(tensor)), None)
+        if entry is not None:
+            found = f"{keys}: no group holds the parameter any more"
+            findings.append(Finding(tuple(entry.names), "state lost", found=found))
+        elif alike is not None:
+            bare.remove(alike)
+            owner = inventory.entry_of(alike.tensor)
+            findings.append(
+                Finding(
+                    tuple(owner.names) if owner else (alike.where,),
+                    "state lost",
+                    found=f"none, and a tensor of its shape that no group holds has {keys}",
+                    hint="a replaced parameter takes its state along: "
+                    "optimizer.state[new] = optimizer.state.pop(old)",
                 )
-            continue
-        met.add(twin.position)
-        findings += _compare(names, slot, twin, lookup)
-    if named:
-        findings += [
-            Finding((twin.name,), "saved, but not in the optimizer", found="its state is lost")
-            for twin in saved
-            if twin.position not in met and twin.state
-        ]
+            )
+        elif native:
+            found = f"{keys} of {describe(tensor)}, which no group holds"
+            findings.append(
+                Finding((type(slots[0].optimizer).__name__,), "state lost", found=found)
+            )
     return findings
-
-
-def _compare(names: tuple[str, ...], slot: Slot, twin: SavedSlot, lookup: _Lookup) -> list[Finding]:
-    if not twin.state and not slot.state:
-        return []
-    if not slot.state:
-        return [Finding(names, "state lost", found=f"none, saved: {', '.join(twin.state)}")]
-    different = [
-        key
-        for key in dict.fromkeys((*twin.state, *slot.state))
-        if _value(slot.state.get(key), None) != _value(twin.state.get(key), slot.state.get(key))
-    ]
-    if not different:
-        return []
-    owners = lookup.owners(slot.state)
-    if owners:
-        hint = (
-            "state is loaded by position: keep the order, or reorder the saved one by names"
-            if twin.name
-            else ""
-        )
-        return [Finding(names, "state of another parameter", found=_whose(owners), hint=hint)]
-    shapes = [
-        f"{key} is {shape_text(value)}, the parameter {shape_text(slot.tensor)}"
-        for key, value in twin.state.items()
-        if key in different
-        and isinstance(value, Tensor)
-        and value.dim()
-        and value.shape != slot.tensor.shape
-    ]
-    why = f"saved {shapes[0]}" if shapes else ""
-    label = twin.name or f"position {twin.position}"
-    found = f"{', '.join(different)} not as saved for {label}"
-    return [Finding(names, "state not as saved", found=found, why=why)]
-
-
-def _whose(owners: Sequence[str]) -> str:
-    return f"has the state saved for {' or '.join(owners)}" if owners else ""
-
-
-def _twin(entry: Entry, by_name: Mapping[str, SavedSlot]) -> SavedSlot | None:
-    return next((by_name[n] for n in map(_bare, entry.names) if n in by_name), None)
-
-
-def _bare(name: str) -> str:
-    """Leave out what a compiled or data-parallel wrapper put in front."""
-    bare = name.replace("_orig_mod.", "")
-    return bare.removeprefix("module.")
-
-
-class _Lookup:
-    """Which saved states equal a given one; read once per set of dtypes."""
-
-    def __init__(self, saved: Iterable[SavedSlot]) -> None:
-        self._saved = [slot for slot in saved if slot.state]
-        self._tables: dict[object, dict[Fingerprint, list[str]]] = {}
-
-    def owners(self, state: Mapping[str, Any]) -> list[str]:
-        """Return the labels of the saved parameters that had this very state."""
-        # Loading casts state to its parameter's dtype: the saved one is cast alike.
-        kinds = {key: v.dtype for key, v in state.items() if isinstance(v, Tensor)}
-        table = self._tables.get(tuple(kinds.items()))
-        if table is None:
-            table = {}
-            for slot in self._saved:
-                table.setdefault(_fingerprint(slot.state, kinds), []).append(slot.label)
-            self._tables[tuple(kinds.items())] = table
-        return table.get(_fingerprint(state, kinds), [])
-
-
-def _fingerprint(state: Mapping[str, Any], dtypes: Mapping[str, torch.dtype]) -> Fingerprint:
-    return tuple((key, _cast(state[key], dtypes.get(key))) for key in sorted(state, key=str))
-
-
-def _value(value: Any, like: Any) -> object:
-    return _cast(value, like.dtype if isinstance(like, Tensor) else None)
-
-
-def _cast(value: Any, dtype: torch.dtype | None) -> object:
-    """Return something comparable: a tensor's digest in a dtype, a scalar as it is."""
-    if not isinstance(value, Tensor):
-        return value if isinstance(value, (int, float, bool, str, type(None))) else repr(value)
-    if no_values(value):
-        return describe(value)
-    with torch.no_grad():
-        plain = value.detach()
-        if dtype is not None and plain.dtype != dtype:
-            plain = plain.to(dtype)
-        return tuple(plain.shape), read_contents([plain])[0].digest

@@ -95,11 +95,11 @@ def decayed_bias(planted: bool) -> tuple[torch.optim.Optimizer, nn.Module]:
 
 @bug(
     "optimizer",
-    "optimizer state of a neighbour after a reorder",
+    "optimizer state of a neighbor after a reorder, saved with names",
     asserted(assert_optimizer_state),
     "b.weight",
 )
-def neighbours_state(planted: bool) -> tuple[torch.optim.Optimizer, nn.Module, dict[str, Any]]:
+def neighbors_state(planted: bool) -> tuple[torch.optim.Optimizer, nn.Module, dict[str, Any]]:
     model = nn.ModuleDict({"a": nn.Linear(4, 4, bias=False), "b": nn.Linear(4, 4, bias=False)})
     first = torch.optim.Adam(model.named_parameters())
     (model["a"](rows()) + model["b"](rows())).pow(2).sum().backward()

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
@@ -89,7 +91,8 @@ def test_state_of_another_dtype_than_its_parameter() -> None:
           a.weight  expected momentum_buffer 2x2 bfloat16 cpu, found 2x2 float32 cpu: wrong dtype
           a.bias    expected momentum_buffer 2 bfloat16 cpu, found 2 float32 cpu: wrong dtype
 
-          hint: convert the model before the optimizer is built
+          hint: optimizer.load_state_dict(optimizer.state_dict()) casts and moves it to its \
+        parameter
         """)
 
 
@@ -98,15 +101,27 @@ def test_state_of_another_shape_or_device() -> None:
     optimizer = stepped(model, SGD(model.parameters(), lr=0.1, momentum=0.9))
     optimizer.state[model.a.weight]["momentum_buffer"] = torch.zeros(2)
     optimizer.state[model.b.weight]["momentum_buffer"] = torch.zeros(2, 2, device="meta")
-    assert failure(assert_optimizer_state, optimizer, model) == whole("""
+    assert failure(assert_optimizer_state, optimizer, model) == whole(r"""
         state does not fit: a.weight, b.weight (Net)
 
-          a.weight  expected momentum_buffer 2x2 float32 cpu, found 2 float32 cpu: wrong shape
+          a.weight  expected momentum_buffer 2x2 float32 cpu, found 2 float32 cpu: wrong shape, \
+        that of a.bias
           b.weight  expected momentum_buffer 2x2 float32 cpu, found 2x2 float32 meta: wrong device
-
-          hint: it belongs to another parameter, or the parameter was resized
-          hint: move the model before the optimizer loads or makes its state
         """)
+
+
+def test_the_hint_for_another_dtype_works() -> None:
+    model = Net()
+    optimizer = stepped(model, Adam(model.parameters()))
+    model.to(torch.float64)
+    before = copy.deepcopy(optimizer.state[model.a.weight])
+    assert "state does not fit: a.weight, a.bias" in failure(
+        assert_optimizer_state, optimizer, model
+    )
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert_optimizer_state(optimizer, model)
+    for key, value in optimizer.state[model.a.weight].items():
+        assert torch.equal(value.double(), before[key].double())
 
 
 class Foreign(Optimizer):
@@ -128,12 +143,10 @@ def test_other_optimizers_may_keep_wider_copies_and_tables() -> None:
     optimizer = Foreign(model.parameters())
     optimizer.step()
     assert_optimizer_state(optimizer, model)
-    optimizer.state[model.a.weight]["master"] = torch.zeros(3)
-    assert (
-        failure(assert_optimizer_state, optimizer, model)
-        .splitlines()[2]
-        .endswith("found 3 float32 cpu: wrong shape")
-    )
+    optimizer.state[model.a.weight]["master"] = torch.zeros(3)  # nobody's shape
+    assert_optimizer_state(optimizer, model)
+    optimizer.state[model.a.bias]["master"] = torch.zeros(2, 2, 2)
+    assert_optimizer_state(optimizer, model)
 
 
 def test_a_reorder_gives_each_parameter_its_neighbours_state() -> None:
@@ -227,20 +240,42 @@ def test_state_that_no_saved_one_resembles() -> None:
         saved, but not in the optimizer: a.weights (Net)
 
           state not saved under its name:
-            a.weight  its state is no saved one: did you mean 'a.weights'?
+            a.weight  its state matches no saved state: did you mean 'a.weights'?
           saved, but not in the optimizer:
             a.weights  its state is lost
         """)
 
 
-def test_half_precision_state_saved_wide_is_the_same_state() -> None:
-    model = Net()
-    optimizer = stepped(model, Adam(model.named_parameters()))
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ("float32", "bfloat16", "expected exp_avg, exp_avg_sq float32, found bfloat16"),
+        ("bfloat16", "float32", "expected exp_avg, exp_avg_sq bfloat16, found float32"),
+    ],
+)
+def test_a_load_that_casts_the_state_is_seen(was: str, now: str, said: str) -> None:
+    model = Net().to(getattr(torch, was))
+    optimizer = Adam(model.named_parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
     saved = copy.deepcopy(optimizer.state_dict())
-    half = Net().to(torch.bfloat16)
-    loaded = Adam(half.named_parameters())
+    other = Net().to(getattr(torch, now))
+    loaded = Adam(other.named_parameters())
     loaded.load_state_dict(saved)
-    assert_optimizer_state(loaded, half, saved)
+    assert failure(assert_optimizer_state, loaded, other, saved) == whole(f"""
+        state dtype not as saved: a.weight, a.bias, b.weight, b.bias (Net)
+
+          a.weight  {said}: the dtype of its parameter
+          a.bias    {said}: the dtype of its parameter
+          b.weight  {said}: the dtype of its parameter
+          b.bias    {said}: the dtype of its parameter
+        """)
+    assert_optimizer_state(loaded, other, loaded.state_dict())
+    again = Net().to(getattr(torch, was))
+    loaded = Adam(again.named_parameters())
+    loaded.load_state_dict(saved)
+    assert_optimizer_state(loaded, again, saved)
 
 
 def test_keys_that_are_names_are_names() -> None:
@@ -269,3 +304,395 @@ def test_wrong_calls() -> None:
         assert_optimizer_state([optimizer], model)  # type: ignore[arg-type]
     with pytest.raises(ParamCheckUsageError, match=r"^Adam holds no parameter of Net"):
         assert_optimizer_state(optimizer, Net())
+
+
+# --- what optimizers of any make keep ----------------------------------------------------------
+
+
+class Custom(Optimizer):
+    """Keeps what ``make`` says of each parameter; saves it as it is kept."""
+
+    def __init__(self, model: nn.Module, make: Any) -> None:
+        super().__init__(list(model.parameters()), {"lr": 0.1})
+        for parameter in model.parameters():
+            self.state[parameter] = make(parameter)
+
+    def step(self, closure: Any = None) -> None:
+        """Nothing here steps it."""
+
+
+class Projector:
+    def __init__(self, parameter: Tensor) -> None:
+        self.matrix = torch.arange(float(parameter.shape[0] * 2)).view(-1, 2)
+        self.rank = 2
+        self.history = [torch.zeros(3), {"deep": torch.ones(1000)}]
+        self.function = lambda: None
+
+
+def body() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2)
+    )
+
+
+LAYOUTS = {
+    "low rank": lambda p: {
+        "moment": torch.zeros(2, p.shape[1]) if p.ndim == 2 else torch.zeros_like(p)
+    },
+    "low rank right": lambda p: {
+        "moment": torch.zeros(p.shape[0], 2) if p.ndim == 2 else torch.zeros_like(p)
+    },
+    "rows and columns": lambda p: {f"factor_{i}": torch.zeros(n) for i, n in enumerate(p.shape)},
+    "rows and columns kept": lambda p: {
+        f"factor_{i}": torch.zeros([n if i == j else 1 for j in range(p.ndim)])
+        for i, n in enumerate(p.shape)
+    },
+    "preconditioners": lambda p: {f"left_{i}": torch.eye(n) for i, n in enumerate(p.shape)},
+    "a list of preconditioners": lambda p: {"sides": [torch.eye(n) for n in p.shape]},
+    "codes": lambda p: {"codes": p.detach().to(torch.uint8), "table": TABLE},
+    "blocks": lambda p: {"absmax": torch.zeros(-(-p.numel() // 4))},
+    "codes of what is large": lambda p: {
+        "moment": p.detach().to(torch.uint8) if p.numel() > 10 else torch.zeros_like(p)
+    },
+    "codes of matrices": lambda p: {
+        "moment": p.detach().bfloat16() if p.ndim > 1 else torch.zeros_like(p)
+    },
+    "bfloat16": lambda p: {"moment": torch.zeros_like(p, dtype=torch.bfloat16)},
+    "float64": lambda p: {"moment": torch.zeros_like(p, dtype=torch.float64)},
+    "its own float32 copy": lambda p: {"master": p.detach().float(), "moment": torch.zeros_like(p)},
+    "its own gradient": lambda p: {"accumulated": p.grad},
+    "flat": lambda p: {"moment": torch.zeros(p.numel())},
+    "a history": lambda p: {"moments": torch.zeros(3, *p.shape)},
+    "a projector": lambda p: {"projector": Projector(p), "moment": torch.zeros_like(p)},
+    "a bare tensor": lambda p: torch.zeros_like(p),
+    "a shared counter": lambda p: {"step": COUNTER, "moment": torch.zeros_like(p)},
+    "aliases within": lambda p: (lambda t: {"moment": t, "view": t.view(-1)})(p.detach() * 0),
+}
+TABLE = torch.zeros(4)
+COUNTER = torch.zeros(())
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_any_layout_passes_as_it_is_and_as_it_was_saved(kind: str) -> None:
+    model = body()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = Custom(model, LAYOUTS[kind])
+    assert_optimizer_state(optimizer, model)
+    assert_optimizer_state(optimizer, model, copy.deepcopy(optimizer.state_dict()))
+
+
+def test_moments_handed_round_are_seen_whoever_keeps_them() -> None:
+    model = body()
+    optimizer = Custom(model, lambda p: {"moment": p.detach().clone()})
+    state = optimizer.state
+    state[model[0].weight], state[model[2].weight] = state[model[2].weight], state[model[0].weight]
+    assert failure(assert_optimizer_state, optimizer, model) == whole(r"""
+        state does not fit: {0,2}.weight (Sequential)
+
+          0.weight  expected moment 4x4 float32 cpu, found 6x4 float32 cpu: \
+        wrong shape, that of 2.weight
+          2.weight  expected moment 6x4 float32 cpu, found 4x4 float32 cpu: \
+        wrong shape, that of 0.weight
+        """)
+
+
+def test_one_shape_of_another_parameter_is_seen() -> None:
+    model = body()
+    optimizer = Custom(model, lambda p: {"moment": p.detach().clone()})
+    optimizer.state[model[1].bias]["moment"] = torch.zeros(6)
+    assert "1.bias  expected moment 4 float32 cpu, found 6 float32 cpu: wrong shape, that of " in (
+        failure(assert_optimizer_state, optimizer, model)
+    )
+
+
+def test_one_dtype_or_device_off_among_many_is_seen() -> None:
+    model = body()
+    optimizer = Custom(model, lambda p: {"moment": torch.zeros_like(p, dtype=torch.bfloat16)})
+    optimizer.state[model[0].weight]["moment"] = torch.zeros(4, 4)
+    optimizer.state[model[3].bias]["moment"] = torch.zeros(6, dtype=torch.bfloat16, device="meta")
+    assert failure(assert_optimizer_state, optimizer, model) == whole(
+        r"""
+        state does not fit: 0.weight, 3.bias (Sequential)
+
+          0.weight  expected moment 4x4 bfloat16 cpu, found 4x4 float32 cpu: wrong dtype: \
+        it is unlike that of the other parameters
+          3.bias    expected moment on cpu, found 6 bfloat16 meta: wrong device: \
+        it is unlike that of the other parameters
+        """
+    )
+
+
+def test_an_optimizer_that_packs_its_state_on_saving_is_compared_with_what_it_saves() -> None:
+    class Packed(Adam):
+        def state_dict(self) -> dict[str, Any]:
+            plain = super().state_dict()
+            state = {i: {"packed": dict(kept)} for i, kept in plain["state"].items()}
+            return {**plain, "state": state}
+
+    model = Net()
+    optimizer = stepped(model, Packed(model.named_parameters()))
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert_optimizer_state(optimizer, model, saved)
+    optimizer.state[model.a.weight]["exp_avg"].add_(1)
+    assert failure(assert_optimizer_state, optimizer, model, saved) == whole("""
+        state not as saved: a.weight (Net)
+
+          a.weight  packed.exp_avg not as saved for a.weight
+        """)
+
+
+def test_an_optimizer_around_another_is_compared_with_the_part_of_it_that_was_saved() -> None:
+    class Around:
+        def __init__(self, inner: Optimizer) -> None:
+            self.inner = inner
+            self.param_groups, self.state = inner.param_groups, inner.state
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"inner": self.inner.state_dict(), "scale": 2.0}
+
+    model = Net()
+    optimizer: Any = Around(stepped(model, Adam(model.parameters())))
+    saved = copy.deepcopy(optimizer.state_dict())["inner"]
+    assert_optimizer_state(optimizer, model, saved)
+    optimizer.state[model.a.weight]["exp_avg"].add_(1)
+    assert "a.weight  exp_avg not as saved for position 0" in failure(
+        assert_optimizer_state, optimizer, model, saved
+    )
+
+
+CHANGES: dict[str, Any] = {
+    "projector.matrix": lambda kept: kept["projector"].matrix.add_(1),
+    "projector.rank": lambda kept: setattr(kept["projector"], "rank", 3),
+    "projector.history[1].deep": lambda kept: kept["projector"].history[1]["deep"][500].add_(1),
+    "projector, projector.matrix, projector.rank, projector.history[0] and 2 more": (
+        lambda kept: kept.pop("projector")
+    ),
+    "projector.history[2]": lambda kept: kept["projector"].history.append(None),
+}
+
+
+@pytest.mark.parametrize("keys", CHANGES)
+def test_objects_are_compared_leaf_by_leaf(keys: str) -> None:
+    model = body()
+    optimizer = Custom(model, LAYOUTS["a projector"])
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert_optimizer_state(optimizer, model, saved)
+    CHANGES[keys](optimizer.state[model[0].weight])
+    assert failure(assert_optimizer_state, optimizer, model, saved) == whole(f"""
+        state not as saved: 0.weight (Sequential)
+
+          0.weight  {keys} not as saved for position 0
+        """)
+
+
+# --- memory of its own -------------------------------------------------------------------------
+
+
+def test_state_on_shared_memory() -> None:
+    model = Net()
+    optimizer = stepped(model, Adam(model.parameters()))
+    state = optimizer.state
+    state[model.a.weight]["exp_avg"] = state[model.b.weight]["exp_avg"]
+    state[model.a.bias]["exp_avg_sq"] = model.a.bias.data
+    state[model.b.bias]["exp_avg"] = model.b.bias.grad
+    assert failure(assert_optimizer_state, optimizer, model) == whole("""
+        state shared: a.bias, b.bias, a.weight, b.weight (Net)
+
+          a.bias              exp_avg_sq is the parameter's own memory
+          b.bias              exp_avg is memory of the gradient
+          a.weight, b.weight  exp_avg on the same memory
+
+          hint: give each a tensor of its own: optimizer.state[parameter][key] = value.clone()
+        """)
+    for kept in state.values():
+        kept.update((key, value.clone()) for key, value in list(kept.items()))
+    assert_optimizer_state(optimizer, model)
+
+
+def test_one_dict_for_two_parameters_and_overlapping_slices() -> None:
+    model = Net()
+    optimizer = stepped(model, Adam(model.parameters()))
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert_optimizer_state(optimizer, model, saved)
+    optimizer.state[model.a.weight] = optimizer.state[model.b.weight]
+    flat = torch.zeros(3)
+    optimizer.state[model.a.bias]["exp_avg"] = flat[:2]
+    optimizer.state[model.b.bias]["exp_avg"] = flat[1:]
+    assert failure(assert_optimizer_state, optimizer, model).splitlines()[2:4] == [
+        "  a.bias, b.bias      exp_avg on the same memory",
+        "  a.weight, b.weight  exp_avg and exp_avg_sq on the same memory",
+    ]
+    assert "state shared" in failure(assert_optimizer_state, optimizer, model, saved)
+
+
+def test_slices_of_one_buffer_are_no_shared_memory() -> None:
+    model = Net()
+    optimizer = stepped(model, Adam(model.parameters()))
+    flat, start = torch.zeros(2, 12), 0
+    for parameter in model.parameters():
+        for row, key in enumerate(("exp_avg", "exp_avg_sq")):
+            piece = flat[row, start : start + parameter.numel()].view_as(parameter)
+            optimizer.state[parameter][key] = piece
+        start += parameter.numel()
+    assert_optimizer_state(optimizer, model)
+
+
+def test_shared_moments_of_any_optimizer_are_seen() -> None:
+    model = Net()
+    optimizer = Custom(model, lambda p: {"moment": p.detach() * 0, "master": p.detach().clone()})
+    optimizer.state[model.b.weight]["moment"] = optimizer.state[model.a.weight]["moment"]
+    optimizer.state[model.b.bias]["moment"] = optimizer.state[model.b.bias]["master"]
+    optimizer.state[model.a.bias]["master"] = model.a.bias.data  # the others' are not
+    assert failure(assert_optimizer_state, optimizer, model).splitlines()[2:5] == [
+        "  a.bias              master is the parameter's own memory",
+        "  a.weight, b.weight  moment on the same memory",
+        "  b.bias              moment, master on the same memory",
+    ]
+    optimizer.state[model.b.bias]["moment"] = model.a.bias.data
+    assert failure(assert_optimizer_state, optimizer, model).splitlines()[3].split() == [
+        *("b.bias", "moment", "is", "memory", "of", "a.bias")
+    ]
+
+
+# --- state that hangs on a tensor that no group holds ------------------------------------------
+
+
+def replaced(model: nn.Module, optimizer: Optimizer, *names: str) -> list[nn.Parameter]:
+    olds = []
+    for name in names:
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        old = getattr(module, leaf)
+        new = nn.Parameter(old.detach().clone())
+        setattr(module, leaf, new)
+        held = optimizer.param_groups[0]["params"]
+        held[[id(p) for p in held].index(id(old))] = new
+        olds.append(old)
+    return olds
+
+
+def test_state_of_a_replaced_parameter_is_lost() -> None:
+    model = Net()
+    optimizer = stepped(model, Adam(model.parameters()))
+    olds = replaced(model, optimizer, "b.weight")
+    assert failure(assert_optimizer_state, optimizer, model) == whole(
+        r"""
+        state lost: b.weight (Net)
+
+          b.weight  none, and a tensor of its shape that no group holds has step, exp_avg, \
+        exp_avg_sq
+
+          hint: a replaced parameter takes its state along: \
+        optimizer.state[new] = optimizer.state.pop(old)
+        """
+    )
+    optimizer.state[model.b.weight] = optimizer.state.pop(olds[0])
+    assert_optimizer_state(optimizer, model)
+
+
+def test_state_of_all_parameters_lost_is_not_an_optimizer_without_state() -> None:
+    model = Net()
+    optimizer = stepped(model, torch.optim.Adagrad(model.parameters()))
+    saved = copy.deepcopy(optimizer.state_dict())
+    replaced(model, optimizer, "a.weight", "a.bias", "b.weight", "b.bias")
+    head = "state lost: a.weight, a.bias, b.weight, b.bias (Net)"
+    assert failure(assert_optimizer_state, optimizer, model).splitlines()[0] == head
+    assert failure(assert_optimizer_state, optimizer, model, saved).splitlines()[0] == head
+
+
+def test_state_that_no_group_reaches_and_no_parameter_lacks() -> None:
+    model = Net()
+    optimizer = stepped(model, Adam(model.parameters()))
+    replaced(model, optimizer, "b.weight")
+    stepped(model, optimizer)
+    with pytest.raises(KeyError):
+        optimizer.state_dict()  # why it is a finding
+    assert failure(assert_optimizer_state, optimizer, model) == whole("""
+        state lost: Adam (Net)
+
+          Adam  step, exp_avg, exp_avg_sq of Parameter 2x2 float32 cpu, which no group holds
+        """)
+    optimizer = stepped(model, Adam(model.parameters()))
+    del optimizer.param_groups[0]["params"][1]
+    assert failure(assert_optimizer_state, optimizer, model).splitlines()[2] == (
+        "  a.bias  step, exp_avg, exp_avg_sq: no group holds the parameter any more"
+    )
+
+
+def test_an_optimizer_that_keeps_its_state_by_masters_passes() -> None:
+    model = Net().bfloat16()
+    optimizer = Custom(model, lambda p: {})
+    optimizer.state.clear()
+    for parameter in model.parameters():
+        optimizer.state[parameter.detach().float()] = {"moment": torch.zeros(parameter.shape)}
+    assert_optimizer_state(optimizer, model)
+
+
+# --- against what was done to it ---------------------------------------------------------------
+
+
+SHAPES = [(2,), (3,), (2, 3), (3, 2), (2, 2), (1,), ()]
+KINDS = [kind for kind in OPTIMIZERS if kind != "LBFGS"]
+
+
+def corrupt(how: str, optimizer: Optimizer, one: nn.Parameter, two: nn.Parameter) -> bool:
+    """Do one thing to the state; whether anything of it is another than before."""
+    state = optimizer.state
+    mine, theirs = state[one], state[two]
+    sized = [k for k, v in mine.items() if isinstance(v, Tensor) and k not in SCALARS]
+    key = sized[0]
+    if how == "none":
+        return False
+    if how == "swapped":
+        state[one], state[two] = theirs, mine
+    elif how == "cast":
+        mine[key] = mine[key].double()
+    elif how == "shared":
+        state[one] = theirs
+    elif how == "resized":
+        mine[key] = torch.zeros(5, 7)
+    elif how == "missing":
+        del state[one]
+    elif how == "changed":
+        mine[key] = mine[key] + 1
+    elif how == "cleared":
+        del mine[key]
+    return True
+
+
+SCALARS = {"step", "eta", "mu", "mu_product"}
+HOWS = ["none", "swapped", "cast", "shared", "resized", "missing", "changed", "cleared"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    shapes=st.lists(st.sampled_from(SHAPES), min_size=2, max_size=4),
+    how=st.sampled_from(HOWS),
+    named=st.booleans(),
+    picked=st.permutations(range(4)),
+)
+def test_state_against_what_was_done_to_it(
+    kind: str, shapes: list[tuple[int, ...]], how: str, named: bool, picked: list[int]
+) -> None:
+    torch.manual_seed(0)
+    model = nn.ParameterDict({f"p{i}": torch.randn(shape) for i, shape in enumerate(shapes)})
+    parameters = list(model.parameters())
+    optimizer = getattr(torch.optim, kind)(model.named_parameters() if named else parameters)
+    for _ in range(2):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape)
+        optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    one, two = [parameters[i] for i in picked if i < len(parameters)][:2]
+    changed = corrupt(how, optimizer, one, two)
+    if not changed:
+        assert_optimizer_state(optimizer, model)
+        assert_optimizer_state(optimizer, model, saved)
+        return
+    text = failure(assert_optimizer_state, optimizer, model, saved)
+    name = next(n for n, p in model.named_parameters() if p is one)
+    assert name in text
+    if how in ("cast", "resized", "shared") or (how == "swapped" and one.shape != two.shape):
+        assert name in failure(assert_optimizer_state, optimizer, model)

@@ -111,9 +111,18 @@ def _slots_of(optimizer: Any, title: str) -> Iterator[Slot]:
             position += 1
 
 
+def orphans(optimizer: Any, slots: Sequence[Slot]) -> list[tuple[Tensor, Mapping[str, Any]]]:
+    """Return the tensors that an optimizer keeps state for though no group holds them."""
+    kept = getattr(optimizer, "state", None)
+    held = {id(slot.tensor) for slot in slots}
+    lost = [] if not isinstance(kept, Mapping) else [k for k in kept if isinstance(k, Tensor)]
+    found = [(k, state_of(optimizer, k)) for k in lost if id(k) not in held]
+    return [(tensor, state) for tensor, state in found if state]
+
+
 @dataclass(frozen=True, slots=True)
 class SavedSlot:
-    """The state one parameter had when an optimizer's state_dict() was taken."""
+    """The state one parameter has in an optimizer's state_dict()."""
 
     position: int
     name: str  # "" where positions are all that was saved
@@ -126,7 +135,7 @@ class SavedSlot:
 
 
 def read_saved(saved: Any) -> list[SavedSlot]:
-    """Return what an optimizer's state_dict() holds, in its order.
+    """Return what an optimizer's state_dict() holds, in its order, taken apart into leaves.
 
     Names come from ``param_names`` (an optimizer built from ``named_parameters()``) or are the
     keys themselves (torch.distributed.checkpoint).
@@ -145,9 +154,35 @@ def read_saved(saved: Any) -> list[SavedSlot]:
         names = group.get("param_names") or ()
         for place, key in enumerate(group["params"]):
             name = key if isinstance(key, str) else names[place] if place < len(names) else ""
-            slots.append(SavedSlot(len(slots), name, saved["state"].get(key) or {}))
+            held = saved["state"].get(key)
+            leaves = {} if held is None else leaves_of(held)
+            slots.append(SavedSlot(len(slots), name, leaves))
     return slots
 
 
+def read_current(optimizer: Any) -> list[SavedSlot] | None:
+    """Return what the optimizer would save now, in the order of its slots; None if it cannot.
+
+    What it keeps and what it saves need not look alike: some pack their state on saving.
+    torch's own state_dict() raises where state hangs on a tensor that no group holds.
+    """
+    try:
+        current = optimizer.state_dict()
+    except Exception:
+        return None
+    if not _is_saved(current) and isinstance(current, Mapping):
+        # A wrapper that saves what it wraps: the only such dict in what it saves.
+        inside = [value for value in current.values() if _is_saved(value)]
+        current = inside[0] if len(inside) == 1 else None
+    return read_saved(current) if _is_saved(current) else None
+
+
 def _is_saved(value: Any) -> bool:
-    return isinstance(value, Mapping) and "state" in value and "param_groups" in value
+    """Whether it is laid out as an optimizer's state_dict()."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("state"), Mapping):
+        return False
+    groups = value.get("param_groups")
+    return isinstance(groups, (list, tuple)) and all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple))
+        for group in groups
+    )
