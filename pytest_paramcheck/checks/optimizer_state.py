@@ -93,23 +93,23 @@ def state_fits(leaves: Sequence[Leaf], inventory: Inventory) -> list[Finding]:
     for leaf in leaves:
         if leaf.sized:
             by_key.setdefault(leaf.key, []).append(leaf)
-    wrong: dict[Leaf, Finding] = {}
+    misfits: dict[Leaf, Finding] = {}
     shapes = _shapes_of(inventory)
     for alike in by_key.values():
         for leaf in alike:
             if leaf.native and (finding := _native_misfit(leaf, shapes)):
-                wrong[leaf] = finding
+                misfits[leaf] = finding
         others = [leaf for leaf in alike if not leaf.native]
         for leaf in _of_another_shape(others, shapes):
-            wrong[leaf] = _misfit(leaf, shapes, "wrong shape", "")
+            misfits[leaf] = _misfit(leaf, shapes, "wrong shape", "")
         for what, form in (("dtype", _dtype), ("device", _device)):
             for leaf, usual in _unlike_the_others(others, form):
-                if leaf not in wrong:
+                if leaf not in misfits:
                     expected = f"{leaf.key} on {usual}" if what == "device" else _cast(leaf, usual)
                     found = _form(leaf.value)
                     why = f"wrong {what}: it is unlike that of the other parameters"
-                    wrong[leaf] = _finding(leaf, expected, found, why, "")
-    return [wrong[leaf] for leaf in leaves if leaf in wrong]
+                    misfits[leaf] = _finding(leaf, expected, found, why, "")
+    return [misfits[leaf] for leaf in leaves if leaf in misfits]
 
 
 def _finding(leaf: Leaf, expected: str, found: str, why: str, hint: str) -> Finding:
