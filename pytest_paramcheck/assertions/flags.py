@@ -27,7 +27,8 @@ def assert_frozen(
     ``assert_unchanged`` shows that.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
-    no parameter, or ``exactly`` together with patterns.
+    no parameter, ``exactly`` together with patterns, and a state_dict or another mapping of
+    detached values: none of them requires grad, whatever the model does.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
@@ -55,7 +56,8 @@ def assert_trainable(
     and another excluded.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
-    no parameter, or ``exactly`` together with patterns.
+    no parameter, ``exactly`` together with patterns, and a state_dict or another mapping of
+    detached values.
 
     >>> from torch import nn
     >>> assert_trainable(nn.Linear(3, 2), "weight")
@@ -84,6 +86,7 @@ def _assert_flags(
             )
         asked = list(exactly)
     inventory = take_inventory(model)
+    checks.demand_flags(inventory)
     everything = select(inventory, (), eligible=present_parameters, what="parameter")
     if exactly is not None and not asked:
         raise_if(

@@ -97,7 +97,8 @@ def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
     called twice by one name is one use.
 
     Fails, with what each name contributes, where it does not add up (a hook, a custom function
-    that writes gradients itself) and where a use is detached.
+    that writes gradients itself), where a use is detached, where a gradient is not finite, and
+    where no use has a nonzero gradient: a sum of nothing proves nothing.
 
     An error of ``loss_fn`` comes through as it is. Raises :class:`ParamCheckError`;
     :class:`ParamCheckUsageError` for a model without trainable ties, one that cannot be copied,

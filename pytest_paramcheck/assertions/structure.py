@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import shapes as shape_checks
 from ..checks import structure as checks
+from ..checks.flags import demand_flags
 from ..checks.shapes import ShapeSpec
 from ..checks.structure import Item
 from ..messages.errors import ParamCheckUsageError, raise_if
@@ -177,7 +178,7 @@ def assert_param_count(
     parameter has no size yet: that is a failure, with the remedy.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` where neither number is given
-    or one is none.
+    or one is none, and for ``trainable`` of a state_dict or another mapping of detached values.
 
     >>> from torch import nn
     >>> assert_param_count(nn.Linear(3, 2), 8, trainable=8)
@@ -190,6 +191,8 @@ def assert_param_count(
     checks.validate_count(total, "total")
     checks.validate_count(trainable, "trainable")
     inventory = take_inventory(model)
+    if trainable is not None:
+        demand_flags(inventory)
     raise_if(checks.param_counts(inventory, total, trainable), inventory.title)
 
 

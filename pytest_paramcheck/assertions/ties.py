@@ -12,7 +12,7 @@ from ..checks import ties_survive as survival
 from ..checks import untied as apart_checks
 from ..checks.same_ties import same_sharing
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..parameters.saving.operations import USUAL, Operation, operation
+from ..parameters.saving.operations import Operation, operation, usual
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.select import Pattern, parameters_only, select_names
 from ..parameters.subject.ties import Ties, common_title, expand, side_by_side, take_parts
@@ -171,7 +171,8 @@ def assert_ties_survive(
     ``"compile"``, ``"export"`` (needs example ``inputs``), ``"ema"`` and ``"fully_shard"`` (on a
     process group of this process alone where none is there); or any callable model -> model,
     or model -> None where it works in place. Without operations: deepcopy, pickle, torch.save,
-    load_state_dict, to(float64) and ema, which every model goes through sooner or later.
+    load_state_dict, to(float64) and ema, which every model goes through sooner or later (of
+    what is scripted, which torch does not pickle, neither pickle nor torch.save).
 
     Passes where all names of a group are one Parameter afterwards. Fails naming, for each
     group, the first operation that broke it and the relation it left behind. An operation's own
@@ -190,7 +191,7 @@ def assert_ties_survive(
             f"operations are done to a model, not to a {type(model).__name__}"
         )
     named: list[tuple[str, Operation]] = []
-    for given in operations or USUAL:
+    for given in operations or usual(model):
         if isinstance(given, str):
             named.append((given, operation(given, inputs)))
         elif callable(given):

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..parameters.subject.inventory import Entry
+from ..messages.wording import fold_names, shorten
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.describe import dtype_text
+
+#: How many of one parameter's names a sentence lists.
+_NAMES = 4
+
+
+def demand_flags(inventory: Inventory) -> None:
+    """Raise for a subject that holds values only: requires_grad is False in all of them."""
+    tensors = inventory.named.values()
+    if inventory.saved or (
+        inventory.root is None
+        and any(tensor is not None for tensor in tensors)
+        and not any(
+            isinstance(t, nn.Parameter) or (t is not None and t.requires_grad) for t in tensors
+        )
+    ):
+        what = f"this {inventory.title} holds"
+        if inventory.saved or inventory.from_pairs:
+            what = "a state_dict holds" if inventory.saved else "these pairs hold"
+        raise ParamCheckUsageError(
+            f"{what} values, detached from the model: who is frozen cannot be asked of them; "
+            f"pass the model, or its named_parameters()"
+        )
 
 
 def why_not_trainable(tensor: Tensor) -> str:
@@ -52,7 +76,7 @@ def flags(
                 Finding(
                     names,
                     "contradiction",
-                    found=f"{', '.join(asked)} {wanted} and {', '.join(against)} {opposite}",
+                    found=f"{_listed(asked)} {wanted} and {_listed(against)} {opposite}",
                     why=f"they are one parameter, and it is {wanted if holds else opposite}",
                     hint="list it by one of its names, and exclude none of the others",
                 )
@@ -70,7 +94,12 @@ def flags(
 def _one_parameter(names: tuple[str, ...], asked: list[str]) -> str:
     if len(names) == 1:
         return ""
-    others = [name for name in names if name not in asked]
+    known = frozenset(asked)
+    others = [name for name in names if name not in known]
     if not others:
         return f"one parameter under {len(names)} names"
-    return f"{', '.join(asked)} is the same parameter as {', '.join(others)}"
+    return f"{_listed(asked)} is the same parameter as {_listed(others)}"
+
+
+def _listed(names: list[str]) -> str:
+    return shorten(names if len(names) <= _NAMES else fold_names(names), _NAMES)

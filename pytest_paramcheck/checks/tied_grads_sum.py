@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from ..messages.findings import Finding
+from ..messages.wording import fold_names, shorten
+from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.untie import TiedGradient
+from ..parameters.tensors.finite import count_text
 from .gradients import norms_of
-from .reach import reason_text
+from .reach import NONFINITE_HINT, reason_text
 
 #: Relative tolerance of one addition, as torch.testing compares results of each type.
 RTOL = {
@@ -23,6 +26,17 @@ RTOL = {
 }
 
 
+_SAY_WHY = "assert_grads_reach(model, loss_fn) says why"
+#: How many of the names tied to one a sentence lists.
+_NAMES = 4
+
+
+def is_silent(group: TiedGradient) -> bool:
+    """Whether no use gives a nonzero gradient: a sum of nothing is equal to a sum of nothing."""
+    states = grad_states([group.total, *group.uses])
+    return not group.lost and all(s in (GradState.NONE, GradState.ZERO) for s in states)
+
+
 def tied_sums(groups: Sequence[TiedGradient]) -> list[Finding]:
     """Find the ties whose gradient is not the sum of its uses, and uses that give nothing."""
     findings = []
@@ -33,23 +47,48 @@ def tied_sums(groups: Sequence[TiedGradient]) -> list[Finding]:
                 Finding(
                     (name,),
                     "a use contributes nothing",
-                    found=f"tied to {', '.join(n for n in group.names if n != name)}",
+                    found=f"tied to {_others(group.names, name)}",
                     why=why,
                     hint=hint,
                 )
             )
-        if group.total is None and not group.lost and all(use is None for use in group.uses):
+        if is_silent(group):
+            none = all(gradient is None for gradient in (group.total, *group.uses))
+            what = "reaches the loss" if none else "has a nonzero gradient"
             findings.append(
                 Finding(
                     group.names,
-                    "no gradient",
-                    why="no use of it reaches the loss, so there is no sum to check",
-                    hint="assert_grads_reach(model, loss_fn) says why",
+                    "no gradient" if none else "zero gradient",
+                    why=f"no use of it {what}, so there is no sum to check",
+                    hint=_SAY_WHY,
                 )
             )
-        elif finding := _differs(group):
+        elif finding := _not_finite(group) or _differs(group):
             findings.append(finding)
     return findings
+
+
+def _others(names: Sequence[str], name: str) -> str:
+    others = [other for other in names if other != name]
+    return shorten(others if len(others) <= _NAMES else fold_names(others), _NAMES)
+
+
+def _not_finite(group: TiedGradient) -> Finding | None:
+    """Find a NaN or an infinity in the gradients: no sum can be compared with it."""
+    rows = [*zip(group.names, group.uses, strict=True), ("gradient of the tied one", group.total)]
+    states = grad_states([gradient for _, gradient in rows])
+    if GradState.NONFINITE not in states:
+        return None
+    return Finding(
+        group.names,
+        "gradient not finite",
+        hint=NONFINITE_HINT,
+        rows=tuple(
+            (label, count_text(gradient) if state is GradState.NONFINITE else state.value)
+            for (label, gradient), state in zip(rows, states, strict=True)
+            if gradient is not None
+        ),
+    )
 
 
 def _differs(group: TiedGradient) -> Finding | None:

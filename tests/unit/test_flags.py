@@ -15,7 +15,7 @@ from pytest_paramcheck import (
     assert_trainable,
 )
 
-from .messages import failure, whole
+from .messages import failure, usage, whole
 
 
 class LM(nn.Module):
@@ -163,3 +163,43 @@ def test_a_subject_without_parameters_is_a_wrong_call() -> None:
     for exactly in (None, []):
         with pytest.raises(ParamCheckUsageError):
             assert_frozen({"gone": None}, exactly=exactly)
+
+
+@pytest.mark.parametrize("assertion", [assert_frozen, assert_trainable])
+def test_values_without_flags_are_a_wrong_call(assertion: Any) -> None:
+    """All tensors of a state_dict are detached: each would be frozen, whatever the model is."""
+    model = LM()
+    detached = {name: parameter.data for name, parameter in model.named_parameters()}
+    for subject, what in (
+        (model.state_dict(), "a state_dict holds"),
+        (model.state_dict(keep_vars=True), "a state_dict holds"),
+        (detached, "this dict holds"),
+        (list(detached.items()), "these pairs hold"),
+    ):
+        for options in ({}, {"exactly": []}):
+            assert usage(assertion, subject, **options) == (
+                f"{what} values, detached from the model: who is frozen cannot be asked of "
+                f"them; pass the model, or its named_parameters()"
+            )
+
+
+def test_functional_parameters_have_flags() -> None:
+    """As torch.func takes them: the ones that train require grad, the others do not."""
+    params = {name: parameter.detach().clone() for name, parameter in LM().named_parameters()}
+    params["mid.weight"].requires_grad_()
+    assert_trainable(params, "mid.weight")
+    assert_frozen(params, "*", "!mid.weight")
+    assert_trainable(params, exactly=["mid.weight"])
+    assert_frozen(LM().requires_grad_(False).named_parameters())  # Parameters, all frozen
+
+
+def test_a_parameter_of_thousands_of_names_is_reported_in_few_words() -> None:
+    model = nn.Module()
+    parameter = nn.Parameter(torch.ones(1))
+    model._parameters.update({f"p{i}": parameter for i in range(2_000)})
+    assert failure(assert_frozen, model, "p7") == whole(r"""
+        not frozen: p0, p1, p2, p3 and 1996 more (Module)
+
+          p0, p1, p2, p3 and 1996 more  requires_grad=True: \
+        p7 is the same parameter as p0, p1, p2, p3 and 1995 more
+        """)

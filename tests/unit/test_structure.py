@@ -314,6 +314,10 @@ class TestCount:
               hint: run one forward pass first: it gives lazy parameters their shape""")
 
     def test_wrong_calls(self) -> None:
+        assert usage(assert_param_count, LM().state_dict(), trainable=0) == (
+            "a state_dict holds values, detached from the model: who is frozen cannot be asked of "
+            "them; pass the model, or its named_parameters()"
+        )
         assert usage(assert_param_count, LM()) == (
             "assert_param_count needs a number: total=, trainable= or both; nothing to check"
         )

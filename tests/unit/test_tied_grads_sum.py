@@ -141,6 +141,92 @@ def test_a_detached_use_is_named() -> None:
     ]
 
 
+@pytest.mark.parametrize("scale", [0.0, None], ids=["zeros", "no gradient"])
+def test_a_sum_of_nothing_proves_nothing(scale: float | None) -> None:
+    model = LM()
+    model.scale = nn.Parameter(torch.ones(1))
+
+    def silent(model: Any) -> Tensor:
+        return model.scale.sum() if scale is None else scale * loss(model)
+
+    what = "no gradient" if scale is None else "zero gradient"
+    said = "reaches the loss" if scale is None else "has a nonzero gradient"
+    assert failure_lines(assert_tied_grads_sum, model, silent) == [
+        f"{what}: emb.weight, head.weight (LM)",
+        "",
+        f"  emb.weight, head.weight  no use of it {said}, so there is no sum to check",
+        "",
+        "  hint: assert_grads_reach(model, loss_fn) says why",
+    ]
+
+
+def test_a_silent_tie_beside_one_that_adds_up() -> None:
+    """Each group for itself."""
+    model = nn.ModuleDict({"a": LM(), "b": LM()})
+    lines = failure_lines(assert_tied_grads_sum, model, lambda m: loss(m["a"]) + 0 * loss(m["b"]))
+    assert lines[0] == "zero gradient: b.emb.weight, b.head.weight (ModuleDict)"
+
+
+def test_uses_that_cancel_add_up() -> None:
+    """Nothing is left of two contributions that are there: that is their sum."""
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    x = torch.ones(1, 3)
+    assert_tied_grads_sum(model, lambda m: (m[0](x) - m[1](x)).sum())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_has_no_sum(value: float) -> None:
+    word = "NaN" if value != value else "inf"
+
+    def broken(model: Any) -> Tensor:
+        return (model.emb.weight.sum() + model.head.weight.sum()) * value
+
+    counted = f"15 of 15 values: 15 {word}, first at [0, 0]"
+    assert failure_lines(assert_tied_grads_sum, LM(), broken) == [
+        "gradient not finite: emb.weight, head.weight (LM)",
+        "",
+        f"  emb.weight                {counted}",
+        f"  head.weight               {counted}",
+        f"  gradient of the tied one  {counted}",
+        "",
+        "  hint: NaN and infinity do not say who was reached, because 0 x NaN is NaN: "
+        "make the loss finite first",
+    ]
+
+
+class Plain(nn.Module):
+    """A tied model that can be scripted; the head can read a detached weight."""
+
+    def __init__(self, detach: bool = False) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.emb.weight
+        self.detach = detach
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self.detach:
+            return linear(self.emb(tokens), self.head.weight.detach())
+        return self.head(self.emb(tokens))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", [torch.jit.script, lambda m: torch.jit.trace(m, TOKENS)])
+def test_a_scripted_module(how: Callable[[nn.Module], nn.Module]) -> None:
+    model = how(Plain())
+    assert_tied_grads_sum(model, loss)
+    assert model.emb.weight.grad is None  # not by way of the copy either
+    shared = nn.Linear(3, 3)
+    doubled = how(Plain())
+    doubled.emb.weight.register_hook(lambda grad: grad * 2)
+    lines = failure_lines(assert_tied_grads_sum, doubled, loss)
+    assert lines[0].startswith("gradient is not the sum of its uses: emb.weight, head.weight (")
+    if how is torch.jit.script:
+        several = how(nn.Sequential(shared, nn.Tanh(), shared))
+        assert_tied_grads_sum(several, lambda m: m(torch.ones(1, 3)).sum())
+
+
 @pytest.mark.parametrize(
     ("make", "loss_fn", "message"),
     [

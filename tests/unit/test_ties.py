@@ -498,3 +498,27 @@ class TestSameTies:
             "",
             "  head.weight  its tie cannot be checked",
         ]
+
+
+SCRIPTED = {
+    "scripted": torch.jit.script,
+    "traced": lambda model: torch.jit.trace(model, torch.tensor([1, 2])),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", SCRIPTED)
+def test_a_scripted_module_has_the_ties_of_the_module_before(how: str) -> None:
+    """Its registries are no dicts."""
+    tied, untied = (SCRIPTED[how](LM(tied=flag)) for flag in (True, False))
+    names = ("emb.weight", "head.weight")
+    assert_tied(tied, *names)
+    assert_ties(tied, [TIE])
+    assert_ties(untied, [])
+    assert_untied(untied)
+    assert_distinct(untied)
+    assert_same_ties(tied, LM(tied=True))
+    assert failure_lines(assert_tied, untied, *names)[0].startswith("not tied: emb.weight, head.w")
+    assert failure_lines(assert_ties, tied, [])[0].startswith("tied but not declared: emb.weight")
+    assert failure_lines(assert_untied, tied)[0].startswith("tied: emb.weight, head.weight (")
+    assert failure_lines(assert_same_ties, tied, untied)[0].startswith("tie")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_ties
 from ..models import LM
 from ..recipes.ties import Untying
 from .messages import failure, usage
+
+TOKENS = torch.tensor([1, 2])
 
 
 class SharedModule(nn.Module):
@@ -217,3 +219,13 @@ def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         "this needs safetensors, which is not installed: "
         "pip install 'pytest-paramcheck[safetensors]'"
     )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", [torch.jit.script, lambda m: torch.jit.trace(m, TOKENS)])
+def test_what_torch_can_do_to_a_scripted_module(how: Callable[[nn.Module], nn.Module]) -> None:
+    """It is not pickled: pickle and torch.save are left out of what is usual."""
+    assert_ties_survive(how(LM(tied=True)))
+    assert_ties_survive(nn.Sequential(how(LM(tied=True))))
+    with pytest.raises(RuntimeError, match="serialize"):
+        assert_ties_survive(how(LM(tied=True)), "pickle")

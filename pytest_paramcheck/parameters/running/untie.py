@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import first_line
+from ..subject.copies import deep_copy
 from ..subject.inventory import Entry, Inventory, take_inventory, walk_modules
 from .gradstate import GradState
 from .reach import LossFn, gradients_of
@@ -114,7 +115,7 @@ def untied_copy(model: nn.Module) -> nn.Module:
     """
     __tracebackhide__ = True
     try:
-        copied = copy.deepcopy(model)
+        copied = deep_copy(model)
     except Exception as error:
         raise ParamCheckUsageError(
             f"{type(model).__name__} cannot be deep-copied, so its uses cannot be told apart: "
@@ -126,10 +127,10 @@ def untied_copy(model: nn.Module) -> nn.Module:
     for group in take_inventory(copied).tie_groups:
         for name in group[1:]:
             owner, key = owners[name]
-            shared = owner._parameters.get(key)
-            if shared is not None:
+            # A scripted module's registry is no dict: it has no get().
+            if key in owner._parameters:
                 # Through setattr, which modules with lists of their weights (LSTM) listen to.
-                setattr(owner, key, copy.deepcopy(shared))
+                setattr(owner, key, _twin(owner._parameters[key]))
     return copied
 
 
@@ -138,6 +139,13 @@ def _keep_flags(model: nn.Module, copied: nn.Module) -> None:
     for (_, _, old), (_, _, new) in zip(walk_modules(model), walk_modules(copied), strict=True):
         if new.training is not old.training:
             new.training = old.training
+
+
+def _twin(parameter: Tensor | None) -> Tensor | None:
+    if parameter is None or isinstance(parameter, nn.Parameter):
+        return copy.deepcopy(parameter)
+    # A copied scripted module holds plain tensors, and takes Parameters only.
+    return nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
 
 
 def _split_modules(module: nn.Module, seen: set[int], path: tuple[nn.Module, ...]) -> None:

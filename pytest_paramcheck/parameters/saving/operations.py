@@ -6,7 +6,6 @@ listed in :data:`OPERATIONS`; ``to(...)`` and ``to_empty(...)`` take a dtype or 
 
 from __future__ import annotations
 
-import copy
 import io
 import pickle
 import re
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, first_line, fold_names, shorten
+from ..subject.copies import deep_copy
 from ..subject.inventory import take_inventory
 from ..tensors.describe import dtype_named
 from ..tensors.identity import shared_memory
@@ -46,7 +46,7 @@ def copied(model: nn.Module) -> nn.Module:
     """
     try:
         with quiet_storage_warnings():
-            twin = copy.deepcopy(model)
+            twin = deep_copy(model)
     except (RuntimeError, TypeError) as error:
         raise ParamCheckUsageError(
             f"{type(model).__name__} cannot be copied, so nothing can be done to a copy: "
@@ -91,14 +91,14 @@ def _loaded(model: nn.Module, assign: bool) -> nn.Module:
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    target = copy.deepcopy(model)
+    target = deep_copy(model)
     target.load_state_dict(torch.load(file, weights_only=True), assign=assign)
     return target
 
 
 def _safetensors(model: nn.Module) -> nn.Module:
     library = safetensors_torch()
-    target = copy.deepcopy(model)
+    target = deep_copy(model)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "model.safetensors")
         library.save_model(model, file)
@@ -145,7 +145,7 @@ def _process_group() -> Iterator[None]:
 
 #: The named operations. ``export`` is the one that needs example inputs.
 OPERATIONS: Mapping[str, Operation] = {
-    "deepcopy": copy.deepcopy,
+    "deepcopy": deep_copy,
     "pickle": _pickled,
     "torch.save": _saved,
     "load_state_dict": lambda model: _loaded(model, assign=False),
@@ -157,6 +157,14 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 #: What every model goes through sooner or later; the default of ``assert_ties_survive``.
 USUAL = ("deepcopy", "pickle", "torch.save", "load_state_dict", "to(float64)", "ema")
+
+
+def usual(model: nn.Module) -> tuple[str, ...]:
+    """Return the operations of ``USUAL`` that torch can do: a scripted module is not pickled."""
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    return tuple(name for name in USUAL if not (scripted and name in ("pickle", "torch.save")))
+
+
 _CALL = re.compile(r"(to|to_empty)\(([^()]+)\)")
 
 

@@ -8,5 +8,5 @@
 * ``record``: what is noted of one name, without torch;
 * ``optimizers``: an optimizer's slots and its saved state; ``leaves``: what a state is made of;
 * ``hidden``: tensors that no registration leads to;
-* ``held``: where a Python object stores things.
+* ``held``: where a Python object stores things; ``copies``: a deep copy, of scripted modules too.
 """

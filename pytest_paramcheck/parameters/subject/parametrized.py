@@ -61,7 +61,8 @@ def computed_weights(inventory: Inventory) -> list[Computed]:
 
 
 def _parametrized(prefix: str, module: nn.Module) -> Iterator[Computed]:
-    lists = module._modules.get("parametrizations")
+    # A scripted module's registries are no dicts: they have no get() and cannot be iterated.
+    lists = dict(module._modules.items()).get("parametrizations")
     if lists is None:
         return
     for key, steps in lists._modules.items():
@@ -81,7 +82,7 @@ def _parametrized(prefix: str, module: nn.Module) -> Iterator[Computed]:
 
 
 def _hooked(prefix: str, module: nn.Module) -> Iterator[Computed]:
-    for parameter in module._parameters:
+    for parameter in module._parameters.keys():  # noqa: SIM118 - see _parametrized
         for leaves, buffers, how in _HOOKED:
             if not parameter.endswith(leaves[0]):
                 continue
