@@ -11,8 +11,9 @@ from ..checks import init as checks
 from ..checks.init_complete import uninitialized
 from ..init import Distribution
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..parameters.subject.declared import decide, with_rivals
 from ..parameters.subject.inventory import Subject, take_inventory
-from ..parameters.subject.select import Pattern, decide, pattern_text
+from ..parameters.subject.patterns import Pattern, pattern_text
 
 
 def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> None:
@@ -30,7 +31,7 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
     start identical though each should have been drawn by itself.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for what is no distribution,
-    a pattern that matches nothing or never decides, and tensors without values (meta).
+    a pattern that matches nothing or has no effect, and tensors without values (meta).
 
     >>> from torch import nn
     >>> from pytest_paramcheck import init
@@ -53,8 +54,8 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
             )
     inventory = take_inventory(model)
     decided = decide(inventory, expected)
-    pairs = [(entry, distribution) for entry, (_, distribution) in decided.items()]
-    raise_if(checks.wrong_init(inventory, pairs), inventory.title)
+    findings = checks.wrong_init(inventory, decided)
+    raise_if(with_rivals(findings, decided, lambda value: value.describe()), inventory.title)
 
 
 def assert_init_complete(factory: Callable[[], Any], /) -> None:

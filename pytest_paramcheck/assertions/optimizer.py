@@ -12,9 +12,10 @@ from ..checks.optimizer_saved import state_saved
 from ..checks.optimizer_sharing import state_shared
 from ..checks.optimizer_state import read_leaves, state_fits, state_lost
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.optimizers import orphans, read_current, read_saved, read_slots
-from ..parameters.subject.select import Pattern, decide, present_parameters, select
+from ..parameters.subject.select import Pattern, present_parameters, select
 
 
 def assert_optimizer_covers(
@@ -128,7 +129,7 @@ def assert_param_groups(
     no optimizer holds.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
-    parameter or never decides, and for a hyperparameter that no group has.
+    parameter or has no effect, and for a hyperparameter that no group has.
 
     >>> import torch
     >>> from torch import nn

@@ -13,10 +13,10 @@ from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.running.reach import LossFn
 from ..parameters.running.unreached import find_unreached
 from ..parameters.running.untie import tied_gradients
+from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Inventory, take_inventory
 from ..parameters.subject.select import (
     Pattern,
-    decide,
     parameters_only,
     pattern_text,
     select,
@@ -76,9 +76,10 @@ def assert_grads_reach(
         remedy=", or pass allow_zero=True",
     )
     findings = checks.loss_findings(outcomes)
-    findings += checks.not_reached([one for one in found if one.entry not in shared])
+    shared_entries = {item.entry for item in shared}
+    findings += checks.not_reached([one for one in found if one.entry not in shared_entries])
     for pattern, share in shares.items():
-        members = [entry for entry, (deciding, _) in shared.items() if deciding == pattern]
+        members = [item.entry for item in shared if item.pattern == pattern]
         findings += checks.too_few(pattern_text(pattern), share, members, found)
     raise_if(findings, inventory.title)
 

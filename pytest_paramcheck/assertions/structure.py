@@ -14,10 +14,12 @@ from ..checks.flags import demand_flags
 from ..checks.shapes import ShapeSpec
 from ..checks.structure import Item
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..parameters.subject.declared import Declared, decide, with_rivals
 from ..parameters.subject.hidden import Hidden, stored_tensors, with_hidden
-from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
-from ..parameters.subject.select import Pattern, decide, pattern_text
+from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.tensors.content import no_values
+from ..parameters.tensors.describe import dtype_name
 
 Device: TypeAlias = str | torch.device
 
@@ -49,7 +51,7 @@ def assert_shapes(
     pattern covers. A lazy parameter has no shape yet: that is a failure, with the remedy.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a spec that is none, a
-    pattern that matches nothing, or one that never decides.
+    pattern that matches nothing, or one that a later pattern overrides everywhere.
 
     >>> from torch import nn
     >>> assert_shapes(nn.Linear(3, 2), {"weight": ("out", 3), "bias": ("out",)})
@@ -71,7 +73,7 @@ def assert_shapes(
     specs = {
         pattern: shape_checks.parse_spec(spec, repr(pattern)) for pattern, spec in expected.items()
     }
-    declared = {entry: specs[pattern] for entry, (pattern, _) in decided.items()}
+    declared = [(item, specs[item.pattern]) for item in decided]
     findings = shape_checks.declared_shapes(inventory.parameters, declared, partial=partial)
     raise_if(findings, inventory.title)
 
@@ -90,7 +92,7 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
     Fails for every tensor of another dtype, and says where it is one that ``.to()`` cannot see.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for what is no dtype, for one
-    integer dtype (``.to()`` casts to none), a pattern that matches nothing or never decides, and
+    integer dtype (``.to()`` casts to none), a pattern that matches nothing or has no effect, and
     where there is nothing to check.
 
     >>> import torch
@@ -124,8 +126,9 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
         pattern: checks.expected_dtype(value, pattern_text(pattern))
         for pattern, value in expected.items()
     }
-    pairs = checks.dtypes_to_hold(dtypes, _decided(inventory, hidden, dtypes), hidden)
-    raise_if(checks.wrong_dtypes(pairs), inventory.title)
+    decided = _decided(inventory, hidden, dtypes)
+    findings = checks.wrong_dtypes(checks.dtypes_to_hold(dtypes, decided, hidden))
+    raise_if(with_rivals(findings, decided, dtype_name), inventory.title)
 
 
 def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], /) -> None:
@@ -140,7 +143,7 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
     Fails for every tensor on another device, and says where it is one that ``.to()`` cannot see.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for what is no device, and for
-    a pattern that matches nothing or never decides. The device need not exist on this machine.
+    a pattern that matches nothing or has no effect. The device need not exist on this machine.
 
     >>> from torch import nn
     >>> assert_devices(nn.Linear(3, 2, device="meta"), "meta")
@@ -157,12 +160,14 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
         pattern: checks.expected_device(value, pattern_text(pattern))
         for pattern, value in expected.items()
     }
+    decided = _decided(inventory, hidden, devices)
     pairs = [
-        ((tuple(entry.names), entry.tensor, hidden.get(id(entry.tensor))), device)
-        for entry, (_, device) in _decided(inventory, hidden, devices).items()
-        if entry.tensor is not None
+        ((item.names, item.entry.tensor, hidden.get(id(item.entry.tensor))), item.value)
+        for item in decided
+        if item.entry.tensor is not None
     ]
-    raise_if(checks.wrong_devices(pairs), inventory.title)
+    findings = checks.wrong_devices(pairs)
+    raise_if(with_rivals(findings, decided, str), inventory.title)
 
 
 def assert_param_count(
@@ -238,7 +243,7 @@ def _all(
 
 def _decided(
     inventory: Inventory, hidden: Mapping[int, Hidden], expected: Mapping[Pattern, checks.V]
-) -> dict[Entry, tuple[Pattern, checks.V]]:
+) -> list[Declared[checks.V]]:
     """What patterns say about the entries, and about hidden tensors by their paths."""
     __tracebackhide__ = True
     if not expected:

@@ -40,7 +40,7 @@ def assert_tied(*subjects: Any, **named: Any) -> None:
     >>> assert_tied(emb.weight, head.weight)
     """
     __tracebackhide__ = True
-    if len(subjects) > 1 and _is_subject(subjects[0]) and isinstance(subjects[1], (str, bytes)):
+    if len(subjects) > 1 and _is_subject(subjects[0]) and _is_pattern(subjects[1]):
         _no_keywords("assert_tied(model, names)", named)
         ties = Ties(take_inventory(subjects[0]))
         groups = expand(ties, subjects[1:])
@@ -203,11 +203,16 @@ def assert_ties_survive(
     raise_if(survival.broken_ties(model, named), take_inventory(model).title)
 
 
+def _is_pattern(value: Any) -> bool:
+    """Whether a value selects in a subject and is none itself."""
+    if isinstance(value, (str, bytes, type)):
+        return True
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], type)
+
+
 def _is_subject(value: Any) -> bool:
     """Whether a value is a subject of its own and no pattern."""
-    if isinstance(value, (str, bytes, type, Tensor)):
-        return False
-    return not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], type))
+    return not (_is_pattern(value) or isinstance(value, Tensor))
 
 
 def _no_keywords(form: str, named: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from ..init import Constant, Distribution, Normal, Orthogonal, TruncNormal, Unif
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import fold_rows, plural
+from ..parameters.subject.declared import Declared
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import dtype_name, kind_of
@@ -34,6 +35,7 @@ class _Drawn:
     """The values of one entry that a test looks at, and what they should come from."""
 
     names: tuple[str, ...]
+    entry: Entry
     values: Tensor
     shape: tuple[int, ...]
     said: Distribution
@@ -42,7 +44,7 @@ class _Drawn:
 
 def wrong_init(
     inventory: Inventory,
-    expected: Sequence[tuple[Entry, Distribution]],
+    expected: Sequence[Declared[Distribution]],
     rate: float = FALSE_ALARM_RATE,
 ) -> list[Finding]:
     """Find the entries that do not look drawn from their distribution, and copies among them."""
@@ -73,11 +75,12 @@ def wrong_init(
 
 
 def _prepare(
-    inventory: Inventory, expected: Sequence[tuple[Entry, Distribution]]
+    inventory: Inventory, expected: Sequence[Declared[Distribution]]
 ) -> tuple[list[_Drawn], list[Finding]]:
     padded = _padding_rows(inventory)
     drawn, findings = [], []
-    for entry, said in expected:
+    for item in expected:
+        entry, said = item.entry, item.value
         tensor = entry.tensor
         if tensor is None:
             continue
@@ -115,7 +118,7 @@ def _prepare(
             if bool(_comparable(values[row]).ne(0).any()):
                 findings.append(
                     Finding(
-                        tuple(entry.names),
+                        item.names,
                         "padding row is not zero",
                         found=f"row {row} (padding_idx)",
                         why="it gets no gradient, so it stays what it is",
@@ -123,7 +126,7 @@ def _prepare(
                     )
                 )
             values = torch.cat([values[:row], values[row + 1 :]])
-        drawn.append(_Drawn(tuple(entry.names), values, shape, said, meant))
+        drawn.append(_Drawn(item.names, entry, values, shape, said, meant))
     return drawn, findings
 
 
@@ -241,7 +244,7 @@ def _default_hint(modules: Mapping[str, nn.Module], item: _Drawn, flat: Tensor) 
 def _copies(drawn: Sequence[_Drawn]) -> list[Finding]:
     """Find layers that start identical: drawn values never agree in 64 random bits."""
     groups: dict[tuple[object, ...], list[_Drawn]] = {}
-    for item in drawn:
+    for item in {item.entry: item for item in drawn}.values():
         if isinstance(item.meant, Constant) or not item.values.dtype.is_floating_point:
             continue
         mantissa = -torch.finfo(item.values.dtype).eps

@@ -12,9 +12,10 @@ from ..messages.findings import Finding
 from ..messages.wording import did_you_mean, join_words
 from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.running.watch import MOMENTUM_KEYS, largest_magnitude
+from ..parameters.subject.declared import Declared, with_rivals
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot
-from ..parameters.subject.select import Pattern, pattern_text
+from ..parameters.subject.select import pattern_text
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import shared_memory
 from ..parameters.tensors.memory import Memory, memory_of
@@ -272,25 +273,25 @@ def validate_settings(expected: object) -> None:
 
 def param_groups(
     slots: Sequence[Slot],
-    decided: Mapping[Entry, tuple[Pattern, Mapping[str, Any]]],
+    decided: Sequence[Declared[Mapping[str, Any]]],
 ) -> list[Finding]:
     """Find the parameters whose optimizer group has other hyperparameters than expected."""
     known = {key for slot in slots for key in slot.group} - {"params", "param_names"}
     by_id: dict[int, list[Slot]] = {}
     for slot in slots:
         by_id.setdefault(id(slot.tensor), []).append(slot)
-    for pattern, asked in dict.fromkeys((p, tuple(e)) for p, e in decided.values()):
+    for pattern, asked in dict.fromkeys((item.pattern, tuple(item.value)) for item in decided):
         for key in asked:
             if key not in known:
                 suggestion = did_you_mean(key, known) or f" there are {', '.join(sorted(known))}"
                 raise ParamCheckUsageError(
                     f"{pattern_text(pattern)}: no group has a hyperparameter {key!r};{suggestion}"
                 )
-    held = {pattern for e, (pattern, _) in decided.items() if id(e.tensor) in by_id}
+    held = {item.pattern for item in decided if id(item.entry.tensor) in by_id}
     findings = []
-    for entry, (pattern, expected) in decided.items():
+    for item in decided:
+        entry, names, pattern, expected = item.entry, item.names, item.pattern, item.value
         own = by_id.get(id(entry.tensor), [])
-        names = tuple(entry.names)
         # A frozen parameter that no optimizer holds gets no hyperparameters at all; only where
         # that is true of all a pattern decides, the pattern asked about nothing.
         if not own and (entry.trainable or pattern not in held):
@@ -314,7 +315,7 @@ def param_groups(
                         why=f"{slot.where.partition(',')[0]}, by pattern {pattern_text(pattern)}",
                     )
                 )
-    return findings
+    return with_rivals(findings, decided, _settings)
 
 
 def _settings(values: Mapping[str, Any]) -> str:

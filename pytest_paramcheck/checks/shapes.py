@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import EllipsisType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import plural
+from ..parameters.subject.declared import Declared, with_rivals
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.describe import describe, shape_text
 
@@ -92,24 +93,29 @@ def shapes(items: Iterable[tuple[tuple[str, ...], Tensor, ShapeSpec]]) -> list[F
 
 
 def declared_shapes(
-    parameters: Iterable[Entry], declared: Mapping[Entry, ShapeSpec], *, partial: bool
+    parameters: Iterable[Entry],
+    declared: Sequence[tuple[Declared[Any], ShapeSpec]],
+    *,
+    partial: bool,
 ) -> list[Finding]:
     """Find the entries that do not have the shape declared for them.
 
     Unless ``partial``, a parameter for which none is declared is found too.
     """
     findings = shapes(
-        (tuple(entry.names), entry.tensor, spec)
-        for entry, spec in declared.items()
-        if entry.tensor is not None
+        (item.names, item.entry.tensor, spec)
+        for item, spec in declared
+        if item.entry.tensor is not None
     )
     findings += [
-        Finding(tuple(entry.names), "no tensor", spec_text(spec), "None")
-        for entry, spec in declared.items()
-        if entry.tensor is None
+        Finding(item.names, "no tensor", spec_text(spec), "None")
+        for item, spec in declared
+        if item.entry.tensor is None
     ]
+    findings = with_rivals(findings, (item for item, _ in declared), spec_text)
     if partial:
         return findings
+    covered = {item.entry for item, _ in declared}
     return findings + [
         Finding(
             tuple(entry.names),
@@ -118,7 +124,7 @@ def declared_shapes(
             hint="declare it, or pass partial=True if the others do not matter here",
         )
         for entry in parameters
-        if entry not in declared and entry.tensor is not None
+        if entry not in covered and entry.tensor is not None
     ]
 
 

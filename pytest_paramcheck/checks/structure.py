@@ -12,9 +12,10 @@ from torch.nn.parameter import is_lazy
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import first_line, fold, plural, shorten
+from ..parameters.subject.declared import Declared
 from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory
-from ..parameters.subject.select import Pattern, pattern_text
+from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import dtype_name, dtype_named
 from ..parameters.tensors.identity import Relation, shared_memory
@@ -31,7 +32,7 @@ def is_castable(dtype: torch.dtype) -> bool:
 
 def dtypes_to_hold(
     expected: Iterable[Pattern],
-    decided: Mapping[Entry, tuple[Pattern, torch.dtype]],
+    decided: Iterable[Declared[torch.dtype]],
     hidden: Mapping[int, Hidden],
 ) -> list[tuple[Item, torch.dtype]]:
     """Return the tensors that are held to a dtype, each with the one that patterns decided.
@@ -42,15 +43,15 @@ def dtypes_to_hold(
     held = []
     used: set[Pattern] = set()
     left: dict[Pattern, list[str]] = {}
-    for entry, (pattern, dtype) in decided.items():
-        tensor = entry.tensor
+    for item in decided:
+        tensor, pattern, dtype = item.entry.tensor, item.pattern, item.value
         if tensor is None:
             continue
-        if is_castable(dtype) and not is_castable(tensor.dtype) and pattern not in entry.names:
-            left.setdefault(pattern, []).append(entry.name)
+        if is_castable(dtype) and not is_castable(tensor.dtype) and pattern not in item.names:
+            left.setdefault(pattern, []).append(item.names[0])
             continue
         used.add(pattern)
-        held.append(((tuple(entry.names), tensor, hidden.get(id(tensor))), dtype))
+        held.append(((item.names, tensor, hidden.get(id(tensor))), dtype))
     for pattern in expected:
         if pattern in left and pattern not in used:
             raise ParamCheckUsageError(

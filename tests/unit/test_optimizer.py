@@ -292,7 +292,7 @@ def test_a_parameter_that_no_optimizer_holds_gets_nothing() -> None:
         ({}, "expected hyperparameters map patterns to settings"),
         ({"*": 0.1}, r"'\*': expected a mapping of hyperparameters, got 0.1"),
         ({"nope": {"lr": 0.1}}, "pattern 'nope' matches nothing in Net"),
-        ({"a": {"lr": 0.1}, "*": {"lr": 0.1}}, "pattern 'a' never decides"),
+        ({"a": {"lr": 0.1}, "*": {"lr": 0.1}}, "pattern 'a' has no effect"),
     ],
 )
 def test_wrong_calls_of_param_groups(expected: Any, said: str) -> None:

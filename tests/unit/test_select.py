@@ -9,14 +9,10 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import ParamCheckUsageError
+from pytest_paramcheck.messages.wording import cut
 from pytest_paramcheck.parameters.subject.inventory import Inventory, take_inventory
-from pytest_paramcheck.parameters.subject.select import (
-    decide,
-    matching,
-    parameters_only,
-    pattern_text,
-    select,
-)
+from pytest_paramcheck.parameters.subject.patterns import pattern_text
+from pytest_paramcheck.parameters.subject.select import matching, parameters_only, select
 
 from .messages import usage
 
@@ -132,11 +128,86 @@ def test_a_name_that_is_there_literally_wins_over_its_reading_as_a_glob() -> Non
     assert chosen(inventory, "w[01]") == ["w0"]
 
 
+def test_an_asterisk_means_all_and_an_exact_name_always_names() -> None:
+    inventory = take_inventory({name: torch.ones(1) for name in ("*", "w", "!x", "a?", "ab", "x")})
+
+    assert chosen(inventory, "*") == ["*", "w", "!x", "a?", "ab", "x"]
+    assert chosen(inventory, "a?") == ["a?", "ab"]
+    assert chosen(inventory, "!x") == ["!x"]
+    assert chosen(inventory, "*", "!!x", "!a?") == ["*", "w", "x"]
+
+
+def test_brackets_that_match_nothing_as_a_glob_are_an_index() -> None:
+    inventory = take_inventory({"layers[2].w": torch.ones(1), "layers[3].w": torch.ones(1)})
+
+    assert chosen(inventory, "layers[2].*") == ["layers[2].w"]
+    assert chosen(inventory, "layers[*") == ["layers[2].w", "layers[3].w"]
+
+
 def test_names_of_a_wrapped_model_are_the_users() -> None:
     model = nn.DataParallel(LM())
 
     assert chosen(take_inventory(model), "head.bias") == ["head.bias"]
     assert chosen(take_inventory(model), (nn.Linear, "bias")) == ["head.bias"]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (nn.DataParallel, "module."),
+        (torch.optim.swa_utils.AveragedModel, "module."),
+        (lambda model: nn.DataParallel(nn.DataParallel(model)), "module.module."),
+    ],
+)
+def test_the_names_that_a_wrapped_model_prints_are_its_names_too(wrap: Any, prefix: str) -> None:
+    model = wrap(LM())
+    inventory = take_inventory(model)
+
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        assert matching(inventory, name)[0].tensor is parameter
+    assert chosen(inventory, f"{prefix}head") == ["emb.weight", "head.bias"]
+    assert chosen(inventory, f"!{prefix}blocks", "!mask") == chosen(
+        inventory, "!blocks", f"!{prefix}mask"
+    )
+
+
+def test_a_real_child_called_module_wins_over_the_wrappers() -> None:
+    inner = nn.ModuleDict({"module": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    inventory = take_inventory(nn.DataParallel(inner))
+
+    assert chosen(inventory, "module") == ["module.weight", "module.bias"]
+    assert chosen(inventory, "module.head.bias") == ["head.bias"]
+    assert chosen(inventory, "module.module.bias") == ["module.bias"]
+
+
+def test_the_keys_of_a_mapping_are_never_touched() -> None:
+    inventory = take_inventory({"module.w": torch.ones(1)})
+
+    assert matching(inventory, "w") == []
+    assert chosen(inventory, "module.w") == ["module.w"]
+
+
+def test_two_tensors_under_one_name_are_an_error() -> None:
+    """Written past ``register_parameter``, which refuses a dot."""
+    model = nn.Module()
+    model._parameters["a.weight"] = nn.Parameter(torch.tensor([float("nan")]))
+    model.a = nn.Linear(1, 1, bias=False)
+    said = "two tensors of Module are called 'a.weight': a key with a dot in it hides a child's"
+
+    assert usage(take_inventory, model) == said
+    del model._parameters["a.weight"]
+    model._buffers["a.weight"] = torch.ones(1)
+    assert usage(take_inventory, model) == said
+    del model._buffers["a.weight"]
+    assert chosen(take_inventory(model)) == ["a.weight"]
+
+
+@pytest.mark.parametrize("pattern", [(nn.Linear, "a", "b"), (nn.Linear, 3), (int, "a"), ("a", "b")])
+def test_a_malformed_class_pattern(lm: Inventory, pattern: Any) -> None:
+    assert usage(select, lm, [pattern]) == (
+        f"a pattern is a name, a glob, a module class or (class, name), "
+        f"not tuple {cut(repr(pattern), 40)}; pass patterns one by one: *patterns"
+    )
 
 
 # --- wrong calls -----------------------------------------------------------------------------
@@ -166,14 +237,14 @@ def test_names_of_a_wrapped_model_are_the_users() -> None:
             ["head.bias", "!head"],
             (
                 "the patterns 'head.bias', '!head' leave nothing to check: "
-                "the exclusions take away all 1 entry selected"
+                "the exclusions remove all 1 entry selected"
             ),
         ),
         (
             ["head", "!head"],
             (
                 "the patterns 'head', '!head' leave nothing to check: "
-                "the exclusions take away all 2 entries selected"
+                "the exclusions remove all 2 entries selected"
             ),
         ),
         (
@@ -243,61 +314,6 @@ def test_nothing_to_start_from_is_an_error() -> None:
     assert usage(
         select, take_inventory(module), [], eligible=parameters_only, what="parameter"
     ) == ("Module has no parameter that this applies to: there is nothing to check")
-
-
-# --- patterns that map to expectations -------------------------------------------------------
-
-
-def test_the_last_pattern_that_matches_decides(lm: Inventory) -> None:
-    decided = decide(lm, {"*": 1, nn.LayerNorm: 2, "blocks.0": 3, "head.weight": 4})
-
-    said = {entry.name: value for entry, (_, value) in decided.items()}
-    assert said["mask"] == 1
-    assert said["blocks.1.0.bias"] == 2
-    assert said["blocks.0.0.bias"] == said["blocks.0.1.weight"] == 3
-    assert said["emb.weight"] == 4
-    assert list(said) == [entry.name for entry in lm.entries]
-
-
-def test_what_no_pattern_matches_is_left_out(lm: Inventory) -> None:
-    assert [entry.name for entry in decide(lm, {"head": 1})] == ["emb.weight", "head.bias"]
-
-
-@pytest.mark.parametrize(
-    ("expectations", "message"),
-    [
-        (
-            {"head.bias": 1, "*": 2},
-            (
-                "pattern 'head.bias' never decides: a later pattern ('*') matches everything it "
-                "matches; put the general one first"
-            ),
-        ),
-        (
-            {nn.Embedding: 1, "head": 2},
-            (
-                "pattern Embedding never decides: a later pattern ('head') matches everything it "
-                "matches; put the general one first"
-            ),
-        ),
-        (
-            {"*": 1, "!head": 2},
-            (
-                "'!head': a mapping of patterns takes no exclusions; let a later pattern decide "
-                "instead"
-            ),
-        ),
-        ({"zzz": 1}, f"pattern 'zzz' matches nothing in LM; {HAVE}"),
-    ],
-)
-def test_a_mapping_that_cannot_be_meant(
-    lm: Inventory, expectations: dict[Any, int], message: str
-) -> None:
-    assert usage(decide, lm, expectations) == message
-
-
-def test_an_empty_mapping_decides_nothing(lm: Inventory) -> None:
-    assert decide(lm, {}) == {}
 
 
 @pytest.mark.parametrize(

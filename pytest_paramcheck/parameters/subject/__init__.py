@@ -2,7 +2,9 @@
 
 * ``inventory``: one walk of a subject, and its entries, each with all of its names;
 * ``wrappers``: names that a wrapper put in front of the user's own;
-* ``select``: patterns, and what an assertion can look at at all;
+* ``names``: many names, to be searched; ``patterns``: what a pattern matches;
+* ``select``: the entries that patterns pick, and what an assertion can look at at all;
+* ``declared``: patterns that map to expectations;
 * ``ties``: tie groups, the names that mean one, several subjects side by side;
 * ``parametrized``: weights that a module computes from other parameters;
 * ``record``: what is noted of one name, without torch;

@@ -82,6 +82,7 @@ def with_hidden(inventory: Inventory, hidden: Iterable[Hidden]) -> Inventory:
     both = Inventory(inventory.title, inventory.root)
     both.named = dict(inventory.named)
     both.buffer_names = dict(inventory.buffer_names)
+    both.wrapped_names = dict(inventory.wrapped_names)
     for item in hidden:
         both.named.setdefault(item.path, item.tensor)
     return both

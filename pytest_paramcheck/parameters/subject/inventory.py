@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import cut
 from ..tensors.describe import dtype_text, shape_text
+from .names import Names
 from .record import Record
 from .wrappers import wrapped_child
 
@@ -82,6 +83,13 @@ class Inventory:
         self.named: dict[str, Tensor | None] = {}
         #: The names registered as buffers, and whether each is persistent.
         self.buffer_names: dict[str, bool] = {}
+        #: What named_parameters() of a wrapped model prints (module.0.weight) -> the name.
+        self.wrapped_names: dict[str, str] = {}
+
+    @cached_property
+    def all_names(self) -> Names:
+        """Every name, to be searched."""
+        return Names(self.named)
 
     @cached_property
     def by_name(self) -> dict[str, Entry]:
@@ -264,19 +272,35 @@ def _read_module(root: nn.Module) -> Inventory:
         for key, parameter in module._parameters.items():
             if parameter is not None:
                 name = prefix + key
-                if name in named:  # a wrapper and what it wraps own the same name
-                    name = raw_prefix + key
+                if name in named or raw_prefix is not prefix:
+                    name = _settled(inventory, name, raw_prefix + key)
                 named[name] = parameter
         if module._buffers:
             volatile = module._non_persistent_buffers_set
             for key, buffer in module._buffers.items():
                 if buffer is not None:
                     name = prefix + key
-                    if name in named:
-                        name = raw_prefix + key
+                    if name in named or raw_prefix is not prefix:
+                        name = _settled(inventory, name, raw_prefix + key)
                     named[name] = buffer
                     inventory.buffer_names[name] = key not in volatile
     return inventory
+
+
+def _settled(inventory: Inventory, name: str, wrapped: str) -> str:
+    """Return the one name of a tensor below a wrapper, or of one whose name is taken."""
+    named = inventory.named
+    if name in named:
+        if wrapped in named or wrapped == name:
+            # Written into _parameters past register_parameter, which refuses a dot.
+            raise ParamCheckUsageError(
+                f"two tensors of {inventory.title} are called {wrapped!r}: "
+                f"a key with a dot in it hides a child's"
+            )
+        return wrapped  # a wrapper and what it wraps own the same name
+    if wrapped != name:
+        inventory.wrapped_names[wrapped] = name
+    return name
 
 
 #: The modules above the one being walked, innermost first.

@@ -1,29 +1,20 @@
-"""Patterns: pick entries by name, over all names.
+"""Selections: the entries that patterns pick, and what an assertion can look at at all.
 
-A pattern is an entry's name, a module's name (everything below it), a glob (``*`` may cross
-dots), a module class (the entries of its instances) or ``(class, name below the instance)``.
-``"!..."`` takes away. Names match component by component and never by substring:
-``blocks.1`` is not ``blocks.10``. A pattern that matches nothing is a usage error, each for
-itself: a renamed layer must not turn an assertion into one about nothing.
+``"!..."`` takes away. A pattern that matches nothing is a usage error, each for itself: a
+renamed layer must not turn an assertion into one about nothing.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
-
-from torch import nn
+from collections.abc import Callable, Sequence
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import cut, did_you_mean, plural
+from ...messages.wording import plural
 from ..tensors.content import no_values
-from .inventory import Entry, Inventory, take_inventory
-
-#: What selects entries: a name, a glob, a module class, or one name of a class's instances.
-Pattern: TypeAlias = str | type[nn.Module] | tuple[type[nn.Module], str]
-V = TypeVar("V")
+from .inventory import Entry, Inventory
+from .patterns import Pattern as Pattern
+from .patterns import matched_names, negation, no_match
+from .patterns import pattern_text as pattern_text
 
 Eligible = Callable[[Entry], bool]
 
@@ -78,8 +69,8 @@ def select(
     removed: set[Entry] = set()
     positive = False
     for pattern in patterns:
-        negated, bare = _negation(pattern)
-        matched = _matched(inventory, bare, eligible, what, shown=pattern)
+        negated, bare = negation(inventory, pattern)
+        matched = matched_entries(inventory, bare, eligible, what, shown=pattern)
         if negated:
             removed.update(matched)
         else:
@@ -96,7 +87,7 @@ def select(
         shown = ", ".join(pattern_text(p) for p in patterns)
         raise ParamCheckUsageError(
             f"the patterns {shown} leave nothing to check: "
-            f"the exclusions take away all {plural(len(chosen), 'entry', 'entries')} selected"
+            f"the exclusions remove all {plural(len(chosen), 'entry', 'entries')} selected"
         )
     return [entry for entry in inventory.entries if entry in left]
 
@@ -109,12 +100,12 @@ def select_names(
     A tied parameter can be in with one of its names and out with another: what is asked is
     whether the selected *names* share something. Errors as for :func:`select`.
     """
-    positive = [pattern for pattern in patterns if not _negation(pattern)[0]]
+    positive = [pattern for pattern in patterns if not negation(inventory, pattern)[0]]
     entries = select(inventory, positive, default=default)
     for pattern in patterns:
-        negated, bare = _negation(pattern)
+        negated, bare = negation(inventory, pattern)
         if negated:
-            _matched(inventory, bare, any_entry, "parameter or buffer", shown=pattern)
+            matched_entries(inventory, bare, any_entry, "parameter or buffer", shown=pattern)
     inside, _ = names_in_and_out(inventory, patterns)
     names = [name for entry in entries for name in entry.names if name in inside]
     if not names:
@@ -133,6 +124,7 @@ def select_of_both(a: Inventory, b: Inventory, patterns: Sequence[Pattern]) -> l
     both = Inventory(f"{a.title} and {b.title}", a.root)
     both.buffer_names = {**b.buffer_names, **a.buffer_names}
     # The names of one side only are entries of their own here; tied names stay together.
+    both.wrapped_names = {**b.wrapped_names, **a.wrapped_names}
     both.named = {**{name: b.named[name] for name in b.named if name not in a.named}, **a.named}
     chosen = {name for entry in select(both, patterns) for name in entry.names}
     return [name for name in names if name in chosen]
@@ -154,7 +146,7 @@ def select_again(
     removed: set[Entry] = set()
     positive = False
     for pattern in patterns:
-        negated, bare = _negation(pattern)
+        negated, bare = negation(inventory, pattern)
         positive = positive or not negated
         (removed if negated else chosen).update(matching(inventory, bare))
     if not positive:
@@ -174,185 +166,37 @@ def names_in_and_out(
     removed: set[str] = set()
     positive = False
     for pattern in patterns:
-        negated, bare = _negation(pattern)
+        negated, bare = negation(inventory, pattern)
         positive = positive or not negated
-        if isinstance(bare, str):
-            names = set(filter(name_matcher(bare, inventory.named), inventory.named))
-        else:
-            names = _names_of_class(inventory, bare)
-        (removed if negated else chosen).update(names)
+        (removed if negated else chosen).update(matched_names(inventory, bare))
     if not positive:
         chosen.update(inventory.named)
     return frozenset(chosen - removed), frozenset(removed)
 
 
-def _names_of_class(
-    inventory: Inventory, pattern: type[nn.Module] | tuple[type[nn.Module], str]
-) -> set[str]:
-    cls, below = pattern if isinstance(pattern, tuple) else (pattern, None)
-    names: set[str] = set()
-    for path, module in inventory.modules:
-        if isinstance(module, cls):
-            inside = take_inventory(module, allow_empty=True).named
-            matches = any_name if below is None else name_matcher(below, inside)
-            prefix = f"{path}." if path else ""
-            names.update(prefix + name for name in inside if matches(name))
-    return names
-
-
-def any_name(name: str) -> bool:
-    """Match every name."""
-    return True
-
-
-def decide(
-    inventory: Inventory,
-    expectations: Mapping[Any, V],
-    *,
-    eligible: Eligible = any_entry,
-    what: str = "parameter or buffer",
-) -> dict[Entry, tuple[Pattern, V]]:
-    """Return what a mapping of patterns says about each entry: the last match decides.
-
-    Entries that no pattern matches are left out. Raises :class:`ParamCheckUsageError` for a
-    pattern that matches nothing, for one that never decides because later ones always do, and
-    for an exclusion (a mapping has nothing to take away from).
-    """
-    decided: dict[Entry, tuple[Pattern, V]] = {}
-    matches: dict[Pattern, list[Entry]] = {}
-    for pattern, value in expectations.items():
-        if _negation(pattern)[0]:
-            raise ParamCheckUsageError(
-                f"{pattern_text(pattern)}: a mapping of patterns takes no exclusions; "
-                f"let a later pattern decide instead"
-            )
-        matches[pattern] = list(_matched(inventory, pattern, eligible, what, shown=pattern))
-        for entry in matches[pattern]:
-            decided[entry] = (pattern, value)
-    deciding = {pattern for pattern, _ in decided.values()}
-    for pattern in expectations:
-        if pattern not in deciding:
-            later = decided[matches[pattern][0]][0]
-            raise ParamCheckUsageError(
-                f"pattern {pattern_text(pattern)} never decides: a later pattern "
-                f"({pattern_text(later)}) matches everything it matches; put the general one first"
-            )
-    return {entry: decided[entry] for entry in inventory.entries if entry in decided}
-
-
-def pattern_text(pattern: Pattern) -> str:
-    """Return a pattern as its author wrote it."""
-    if isinstance(pattern, tuple):
-        return f"({pattern[0].__name__}, {pattern[1]!r})"
-    if isinstance(pattern, type):
-        return pattern.__name__
-    return repr(pattern)
-
-
 def matching(inventory: Inventory, pattern: Pattern) -> list[Entry]:
     """Return the entries that one pattern (without ``!``) matches; may be empty."""
-    if isinstance(pattern, str):
-        matches = name_matcher(pattern, inventory.named)
-        return list(dict.fromkeys(e for name, e in inventory.by_name.items() if matches(name)))
-    cls, below = pattern if isinstance(pattern, tuple) else (pattern, None)
-    found: dict[Entry, None] = {}
-    for _, module in inventory.modules:
-        if not isinstance(module, cls):
-            continue
-        inside = take_inventory(module, allow_empty=True).named
-        inner = name_matcher(below, inside) if below is not None else None
-        for name, tensor in inside.items():
-            if inner is None or inner(name):
-                entry = inventory.entry_of(tensor)
-                if entry is not None:
-                    found[entry] = None
-    return list(found)
+    entry_of = inventory.by_name
+    return list(dict.fromkeys(entry_of[name] for name in matched_names(inventory, pattern)))
 
 
-def name_matcher(pattern: str, names: Iterable[str]) -> Callable[[str], bool]:
-    """Return a test for one name: exact, below a module, or a glob over either.
-
-    A name that occurs literally wins over its reading as a glob, so that a child whose name
-    contains ``[`` can be named.
-    """
-    below = pattern + "."
-    if not _MAGIC.search(pattern) or any(n == pattern or n.startswith(below) for n in names):
-        return lambda name: name == pattern or name.startswith(below)
-    expression = re.compile(fnmatch.translate(pattern))
-
-    def matches(name: str) -> bool:
-        if expression.match(name):
-            return True
-        end = name.rfind(".")
-        while end > 0:
-            if expression.match(name[:end]):
-                return True
-            end = name.rfind(".", 0, end)
-        return False
-
-    return matches
-
-
-_MAGIC = re.compile(r"[*?[]")
-
-
-def _negation(pattern: object) -> tuple[bool, Pattern]:
-    """Return whether a pattern takes away, and what; raise for what is no pattern at all."""
-    if isinstance(pattern, str):
-        return (True, pattern[1:]) if pattern.startswith("!") else (False, pattern)
-    if isinstance(pattern, type) and issubclass(pattern, nn.Module):
-        return False, pattern
-    if isinstance(pattern, tuple) and len(pattern) == 2:
-        cls, below = pattern
-        if isinstance(cls, type) and issubclass(cls, nn.Module) and isinstance(below, str):
-            return (True, (cls, below[1:])) if below.startswith("!") else (False, (cls, below))
-    hint = ""
-    if isinstance(pattern, (list, set, tuple)):
-        hint = "; pass patterns one by one: *patterns"
-    elif isinstance(pattern, nn.Module):
-        hint = f"; name it, or pass its class {type(pattern).__name__}"
-    raise ParamCheckUsageError(
-        f"a pattern is a name, a glob, a module class or (class, name), "
-        f"not {type(pattern).__name__} {cut(repr(pattern), 40)}{hint}"
-    )
-
-
-def _matched(
+def matched_entries(
     inventory: Inventory, pattern: Pattern, eligible: Eligible, what: str, shown: Pattern
-) -> list[Entry]:
-    if pattern == "":
-        raise ParamCheckUsageError("'' is not a pattern: leave it out to select everything")
-    matched = matching(inventory, pattern)
-    usable = [entry for entry in matched if eligible(entry)]
-    if usable:
-        return usable
-    text = pattern_text(shown)
-    if matched:
-        raise ParamCheckUsageError(
-            f"pattern {text} matches no {what}: {matched[0].name!r} is a {matched[0].kind}"
-        )
-    if isinstance(pattern, str):
-        modules = {name: module for name, module in inventory.modules if name}
-        if pattern in modules:
-            raise ParamCheckUsageError(
-                f"pattern {text} matches nothing: the module "
-                f"{type(modules[pattern]).__name__} has no parameters"
-            )
-        choices = dict.fromkeys(inventory.named)
-        for name in inventory.named:
-            while name := name.rpartition(".")[0]:
-                choices[name] = None
-        raise ParamCheckUsageError(
-            f"pattern {text} matches nothing in {inventory.title};"
-            f"{did_you_mean(pattern, choices) or _have(inventory)}"
-        )
-    raise ParamCheckUsageError(
-        f"pattern {text} matches nothing in {inventory.title}"
-        + ("" if inventory.modules else ": classes select in an nn.Module only")
-    )
+) -> dict[Entry, list[str]]:
+    """Return the entries that a pattern matches, each with its names that it matches.
 
-
-def _have(inventory: Inventory) -> str:
-    names = list(inventory.named)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f" it has {', '.join(names[:5])}{more}"
+    Raises :class:`ParamCheckUsageError` where there is none that the assertion can look at.
+    """
+    names = matched_names(inventory, pattern) if pattern != "" else []
+    if not names:
+        raise no_match(inventory, pattern, shown)
+    matched: dict[Entry, list[str]] = {}
+    for name in names:
+        matched.setdefault(inventory.by_name[name], []).append(name)
+    usable = {entry: own for entry, own in matched.items() if eligible(entry)}
+    if not usable:
+        entry = inventory.by_name[names[0]]
+        raise ParamCheckUsageError(
+            f"pattern {pattern_text(shown)} matches no {what}: {entry.name!r} is a {entry.kind}"
+        )
+    return usable

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean
 from ..tensors.identity import Related, Relation, relate
 from .inventory import Inventory, take_inventory
+from .names import Names
 from .parametrized import Computed, computed_weights, may_be_leaf
-from .select import name_matcher
+from .patterns import Pattern, matched_names, matching_glob, negation, no_match, pattern_text
 
 
 class Ties:
@@ -58,6 +58,25 @@ class Ties:
             raise ParamCheckUsageError(f"{name!r} is None: there is no tensor to compare")
         return found
 
+    @cached_property
+    def public_names(self) -> Names:
+        """Every name that a user gives an entry, in registration order."""
+        if not self.computed:
+            return self.inventory.all_names
+        return Names(dict.fromkeys(map(self.public, self.inventory.named)))
+
+    def below(self, module: str) -> list[str]:
+        """Return the names of the inventory below a module's name (``""``: all of them)."""
+        return self.inventory.all_names.below(module) if module else list(self.inventory.named)
+
+    def position(self, name: str) -> int:
+        """Where an entry or a module stands in registration order."""
+        position = self.public_names.position
+        if name in position:
+            return position[name]
+        inside = self.below(name)
+        return position[self.public(inside[0])] if inside else len(position)
+
     def known(self, name: str) -> bool:
         """Whether it is a name of the inventory, or the public name of a computed weight."""
         return name in self.computed or name in self.inventory.named
@@ -96,91 +115,126 @@ class Ties:
         return name in self.computed or name not in self.inventory.buffer_names
 
 
-def expand(ties: Ties, names: Iterable[object]) -> list[tuple[str, ...]]:
-    """Return the tie groups that a list of names declares, in public names.
+def expand(ties: Ties, patterns: Iterable[object]) -> list[tuple[str, ...]]:
+    """Return the tie groups that a list of patterns declares, in public names.
 
-    Entry names (and globs over them) are one group; module names stand for one group per
-    namesake below them. Raises :class:`ParamCheckUsageError` for what is neither.
+    What reaches entries (their names, globs over them, ``(class, name)``) is one group; what
+    reaches modules (their names, globs over these, classes) stands for one group per namesake
+    below them. ``"!..."`` takes names out. Raises :class:`ParamCheckUsageError` where nothing
+    is reached, and where less than two names are left.
     """
-    named = ties.inventory.named
-    listed = list(names)
-    if isinstance(names, (set, frozenset)):
-        # A set's order differs from run to run, a message must not.
-        position: dict[object, int] = {name: number for number, name in enumerate(named)}
-        listed.sort(key=lambda name: (position.get(name, len(position)), str(name)))
-    entries: list[str] = []
-    modules: list[str] = []
-    for name in listed:
-        if not isinstance(name, str):
-            raise ParamCheckUsageError(
-                f"a tie group is a set of names, got {type(name).__name__} {name!r}"
-            )
-        if ties.known(name):
-            entries.append(name)
-        elif any(known.startswith(name + ".") for known in named):
-            modules.append(name)
-        elif "*" in name or "?" in name:
-            matches = name_matcher(name, named)
-            found = [ties.public(known) for known in named if matches(known)]
-            if not found:
-                raise ParamCheckUsageError(
-                    f"pattern {name!r} matches nothing in {ties.inventory.title}"
-                )
-            entries += found
+    listed = list(patterns)
+    entries: dict[str, None] = {}
+    modules: dict[str, None] = {}
+    removed: set[str] = set()
+    without: set[str] = set()
+    for pattern in listed:
+        negated, bare = negation(ties.inventory, pattern)
+        own, instances = _reached(ties, bare, shown=pattern)
+        if negated:
+            removed.update(own)
+            without.update(instances)
+            removed.update(ties.public(n) for m in instances for n in ties.below(m))
         else:
-            hint = did_you_mean(name, [*named, *ties.computed])
-            raise ParamCheckUsageError(
-                f"{ties.inventory.title} has no parameter or buffer {name!r};{hint}".rstrip(";")
-            )
+            entries.update(dict.fromkeys(own))
+            modules.update(dict.fromkeys(instances))
+    modules = {module: None for module in modules if module not in without}
+    if isinstance(patterns, (set, frozenset)):
+        # A set's order differs from run to run, a message must not.
+        entries = dict.fromkeys(sorted(entries, key=ties.position))
+        modules = dict.fromkeys(sorted(modules, key=ties.position))
     if modules and entries:
         raise ParamCheckUsageError(
-            f"{modules[0]!r} is a module and {entries[0]!r} a parameter: "
+            f"{next(iter(modules))!r} is a module and {next(iter(entries))!r} a parameter: "
             f"name parameters or modules, not both"
         )
+    groups = _namesakes(ties, list(modules), removed) if modules else [tuple(entries)]
+    left = [tuple(name for name in group if name not in removed) for group in groups]
     if modules:
-        return _namesakes(ties, modules)
-    group = tuple(dict.fromkeys(ties.public(name) for name in entries))
-    if len(group) < 2:
-        raise ParamCheckUsageError(
-            f"a tie takes two names or more, got {', '.join(map(repr, listed)) or 'none'}"
-        )
-    return [group]
+        left = [group for group in left if group]
+    if not left or any(len(group) < 2 for group in left):
+        raise ParamCheckUsageError(f"a tie takes two names or more, got {_texts(listed) or 'none'}")
+    return left
 
 
-def _namesakes(ties: Ties, modules: Sequence[str]) -> list[tuple[str, ...]]:
-    if len(set(modules)) < 2:
+def _texts(patterns: Iterable[object]) -> str:
+    return ", ".join(pattern_text(pattern) for pattern in patterns)  # type: ignore[arg-type]
+
+
+def _reached(ties: Ties, pattern: Pattern, shown: object) -> tuple[list[str], list[str]]:
+    """Return the public names that one pattern reaches, and the modules it stands for."""
+    inventory = ties.inventory
+    names: list[str] = []
+    modules: list[str] = []
+    if isinstance(pattern, str):
+        names, modules = _named(ties, pattern)
+    elif isinstance(pattern, tuple):
+        names = [ties.public(name) for name in matched_names(inventory, pattern)]
+    else:
+        modules = [
+            path
+            for path, module in inventory.modules
+            if isinstance(module, pattern) and ties.below(path)
+        ]
+    if not names and not modules:
+        raise no_match(inventory, pattern, shown, ties.computed)  # type: ignore[arg-type]
+    return names, modules
+
+
+def _named(ties: Ties, pattern: str) -> tuple[list[str], list[str]]:
+    """Read a string: a name, a module's, a glob over either, or a name as wrappers print it."""
+    if ties.known(pattern):
+        return [ties.public(pattern)], []
+    if pattern and ties.below(pattern):
+        return [], [pattern]
+    if globbed := matching_glob(pattern, ties.public_names):
+        return globbed, []
+    if globbed := matching_glob(pattern, ties.inventory.all_names.modules):
+        return [], globbed
+    found = matched_names(ties.inventory, pattern) if pattern else []
+    if not found or pattern in ties.inventory.wrapped_names:
+        return [ties.public(name) for name in found], []
+    # A module below a wrapper: what stands before the part that both spellings share.
+    wrapped = next(w for w, name in ties.inventory.wrapped_names.items() if name == found[0])
+    rest = wrapped[len(pattern) :]
+    if not wrapped.startswith(pattern + ".") or not found[0].endswith(rest):
+        return [ties.public(name) for name in found], []
+    return [], [found[0].removesuffix(rest)]
+
+
+def _namesakes(
+    ties: Ties, modules: Sequence[str], removed: Collection[str]
+) -> list[tuple[str, ...]]:
+    if len(modules) < 2:
         raise ParamCheckUsageError(f"a tie takes two names or more, got {modules[0]!r}")
-    below: dict[str, list[str]] = {}
-    for module in dict.fromkeys(modules):
-        for name in ties.inventory.named:
-            if name.startswith(module + "."):
-                public = ties.public(name)
-                siblings = below.setdefault(public[len(module) + 1 :], [])
-                if public not in siblings:
-                    siblings.append(public)
+    below: dict[str, dict[str, None]] = {}
+    for module in modules:
+        for name in ties.below(module):
+            public = ties.public(name)
+            if public not in removed:
+                below.setdefault(public[len(module) + 1 :], {})[public] = None
     for rest, siblings in below.items():
-        if len(siblings) < len(set(modules)):
+        if len(siblings) < len(modules):
             lacking = next(m for m in modules if f"{m}.{rest}" not in siblings)
             raise ParamCheckUsageError(
-                f"{lacking!r} has no {rest!r} to be tied to {siblings[0]!r}: the modules differ"
+                f"{lacking!r} has no {rest!r} to be tied to {next(iter(siblings))!r}: "
+                f"the modules differ"
             )
     return [tuple(siblings) for siblings in below.values()]
 
 
 def merge_groups(groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
     """Merge groups that have a name in common: ties are transitive."""
-    merged: list[dict[str, None]] = []
-    where: dict[str, dict[str, None]] = {}
-    for group in groups:
+    merged: dict[int, dict[str, None]] = {}
+    where: dict[str, int] = {}
+    for number, group in enumerate(groups):
         target: dict[str, None] = {}
-        for known in {id(where[n]): where[n] for n in group if n in where}.values():
-            target.update(known)
-            merged.remove(known)
+        for known in dict.fromkeys(where[name] for name in group if name in where):
+            target.update(merged.pop(known))
         target.update(dict.fromkeys(group))
-        merged.append(target)
-        for name in target:
-            where[name] = target
-    return [tuple(group) for group in merged]
+        merged[number] = target
+        where.update(dict.fromkeys(target, number))
+    return [tuple(group) for group in merged.values()]
 
 
 def closest(ties: Ties, a: str, b: str) -> Related:
