@@ -71,7 +71,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
     from .model_checks.registry import CHECKS as CHECKS
     from .model_checks.run import CaseRun as CaseRun
     from .parameters.subject.inventory import Subject as Subject
-    from .parameters.subject.select import Pattern as Pattern
+    from .parameters.subject.patterns import Pattern as Pattern
     from .plugin.marker import ParamCheckWarning as ParamCheckWarning
     from .plugin.model_check import ModelCheck as ModelCheck
     from .plugin.model_items import parametrize_with_param_checks as parametrize_with_param_checks
@@ -122,7 +122,7 @@ _MODULE_OF = {
     "CHECKS": "model_checks.registry",
     "CaseRun": "model_checks.run",
     "Subject": "parameters.subject.inventory",
-    "Pattern": "parameters.subject.select",
+    "Pattern": "parameters.subject.patterns",
     "ParamCheckWarning": "plugin.marker",
     "ModelCheck": "plugin.model_check",
     "parametrize_with_param_checks": "plugin.model_items",

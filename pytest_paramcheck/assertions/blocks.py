@@ -16,8 +16,8 @@ from ..messages.findings import Finding
 from ..parameters.running.kept import AfterBlock, Kept, finite_before, keep, require_values
 from ..parameters.running.watch import Watch
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import (
-    Pattern,
     parameters_only,
     present,
     select,

@@ -17,7 +17,8 @@ from ..parameters.running.undo import Undo
 from ..parameters.saving.roundtrips import route_of
 from ..parameters.saving.state_dicts import take_checkpoint, wrapped_keys
 from ..parameters.subject.inventory import Subject, take_inventory
-from ..parameters.subject.select import Pattern, select
+from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.select import select
 from ..parameters.tensors.content import no_values
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from ..checks import flags as checks
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Subject, take_inventory
-from ..parameters.subject.select import Pattern, names_in_and_out, present_parameters, select
+from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.select import names_in_and_out, present_parameters, select
 
 
 def assert_frozen(

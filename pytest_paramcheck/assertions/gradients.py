@@ -8,7 +8,8 @@ from ..checks import gradients as checks
 from ..messages.errors import raise_if
 from ..parameters.running.gradstate import demand_gradients, is_parameter
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
-from ..parameters.subject.select import Pattern, parameters_only, select
+from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.select import parameters_only, select
 
 
 def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:

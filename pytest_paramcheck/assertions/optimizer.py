@@ -15,7 +15,8 @@ from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.optimizers import orphans, read_current, read_saved, read_slots
-from ..parameters.subject.select import Pattern, present_parameters, select
+from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.select import present_parameters, select
 
 
 def assert_optimizer_covers(

@@ -15,13 +15,8 @@ from ..parameters.running.unreached import find_unreached
 from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Inventory, take_inventory
-from ..parameters.subject.select import (
-    Pattern,
-    parameters_only,
-    pattern_text,
-    select,
-    trainable,
-)
+from ..parameters.subject.patterns import Pattern, pattern_text
+from ..parameters.subject.select import parameters_only, select, trainable
 
 
 def assert_grads_reach(

@@ -14,7 +14,8 @@ from ..checks.same_ties import same_sharing
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.saving.operations import Operation, operation, usual
 from ..parameters.subject.inventory import Subject, take_inventory
-from ..parameters.subject.select import Pattern, parameters_only, select_names
+from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.select import parameters_only, select_names
 from ..parameters.subject.ties import Ties, common_title, expand, side_by_side, take_parts
 
 

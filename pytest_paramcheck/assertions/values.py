@@ -6,7 +6,8 @@ from ..checks import finite
 from ..checks import same_values as values
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Subject, take_inventory
-from ..parameters.subject.select import Pattern, parameters_only, select, select_of_both
+from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.select import parameters_only, select, select_of_both
 
 
 def assert_finite(model: Subject, *patterns: Pattern) -> None:

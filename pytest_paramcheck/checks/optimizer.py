@@ -15,7 +15,7 @@ from ..parameters.running.watch import MOMENTUM_KEYS, largest_magnitude
 from ..parameters.subject.declared import Declared, with_rivals
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot
-from ..parameters.subject.select import pattern_text
+from ..parameters.subject.patterns import pattern_text
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import shared_memory
 from ..parameters.tensors.memory import Memory, memory_of

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from ..checks.shapes import ShapeSpec
-    from ..parameters.subject.select import Pattern
+    from ..parameters.subject.patterns import Pattern
 else:
     # What typing.get_type_hints finds: torch is not loaded where cases are declared.
     Module = Tensor = ShapeSpec = Pattern = Any

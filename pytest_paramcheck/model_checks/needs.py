@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..parameters.subject.inventory import Entry, take_inventory
-from ..parameters.subject.select import Pattern, parameters_only, select
+from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.select import parameters_only, select
 from ..parameters.tensors.content import no_values
 from .case import NothingToCheck
 

@@ -10,7 +10,8 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import fold, fold_names, plural, shorten
 from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
-from ..parameters.subject.select import Pattern, select
+from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.select import select
 from ..parameters.tensors.describe import dtype_text, shape_text
 
 WIDTH = 80

@@ -12,9 +12,7 @@ from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import plural
 from ..tensors.content import no_values
 from .inventory import Entry, Inventory
-from .patterns import Pattern as Pattern
-from .patterns import matched_names, negation, no_match
-from .patterns import pattern_text as pattern_text
+from .patterns import Pattern, matched_names, negation, no_match, pattern_text
 
 Eligible = Callable[[Entry], bool]
 
