@@ -174,6 +174,6 @@ def test_an_optimizer_older_than_the_head_is_caught(model, assert_optimizer_cove
 
     first_line = str(caught.value).splitlines()[0]
     assert first_line == (
-        "not in the optimizer: head.weight, head.bias; foreign in the optimizer: "
+        "not in the optimizer: head.weight, head.bias; not a parameter of the model: "
         "AdamW group 0, parameter 0, AdamW group 0, parameter 1 (FineTuned)"
     )

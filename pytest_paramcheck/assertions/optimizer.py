@@ -7,10 +7,11 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from ..checks.optimizer import optimizer_coverage, param_groups, validate_settings
+from ..checks.optimizer import optimizer_coverage
 from ..checks.optimizer_saved import state_saved
 from ..checks.optimizer_sharing import state_shared
 from ..checks.optimizer_state import read_leaves, state_fits, state_lost
+from ..checks.param_groups import param_groups, validate_settings
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Subject, take_inventory
@@ -26,16 +27,21 @@ def assert_optimizer_covers(
 
     Passes where each selected trainable parameter (all by default) is in one group of one
     optimizer, as the very object the model has, and its memory is stepped through no other
-    tensor. A tied parameter counts once. A frozen one may be there as long as the next step
-    leaves it alone: torch's optimizers skip a parameter whose gradient is None. ``optimizer``
-    may be a list: together they hold each parameter once.
+    tensor. A flat buffer that holds the parameters' memory passes where their gradients get to
+    it: in the graph, or through its ``.grad``, which code sets. A tied parameter counts once. A
+    frozen one may be there as long as the next step leaves it alone: torch's optimizers skip a
+    parameter whose gradient is None. ``optimizer`` may be a list: together they hold each
+    parameter once.
 
-    Fails, naming each parameter: not in the optimizer; stale (replaced after the optimizer was
-    built); held more than once, as an object or through its memory; frozen with a gradient
-    that makes weight decay or momentum move it. Tensors that are not the model's are foreign.
+    Fails, naming each parameter: not in the optimizer; held in part; held through its memory
+    alone, where its gradient does not arrive; stale (the optimizer was told its name, and holds
+    what was replaced); held as a copy in a wider dtype (float32 masters); held more than once,
+    as an object or through its memory; frozen with a gradient that makes weight decay or
+    momentum move it. Tensors that are not parameters of the model are named too.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
-    no parameter, a selection without a trainable one, and for what is no optimizer.
+    no parameter, a selection without a trainable one, and for what is not an optimizer or
+    cannot be read as one.
 
     >>> import torch
     >>> from torch import nn

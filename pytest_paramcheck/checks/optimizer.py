@@ -1,4 +1,4 @@
-"""Who is in the optimizer: every trainable parameter once, nobody stale, foreign or frozen."""
+"""Who is in the optimizer: every trainable parameter once and whole, nobody else, none frozen."""
 
 from __future__ import annotations
 
@@ -7,45 +7,81 @@ from typing import Any
 
 from torch import Tensor
 
-from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import did_you_mean, join_words
+from ..messages.wording import join_words
 from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.running.watch import MOMENTUM_KEYS, largest_magnitude
-from ..parameters.subject.declared import Declared, with_rivals
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot
-from ..parameters.subject.patterns import pattern_text
-from ..parameters.tensors.describe import describe
+from ..parameters.tensors.content import no_values
+from ..parameters.tensors.cover import cover, gradient_arrives
+from ..parameters.tensors.describe import describe, dtype_name
 from ..parameters.tensors.identity import shared_memory
-from ..parameters.tensors.memory import Memory, memory_of
+from ..parameters.tensors.memory import memory_of
+from ..parameters.tensors.wide import wide_copies
 
-REBUILD = "build the optimizer after the model is complete, or add_param_group() what is new"
+ADD = "build the optimizer after the model is complete, or add what is missing: add_param_group()"
+REBUILD = "build the optimizer from the parameters of the complete model"
+FLAT = "give the optimizer the parameters themselves, or set .grad of what it holds from theirs"
+
+
+class _Held:
+    """What the optimizers hold, by object, and what of it lies on whose memory."""
+
+    def __init__(self, slots: Sequence[Slot], inventory: Inventory) -> None:
+        self.by_id: dict[int, list[Slot]] = {}
+        for slot in slots:
+            self.by_id.setdefault(id(slot.tensor), []).append(slot)
+        self._sharing = self._overlaps(slots, inventory)
+
+    def of(self, tensor: Tensor) -> list[Slot]:
+        """The slots of this very object."""
+        return self.by_id.get(id(tensor), [])
+
+    def on_memory_of(self, tensor: Tensor) -> list[Tensor]:
+        """The other tensors held that have memory in common with it."""
+        return self._sharing.get(id(tensor), [])
+
+    def where(self, tensors: Iterable[Tensor]) -> str:
+        """The first place of each of these tensors."""
+        return join_words([self.of(tensor)[0].where for tensor in tensors])
+
+    def _overlaps(self, slots: Sequence[Slot], inventory: Inventory) -> dict[int, list[Tensor]]:
+        unique = {id(e.tensor): e.tensor for e in inventory.parameters if e.tensor is not None}
+        unique.update((id(slot.tensor), slot.tensor) for slot in slots)
+        tensors = list(unique.values())
+        sharing: dict[int, list[Tensor]] = {}
+        for group in shared_memory(tensors).groups:
+            memories = {index: memory_of(tensors[index]) for index in group}
+            held = [index for index in group if id(tensors[index]) in self.by_id]
+            for index in group:
+                sharing[id(tensors[index])] = [
+                    tensors[other]
+                    for other in held
+                    if other != index and memories[index].overlaps(memories[other])
+                ]
+        return sharing
 
 
 def optimizer_coverage(
     slots: Sequence[Slot], inventory: Inventory, selected: Iterable[Entry]
 ) -> list[Finding]:
-    """Find what an optimizer holds not at all, twice, or though it should not."""
+    """Find what an optimizer holds not at all, in part, twice, or though it should not."""
     chosen = set(selected)
-    by_id: dict[int, list[Slot]] = {}
-    for slot in slots:
-        by_id.setdefault(id(slot.tensor), []).append(slot)
-    sharing = _sharing(slots, inventory)
+    held = _Held(slots, inventory)
     findings: list[Finding] = []
     absent: list[Entry] = []
     used: set[int] = set()  # foreign tensors that some finding or parameter accounts for
     for entry in inventory.parameters:
         if entry not in chosen or entry.tensor is None:
             continue
-        own = by_id.get(id(entry.tensor), [])
+        own = held.of(entry.tensor)
         names = tuple(entry.names)
+        others = held.on_memory_of(entry.tensor)
         if not entry.trainable:
-            findings += _frozen(names, entry.tensor, own)
+            findings += _frozen(names, entry.tensor, own) or _on_trained(entry, others, inventory)
             continue
-        others = sharing.get(id(entry.tensor), [])
-        held = [tensor for tensor in others if id(tensor) in by_id]
-        used.update(id(tensor) for tensor in held)
+        used.update(id(tensor) for tensor in others)
         if len(own) > 1:
             places = join_words([slot.where for slot in own])
             findings.append(
@@ -57,10 +93,10 @@ def optimizer_coverage(
                     hint="give each parameter to one group of one optimizer",
                 )
             )
-        elif own and held:
-            findings += _memory_twice(entry, own[0], held, by_id, inventory)
-        elif not own and held:
-            findings += _by_memory(entry, held, by_id, inventory)
+        elif own and others:
+            findings += _memory_twice(entry, own[0], others, held, inventory)
+        elif others:
+            findings += _by_memory(entry, entry.tensor, others, held, inventory)
         elif not own:
             absent.append(entry)
     foreign = [
@@ -68,74 +104,38 @@ def optimizer_coverage(
         for slot in slots
         if inventory.entry_of(slot.tensor) is None and id(slot.tensor) not in used
     ]
-    stale = _stale(absent, foreign, inventory, slots)
-    for entry in absent:
-        replaced = stale.get(entry)
-        names = tuple(entry.names)
-        if replaced is None:
-            findings.append(
-                Finding(names, "not in the optimizer", found=describe(entry.tensor), hint=REBUILD)
-            )
-        else:
-            findings.append(
-                Finding(
-                    names,
-                    "stale in the optimizer",
-                    found=f"{replaced.where} is {describe(replaced.tensor)}, not the model's",
-                    why="the parameter was replaced after the optimizer was built",
-                    hint=REBUILD,
-                )
-            )
-    explained = {id(slot) for slot in stale.values()}
+    said, explained = _absent(absent, foreign, inventory, slots)
+    findings += said
     findings += [
         Finding(
             (slot.name or slot.where,),
-            "foreign in the optimizer",
+            "not a parameter of the model",
             found=describe(slot.tensor),
-            why=f"no parameter of {inventory.title}",
             hint="where one optimizer trains several models, pass nn.ModuleDict of them",
         )
         for slot in foreign
-        if id(slot) not in explained
+        if id(slot.tensor) not in explained
     ]
     return findings
 
 
-def _sharing(slots: Sequence[Slot], inventory: Inventory) -> dict[int, list[Tensor]]:
-    """Return for each tensor the others, the model's and the optimizer's, that share memory."""
-    unique = {id(e.tensor): e.tensor for e in inventory.parameters if e.tensor is not None}
-    unique.update((id(slot.tensor), slot.tensor) for slot in slots)
-    tensors = list(unique.values())
-    sharing: dict[int, list[Tensor]] = {}
-    for group in shared_memory(tensors).groups:
-        memories = {index: memory_of(tensors[index]) for index in group}
-        for index in group:
-            sharing[id(tensors[index])] = [
-                tensors[other]
-                for other in group
-                if other != index and memories[index].overlaps(memories[other])
-            ]
-    return sharing
+# --- held through its memory -------------------------------------------------------------------
 
 
 def _memory_twice(
-    entry: Entry,
-    own: Slot,
-    held: Sequence[Tensor],
-    by_id: Mapping[int, list[Slot]],
-    inventory: Inventory,
+    entry: Entry, own: Slot, others: Sequence[Tensor], held: _Held, inventory: Inventory
 ) -> list[Finding]:
     """Say that the same bytes are stepped through two tensors; once for each set of them."""
     names = list(entry.names)
     places = [own.where]
     first = True
     order = {id(e.tensor): number for number, e in enumerate(inventory.parameters)}
-    for tensor in held:
+    for tensor in others:
         other = inventory.entry_of(tensor)
         if other is not None:
             names += other.names
             first = first and order[id(entry.tensor)] < order.get(id(tensor), len(order))
-        places += [slot.where for slot in by_id[id(tensor)]]
+        places += [slot.where for slot in held.of(tensor)]
     if not first:
         return []
     return [
@@ -150,41 +150,54 @@ def _memory_twice(
 
 
 def _by_memory(
-    entry: Entry,
-    held: Sequence[Tensor],
-    by_id: Mapping[int, list[Slot]],
-    inventory: Inventory,
+    entry: Entry, tensor: Tensor, others: Sequence[Tensor], held: _Held, inventory: Inventory
 ) -> list[Finding]:
-    """A parameter that is not held itself: is what holds its memory able to train it?
+    """A parameter that is not held itself: does what holds its memory train all of it, once?
 
-    A larger tensor (a flat buffer of many parameters) is, once. Another Parameter on exactly
-    this memory is not: gradients arrive at the model's.
+    Gradients arrive at the model's own tensor. A flat buffer of many parameters is stepped with
+    them where code puts them into its ``.grad``.
     """
-    memory: Memory = memory_of(entry.tensor) if entry.tensor is not None else Memory(())
-    for tensor in held:
-        if memory_of(tensor).key != memory.key:
-            continue
-        other = inventory.entry_of(tensor)
-        whose = f"{other.name}, which is" if other else "another Parameter, which is"
+    names = tuple(entry.names)
+    arriving = [other for other in others if gradient_arrives(tensor, other)]
+    counted = arriving or others
+    covered = cover(tensor, counted)
+    if covered.missing:
+        part = f"{covered.elements - covered.missing:,} of its {covered.elements:,} elements"
+        verb = "holds" if len(counted) == 1 else "hold"
         return [
             Finding(
-                tuple(entry.names),
-                "stale in the optimizer" if other is None else "not in the optimizer",
-                found=f"{by_id[id(tensor)][0].where} is {whose} on the same memory",
-                why="gradients of this one are never stepped with",
-                hint=REBUILD if other is None else "tie by assigning the Parameter itself",
+                names,
+                "held in part",
+                found=f"{held.where(counted)} {verb} {part}, on its memory",
+                hint=REBUILD,
             )
         ]
-    if len(held) > 1:
+    if covered.repeated:
         return [
             Finding(
-                tuple(entry.names),
+                names,
                 "memory held more than once",
-                found=join_words([by_id[id(tensor)][0].where for tensor in held]),
+                found=held.where(counted),
                 why="each step moves it more than once",
             )
         ]
-    return []
+    if arriving:
+        return []
+    twin = next((o for o in others if memory_of(o).key == memory_of(tensor).key), None)
+    other = inventory.entry_of(twin)
+    if twin is None:
+        found, hint = f"{held.where(others)} is a tensor that it lies in", FLAT
+    elif other is not None:
+        found = f"{held.where([twin])} is {other.name}, which is on the same memory"
+        hint = "tie by assigning the Parameter itself"
+    else:
+        found = f"{held.where([twin])} is another Parameter, which is on the same memory"
+        hint = REBUILD
+    why = "its gradients are never used by a step"
+    return [Finding(names, "held through its memory alone", found=found, why=why, hint=hint)]
+
+
+# --- frozen ------------------------------------------------------------------------------------
 
 
 def _frozen(names: tuple[str, ...], tensor: Tensor, own: Sequence[Slot]) -> list[Finding]:
@@ -200,8 +213,8 @@ def _frozen(names: tuple[str, ...], tensor: Tensor, own: Sequence[Slot]) -> list
         movers = []
         if state is not GradState.ZERO:
             movers.append("a gradient left in .grad")
-        if decay := slot.group.get("weight_decay"):
-            movers.append(f"weight decay {float(decay):g}")
+        if decay := _number(slot.group.get("weight_decay")):
+            movers.append(f"weight decay {decay:g}")
         for key in MOMENTUM_KEYS:
             value = slot.state.get(key)
             if isinstance(value, Tensor) and bool(largest_magnitude(value) != 0):
@@ -218,123 +231,113 @@ def _frozen(names: tuple[str, ...], tensor: Tensor, own: Sequence[Slot]) -> list
     return []
 
 
-def _stale(
-    absent: Sequence[Entry],
-    foreign: Sequence[Slot],
-    inventory: Inventory,
-    slots: Sequence[Slot],
-) -> dict[Entry, Slot]:
-    """Pair parameters that are not held with foreign tensors that were theirs once.
+def _on_trained(entry: Entry, others: Sequence[Tensor], inventory: Inventory) -> list[Finding]:
+    """A frozen parameter on the memory of one that is trained is moved with it."""
+    for tensor in others:
+        other = inventory.entry_of(tensor)
+        if other is not None and other.trainable:
+            return [
+                Finding(
+                    tuple(entry.names),
+                    "frozen, but the next step moves it",
+                    found=f"it shares memory with {other.name}, which the optimizer holds",
+                    hint="give it memory of its own: parameter.data = parameter.data.clone()",
+                )
+            ]
+    return []
 
-    By the name the optimizer was told; by position where it holds as many tensors as the
-    model has; else by shape and type, in order.
+
+def _number(value: Any) -> float:
+    """Return a setting as a number; 0 where it is none."""
+    if isinstance(value, Tensor):
+        return float(value.detach()) if value.numel() == 1 and not no_values(value) else 0.0
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+# --- not held at all ---------------------------------------------------------------------------
+
+
+def _absent(
+    absent: Sequence[Entry], foreign: Sequence[Slot], inventory: Inventory, slots: Sequence[Slot]
+) -> tuple[list[Finding], set[int]]:
+    """Say of each parameter that is not held what is held in its place, as far as it is known.
+
+    A copy in a wider dtype is known by its values, a tensor that was replaced by the name that
+    the optimizer was told. The others are guesses by position or shape, and called by neither.
+    """
+    tensors = [entry.tensor for entry in absent if entry.tensor is not None]
+    copies = wide_copies(tensors, [slot.tensor for slot in foreign])
+    copied = {absent[i]: foreign[number] for i, number in copies.items()}
+    used = {id(slot.tensor) for slot in copied.values()}
+    left = [slot for slot in foreign if id(slot.tensor) not in used]
+    rest = [entry for entry in absent if entry not in copied]
+    by_name = {slot.name: slot for slot in reversed(left) if slot.name}
+    stale = {
+        entry: by_name[name] for entry in rest for name in entry.names[::-1] if name in by_name
+    }
+    used.update(id(slot.tensor) for slot in stale.values())
+    left = [slot for slot in left if id(slot.tensor) not in used]
+    rest = [entry for entry in rest if entry not in stale]
+    guessed = _guessed(rest, left, inventory, slots)
+    used.update(id(slot.tensor) for slot, _ in guessed.values())
+    findings = []
+    for entry in absent:
+        names = tuple(entry.names)
+        if entry in copied:
+            slot = copied[entry]
+            findings.append(
+                Finding(
+                    names,
+                    f"held as a {dtype_name(slot.tensor.dtype)} copy",
+                    found=f"{slot.where} has its values",
+                    why="a step moves the copy, the parameter only where code copies it back",
+                )
+            )
+        elif entry in stale:
+            slot = stale[entry]
+            findings.append(
+                Finding(
+                    names,
+                    "stale in the optimizer",
+                    found=f"{slot.where} is {describe(slot.tensor)}, not the model's",
+                    why="the parameter was replaced after the optimizer was built",
+                    hint=REBUILD,
+                )
+            )
+        elif entry in guessed:
+            slot, how = guessed[entry]
+            said = f"{slot.where} {how} and is not a parameter of the model"
+            findings.append(Finding(names, "not in the optimizer", found=said, hint=REBUILD))
+        else:
+            said = describe(entry.tensor)
+            findings.append(Finding(names, "not in the optimizer", found=said, hint=ADD))
+    return findings, used
+
+
+def _guessed(
+    absent: Sequence[Entry], foreign: Sequence[Slot], inventory: Inventory, slots: Sequence[Slot]
+) -> Mapping[Entry, tuple[Slot, str]]:
+    """Pair parameters that are not held with foreign tensors that may have been theirs.
+
+    By position where the optimizer holds as many tensors as the model has, else by shape.
     """
     parameters = inventory.parameters
-    pairs: dict[Entry, Slot] = {}
-    left = list(foreign)
-
-    def pair(entry: Entry, slot: Slot) -> None:
-        pairs[entry] = slot
-        left.remove(slot)
-
-    for entry in absent:
-        named = next((slot for slot in left if slot.name and slot.name in entry.names), None)
-        if named is not None:
-            pair(entry, named)
+    pairs: dict[Entry, tuple[Slot, str]] = {}
+    left = {id(slot.tensor): slot for slot in foreign}
     if len(slots) == len(parameters):
         order = {parameter: number for number, parameter in enumerate(parameters)}
         for entry in absent:
             slot = slots[order[entry]]
-            if entry not in pairs and slot in left:
-                pair(entry, slot)
+            if left.pop(id(slot.tensor), None) is not None:
+                alike = describe(slot.tensor) == describe(entry.tensor)
+                how = "has its shape" if alike else f"({describe(slot.tensor)}) is in its place"
+                pairs[entry] = slot, how
+    by_shape: dict[str, list[Slot]] = {}
+    for slot in reversed(list(left.values())):
+        if not slot.name:
+            by_shape.setdefault(describe(slot.tensor), []).append(slot)
     for entry in absent:
-        if entry in pairs or entry.tensor is None:
-            continue
-        said = describe(entry.tensor)
-        alike = next((s for s in left if not s.name and describe(s.tensor) == said), None)
-        if alike is not None:
-            pair(entry, alike)
+        same = by_shape.get(describe(entry.tensor))
+        if entry not in pairs and same:
+            pairs[entry] = same.pop(), "has its shape"
     return pairs
-
-
-def validate_settings(expected: object) -> None:
-    """Raise :class:`ParamCheckUsageError` for what does not map patterns to settings."""
-    if not isinstance(expected, Mapping) or not expected:
-        raise ParamCheckUsageError(
-            f"expected hyperparameters map patterns to settings, "
-            f"{{'*.bias': {{'weight_decay': 0}}}}, got {expected!r}"
-        )
-    for pattern, settings in expected.items():
-        if not isinstance(settings, Mapping) or not settings:
-            raise ParamCheckUsageError(
-                f"{pattern!r}: expected a mapping of hyperparameters, got {settings!r}"
-            )
-
-
-def param_groups(
-    slots: Sequence[Slot],
-    decided: Sequence[Declared[Mapping[str, Any]]],
-) -> list[Finding]:
-    """Find the parameters whose optimizer group has other hyperparameters than expected."""
-    known = {key for slot in slots for key in slot.group} - {"params", "param_names"}
-    by_id: dict[int, list[Slot]] = {}
-    for slot in slots:
-        by_id.setdefault(id(slot.tensor), []).append(slot)
-    for pattern, asked in dict.fromkeys((item.pattern, tuple(item.value)) for item in decided):
-        for key in asked:
-            if key not in known:
-                suggestion = did_you_mean(key, known) or f" there are {', '.join(sorted(known))}"
-                raise ParamCheckUsageError(
-                    f"{pattern_text(pattern)}: no group has a hyperparameter {key!r};{suggestion}"
-                )
-    held = {item.pattern for item in decided if id(item.entry.tensor) in by_id}
-    findings = []
-    for item in decided:
-        entry, names, pattern, expected = item.entry, item.names, item.pattern, item.value
-        own = by_id.get(id(entry.tensor), [])
-        # A frozen parameter that no optimizer holds gets no hyperparameters at all; only where
-        # that is true of all a pattern decides, the pattern asked about nothing.
-        if not own and (entry.trainable or pattern not in held):
-            findings.append(
-                Finding(
-                    names,
-                    "not in the optimizer",
-                    expected=_settings(expected),
-                    hint="assert_optimizer_covers(optimizer, model) says more",
-                )
-            )
-        for slot in own:
-            wrong = [key for key in expected if not _equal(slot.group.get(key), expected[key])]
-            if wrong:
-                findings.append(
-                    Finding(
-                        names,
-                        "wrong hyperparameter",
-                        expected=_settings({key: expected[key] for key in wrong}),
-                        found=_settings({key: _plain(slot.group.get(key)) for key in wrong}),
-                        why=f"{slot.where.partition(',')[0]}, by pattern {pattern_text(pattern)}",
-                    )
-                )
-    return with_rivals(findings, decided, _settings)
-
-
-def _settings(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={_plain(value)!r}" for key, value in values.items())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return value.detach().item()
-    return value
-
-
-def _equal(found: Any, expected: Any) -> bool:
-    found, expected = _plain(found), _plain(expected)
-    if isinstance(expected, bool) or isinstance(found, bool):
-        return found is expected
-    if isinstance(expected, (int, float)) and isinstance(found, (int, float)):
-        # 0.1 + 0.2 and 0.3 are the same setting; 1e-4 and 1.0001e-4 are not.
-        return found == expected or abs(found - expected) <= 1e-12 * abs(expected)
-    if isinstance(expected, (tuple, list)) and isinstance(found, (tuple, list)):
-        return len(found) == len(expected) and all(map(_equal, found, expected))
-    return bool(found == expected)

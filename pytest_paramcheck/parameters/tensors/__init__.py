@@ -4,6 +4,7 @@
 * ``memory``: which bytes a tensor of any kind occupies, and which tensors hold them for it;
 * ``content``: its bits and its values, or why there are none;
 * ``identity``: how two tensors are related, and which of many share memory;
+* ``cover``: how much of a tensor others hold; ``wide``: copies in a wider dtype;
 * ``finite``: whether all values are, in few kernels, and how many are not;
 * ``digest``: content kept small, to prove later that it is unchanged;
 * ``default_device``: where a tensor is made when nobody says where;
