@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pytest_paramcheck import (
-    assert_roundtrip,
-)
+from pytest_paramcheck import ParamCheckError, assert_roundtrip
 
 from ..models import LM, IgnoresLoads, lm
 from .messages import failure_lines, usage
@@ -34,6 +33,34 @@ class Freezes(nn.Linear):
         twin.load_state_dict(self.state_dict())
         return twin
 
+
+class LoadsBy(nn.Linear):
+    """Writes what ``load`` makes of an old tensor and the one in the state_dict."""
+
+    def __init__(self, load: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__(3, 2)
+        with torch.no_grad():
+            self.weight.copy_(torch.tensor([[0.0, 1e-40, 7.0], [1e30, -1.0, -0.0]]))
+        self.register_buffer("seen", torch.tensor([0, 255, 7], dtype=torch.uint8))
+        self.register_buffer("on", torch.tensor([True, False]))
+        self.register_buffer("step", torch.tensor(3))
+        self.load = load
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        with torch.no_grad():
+            for name in ("weight", "bias", "seen", "on", "step"):
+                old = getattr(self, name)
+                old.copy_(self.load(old, state[prefix + name]))
+
+
+#: Each leaves some of what is there.
+TAKES_HALF: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "nothing": lambda old, new: old,
+    "adds": lambda old, new: old | new if old.dtype == torch.bool else old + new,
+    "skips zeros": lambda old, new: new.where(new != 0, old),
+    "keeps zeros": lambda old, new: new.where(old == 0, old),
+    "keeps what is finite": lambda old, new: old.where(old.isfinite(), new),
+}
 
 #: torch has no deep copy of them.
 CANNOT_BE_COPIED = [name for name, kind in WITH_VALUES.items() if not kind.copied]
@@ -196,7 +223,57 @@ class TestRoundtrip:
         assert failure_lines(assert_roundtrip, model) == [
             "different values: kept (IgnoresLoads)",
             "",
-            "  kept  2 of 6 values: max abs 1 at [0, 0], max rel inf",
+            "  kept  2 of 6 values: max abs 2.26 at [1, 1], max rel 2.3",
+        ]
+
+    @pytest.mark.parametrize("through", ["state_dict", "torch.save"])
+    @pytest.mark.parametrize("load", TAKES_HALF)
+    def test_a_load_that_takes_only_half(self, load: str, through: str) -> None:
+        """What is there before the load must not be a value that the load happens to leave
+        right: zeros are, for one that adds."""
+        with pytest.raises(ParamCheckError) as caught:
+            assert_roundtrip(LoadsBy(TAKES_HALF[load]), through)
+        missed = {name for finding in caught.value.findings for name in finding.names}
+        has_zeros = {"weight", "seen", "on"}
+        assert missed == (has_zeros if load == "skips zeros" else {*has_zeros, "bias", "step"})
+        assert_roundtrip(LoadsBy(lambda old, new: new), through)
+
+    def test_a_load_that_keeps_the_scale_of_a_quantized_tensor(self) -> None:
+        build = WITH_VALUES["quantized"]
+
+        class KeepsScale(nn.Module):
+            def __init__(self, loads: bool = False) -> None:
+                super().__init__()
+                self.register_buffer("kept", build())
+                self.loads = loads
+
+            def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+                new = state[prefix + "kept"]
+                if not self.loads:
+                    new = torch._make_per_tensor_quantized_tensor(
+                        new.int_repr(), self.kept.q_scale(), self.kept.q_zero_point()
+                    )
+                self.kept.copy_(new)
+
+        lines = failure_lines(assert_roundtrip, KeepsScale())
+        assert lines[0] == "different values: kept (KeepsScale)"
+        assert_roundtrip(KeepsScale(loads=True))
+
+    def test_what_shares_memory_is_overwritten_once(self) -> None:
+        """Changed twice, a bit would be as before."""
+        flat = torch.ones(6)
+        model = nn.Module()
+        for name, view in (("a", flat), ("b", flat.view(6)), ("c", flat[3:]), ("d", flat[2:5])):
+            model.register_buffer(name, view)
+        assert_roundtrip(model)
+        model.load_state_dict = lambda state: None  # type: ignore[assignment,method-assign]
+        lines = failure_lines(assert_roundtrip, model)
+        assert lines[0] == "different values: a, b, c, d (Module)"
+        assert [line.partition(":")[0] for line in lines[2:]] == [
+            "  a  6 of 6 values",
+            "  b  6 of 6 values",
+            "  c  3 of 3 values",
+            "  d  3 of 3 values",
         ]
 
     @pytest.mark.parametrize("kind", [kind for kind in WITH_VALUES if kind not in CANNOT_BE_COPIED])

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, first_line, fold_names, shorten
-from ..subject.inventory import Inventory, take_inventory
-from ..tensors.content import no_values
-from ..tensors.memory import inner_tensors
+from ..subject.inventory import take_inventory
 from .checkpoint_files import load_file, refused_name, safetensors_torch
 from .operations import OPERATIONS, copied, quiet_storage_warnings, tensors_by_id
+from .overwrite import overwrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,37 +159,6 @@ def _overwritten(model: nn.Module) -> nn.Module:
     target = copied(model)
     overwrite(take_inventory(target))
     return target
-
-
-def overwrite(inventory: Inventory) -> None:
-    """Give every parameter and persistent buffer other values than it has.
-
-    Raises :class:`ParamCheckUsageError` for one that cannot be written: a load that does
-    nothing to it would look like one that worked.
-    """
-    for entry in inventory.entries:
-        tensor = entry.tensor
-        if tensor is not None and entry.persistent and not no_values(tensor) and tensor.numel():
-            try:
-                _fill(tensor)
-            except (RuntimeError, NotImplementedError, TypeError) as error:
-                raise ParamCheckUsageError(
-                    f"{entry.name}: a copy of it cannot be overwritten, so a load that does "
-                    f"nothing would go unnoticed ({first_line(error, 160) or 'no reason given'})"
-                ) from None
-
-
-def _fill(tensor: Tensor) -> None:
-    parts = inner_tensors(tensor)
-    if parts is not None:
-        if tensor.layout is not torch.strided:
-            parts = parts[-1:]  # indices and values: only those may be anything
-        for part in parts:
-            if part.numel():
-                _fill(part)
-        return
-    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-        tensor.fill_(1 if bool((tensor == 0).all()) else 0)
 
 
 def _no_dtype(model: nn.Module, dtype: str) -> str:
