@@ -199,7 +199,7 @@ def test_a_default_device_put_back_by_hand(run: Run) -> None:
             torch.set_default_device(None)
         @pytest.mark.params(devices=["cpu", "meta"])
         def test_next(param_device):
-            assert torch.ones(1).device == param_device
+            assert torch.ones(1).device.type == param_device.type
         """
     )
     result.assert_outcomes(passed=3)
@@ -219,7 +219,7 @@ def test_a_default_device_that_is_not_there(run: Run) -> None:
             torch.set_default_device(None)
         @pytest.mark.params(devices=["cpu", "meta"])
         def test_under_it(absent, param_device):
-            assert torch.ones(1).device == param_device
+            assert torch.ones(1).device.type == param_device.type
         @pytest.mark.params
         def test_next():
             assert torch.ones(1).device.type == "cpu"
