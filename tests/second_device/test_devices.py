@@ -198,3 +198,18 @@ def test_a_model_that_is_silently_built_on_the_cpu_is_found(run: Run) -> None:
             "E         steps  expected twin:1, found cpu*",
         ]
     )
+
+
+def test_the_whole_model_checks_of_a_factory(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        models="""
+        import torch
+        def plain():
+            return torch.nn.Linear(3, 2)
+        """
+    )
+    result = run("", "--param-model=models:plain", "--param-device=cpu,twin:1", "-v")
+    outcomes = result.parseoutcomes()
+    assert outcomes == {"passed": outcomes["passed"]}
+    moved = [line.split()[0] for line in result.outlines if "check_device_move" in line]
+    assert moved == [f"models:plain::check_device_move[{device}]" for device in ("cpu", "twin:1")]

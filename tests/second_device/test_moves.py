@@ -54,7 +54,7 @@ class Spread(nn.Module):
         self.third.register_buffer("scale", torch.ones(2, device=HERE))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.second(self.first(x).to("twin:0"))
+        x = self.second(self.first(x.to("cpu")).to("twin:0"))
         return self.third(x.to(HERE)) * self.third.scale
 
 

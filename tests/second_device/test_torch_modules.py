@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+import torch
 
-from pytest_paramcheck import parametrize_with_param_checks
+from pytest_paramcheck import ModelCase, parametrize_with_param_checks
 
 from ..whole_models.test_torch_modules import CASES
 from ..whole_models.test_torch_modules import finds_nothing as finds_nothing
 from .here import HERE
+from .test_moves import Spread
 
 LEFT_OUT = {"embedding-sparse"}  # this device has no sparse tensors
 #: What torch does to them between the cpu and devices of this kind, see test_moves.py.
@@ -41,4 +43,11 @@ def on_the_second_device() -> Iterator[None]:
     ]
 )
 def test_torch_modules(check: Callable[[], None]) -> None:
+    check()
+
+
+@parametrize_with_param_checks(
+    [ModelCase(Spread, inputs=lambda: torch.ones(2, 3, device="cpu"), ties=[], frozen=[])]
+)
+def test_a_model_spread_over_devices(check: Callable[[], None]) -> None:
     check()
