@@ -27,14 +27,10 @@ from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.finite import count_text
 from .finite import not_finite
+from .reach import INFERENCE, NONFINITE_HINT
 
 _NO_BACKWARD = "has backward() run, and was zero_grad() not called after it?"
 _SAY_WHY = "assert_grads_reach(model, loss_fn) says why"
-#: Of a parameter that was made in inference mode: why it gets no gradient, what to do.
-INFERENCE = (
-    "made under torch.inference_mode(): it cannot be trained",
-    "build the model outside torch.inference_mode()",
-)
 
 
 def grads_none(entries: Iterable[Entry], *, allow_zero: bool = False) -> list[Finding]:
@@ -113,8 +109,7 @@ def grads_present(entries: Sequence[Entry], *, allow_zero: bool = False) -> list
                     names,
                     "gradient not finite",
                     found=count_text(grad),
-                    hint="NaN and infinity do not say who was reached, because 0 x NaN is NaN: "
-                    "make the loss finite first",
+                    hint=NONFINITE_HINT,
                 )
             )
         elif state is GradState.ZERO and not allow_zero:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import fold_rows
+from ..messages.wording import fold_rows, join_words
 from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import LossFn, LossProblem, Reached
 from ..parameters.running.reasons import Place
@@ -31,8 +31,8 @@ OF_THE_ASSERTION = Hints(
     unused="leave out what is meant to be unused with a pattern: '!name'",
     zero="allow_zero=True asks only who is reached",
     first_step=(
-        "right at the first step of LoRA and of zero-initialised branches: "
-        "ask for the union of two steps, or pass allow_zero=True"
+        "expected at the first step of LoRA or zero-initialized branches: "
+        "pass the losses of two steps, or allow_zero=True"
     ),
 )
 #: What is wrong with a gradient in each of its states.
@@ -43,7 +43,12 @@ PROBLEM = {
 }
 NONFINITE_HINT = (
     "NaN and infinity do not say who was reached, because 0 x NaN is NaN: "
-    "make the loss finite first"
+    "make the gradients finite first"
+)
+#: Of a parameter that was made in inference mode: why it gets no gradient, what to do.
+INFERENCE = (
+    "made under torch.inference_mode(): it cannot be trained",
+    "build the model outside torch.inference_mode()",
 )
 _DECLARE = "where it is meant, with this loss: ModelCase(unreached=[...])"
 #: For a whole-model check.
@@ -128,8 +133,10 @@ def too_few(
 def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str]:
     """Return why a parameter was not reached, and what to do about it."""
     reason = one.reason
-    if one.state is GradState.NONFINITE:
-        return "NaN or infinity: nothing is known of who is reached", NONFINITE_HINT
+    if one.elsewhere and one.state is GradState.NONE:
+        return elsewhere_text(one.elsewhere)
+    if one.state is GradState.NONFINITE and (reason is None or reason.kind != "nonfinite"):
+        return "NaN or infinity in it", NONFINITE_HINT
     if reason is None:
         return _frozen(one.entry)
     place = reason.place or Place("")
@@ -165,18 +172,48 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
             return "a hook took its gradient away", ""
         case "cancelled":
             return "its contributions add up to zero", hints.zero
+        case "nonfinite" if place.operation:
+            return f"NaN or infinity from the gradient of {at}", NONFINITE_HINT
+        case "nonfinite":
+            return "NaN or infinity in it", NONFINITE_HINT
+        case "untrainable":
+            return INFERENCE
         case "zero" if place.zeros:
-            return f"multiplied by {' and '.join(place.zeros)}, all zero: {at}", hints.first_step
+            zeros = join_words([relative(zero, one.entry.name) for zero in place.zeros])
+            what = "is all zeros" if len(place.zeros) == 1 else "are all zeros"
+            return f"its gradient is zero because {zeros} {what}: {at}", hints.first_step
         case "zero" if place.operand:
             what = "all zero" if place.operand == "zeros" else "empty"
             return f"reached, but the other operand is {what}: {at}", hints.zero
         case "zero" if place.operation:
-            return f"reached, but the signal ends at {at}", hints.zero
+            return f"its gradient becomes zero at {at}", hints.zero
         case "zero":
-            return "reached, no signal", hints.zero
+            return "gradient is all zero", hints.zero
     if reason.note:
         return f"loss_fn could not be run again to see why ({reason.note})", ""
     return "not seen why: what happens to it is hidden from torch's Python side", ""
+
+
+def elsewhere_text(attribute: str) -> tuple[str, str]:
+    """Return what to say of a gradient that was written to another attribute, and how to ask it."""
+    hint = (
+        f"after a backward pass of your own: assert_grads_present({{name: p.{attribute} "
+        f"for name, p in model.named_parameters() if hasattr(p, {attribute!r})}})"
+    )
+    return f"its gradient was written to .{attribute}, not to .grad", hint
+
+
+def relative(name: str, to: str) -> str:
+    """Return a parameter's name as seen from another's, so that repeated layers read alike."""
+    parts, own = name.split("."), to.split(".")
+    common = 0
+    while common < min(len(parts), len(own)) - 1 and parts[common] == own[common]:
+        common += 1
+    if common and common == len(own) - 1:
+        return f"its {'.'.join(parts[common:])}"
+    if any(part.isdigit() for part in parts[:common]):
+        return f"{'.'.join(parts[common:])} beside it"
+    return name
 
 
 def _frozen(entry: Entry) -> tuple[str, str]:
@@ -225,6 +262,8 @@ def _method(place: Place) -> str:
 
 
 def _loss_hint(problem: LossProblem) -> str:
+    if problem.kind == "not_a_tensor":
+        return "return the loss itself, a scalar tensor"
     if problem.cut:
         return ""
     if problem.kind == "none":

@@ -13,7 +13,7 @@ from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.untie import TiedGradient
 from ..parameters.tensors.finite import count_text
 from .gradients import norms_of
-from .reach import NONFINITE_HINT, reason_text
+from .reach import NONFINITE_HINT, elsewhere_text, reason_text
 
 #: Relative tolerance of one addition, as torch.testing compares results of each type.
 RTOL = {
@@ -52,7 +52,10 @@ def tied_sums(groups: Sequence[TiedGradient]) -> list[Finding]:
                     hint=hint,
                 )
             )
-        if is_silent(group):
+        if group.elsewhere:
+            why, hint = elsewhere_text(group.elsewhere)
+            findings.append(Finding(group.names, "no gradient", why=why, hint=hint))
+        elif is_silent(group):
             none = all(gradient is None for gradient in (group.total, *group.uses))
             what = "reaches the loss" if none else "has a nonzero gradient"
             findings.append(

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from ..assertions.blocks import Block, assert_unchanged, updated_where_due
 from ..assertions.gradients import assert_grads_finite, assert_grads_none
 from ..assertions.optimizer import assert_optimizer_covers
-from ..checks.reach import OF_A_CASE, loss_findings, not_reached
+from ..checks.reach import INFERENCE, OF_A_CASE, loss_findings, not_reached
 from ..checks.tied_grads_sum import is_silent, tied_sums
 from ..messages.errors import ParamCheckError, raise_if
 from ..messages.findings import Finding
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.preserve import put_away
 from ..parameters.running.undo import Undo
-from ..parameters.running.unreached import find_unreached
+from ..parameters.running.unreached import find_unreached, inference
 from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.select import trainable, with_elements
@@ -63,7 +63,7 @@ def check_grads_reach(case: CaseRun) -> None:
             hint="take it out of ModelCase(unreached=...)",
         )
         for entry in entries
-        if entry.name in declared and entry not in missed
+        if outcomes and entry.name in declared and entry not in missed
     ]
     raise_if([*loss_findings(outcomes), *not_reached(left, hints=OF_A_CASE), *stale], case.title)
 
@@ -123,6 +123,10 @@ def check_training_step(case: CaseRun) -> None:
     need_trainable(case.model)
     model = case.build()
     entries = [entry for entry in take_inventory(model).parameters if entry.tensor is not None]
+    if untrainable := [entry for entry in entries if inference(entry)]:
+        why, hint = INFERENCE
+        names = [tuple(entry.names) for entry in untrainable]
+        raise_if([Finding(n, "not trainable", why=why, hint=hint) for n in names], case.title)
     frozen = [entry.name for entry in entries if not entry.trainable]
     optimizers = case.optimizers(model)
     nonzero: dict[str, None] = {}

@@ -207,7 +207,7 @@ def test_present_does_not_take_what_is_not_finite_for_reached(
           dead.bias    1 of 1 value: 1 {dead}, first at [0]
 
           hint: NaN and infinity do not say who was reached, because 0 x NaN is NaN: \
-make the loss finite first
+make the gradients finite first
         """
     )
     assert_grads_present({"w": torch.tensor([6e4, 6e4]).half()})  # only its norm overflows

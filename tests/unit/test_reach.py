@@ -352,8 +352,8 @@ def b_minus_b(net: Any, x: Tensor) -> Tensor:
 
 
 ZERO = {
-    b_through_dead_relu: "reached, but the signal ends at relu in Net",
-    b_dead_in_reentrant_checkpoint: "reached, but the signal ends at relu in a checkpoint",
+    b_through_dead_relu: "its gradient becomes zero at relu in Net",
+    b_dead_in_reentrant_checkpoint: "its gradient becomes zero at relu in a checkpoint",
     b_times_zero: "reached, but the other operand is all zero: linear in b (Linear)",
     b_without_rows: "reached, but the other operand is empty: linear in b (Linear)",
     b_minus_b: "its contributions add up to zero",
@@ -393,9 +393,9 @@ def test_lora_at_its_first_step_is_explained_and_passes_over_two_steps() -> None
         """
         zero gradient: lora_a (LoRA)
 
-          lora_a  multiplied by lora_b, all zero: matmul in LoRA
+          lora_a  its gradient is zero because lora_b is all zeros: matmul in LoRA
 
-          hint: right at the first step of LoRA and of zero-initialised branches: ask for the union of two steps, or pass allow_zero=True
+          hint: expected at the first step of LoRA or zero-initialized branches: pass the losses of two steps, or allow_zero=True
         """  # noqa: E501
     )
 
@@ -525,6 +525,24 @@ def test_meta_tells_who_is_reached_but_not_zero() -> None:
 # -- losses that cannot be run backward ------------------------------------------------------
 
 
+def test_a_loss_that_has_nothing_to_do_with_the_model_is_said_once() -> None:
+    """Nothing is unused because of it, and nothing should be left out of the patterns."""
+    assert message(Net(b_after_a), lambda m: torch.ones(())) == whole(
+        """
+        no backward pass: loss_fn (Net)
+
+          loss_fn  returned a loss without a graph (Tensor scalar float32 cpu)
+        """
+    )
+    # With another loss that runs, who is unused is known.
+    assert message(Net(without_b), [loss, lambda m: torch.ones(())]).splitlines()[0] == (
+        "no backward pass: loss_fn[1]; no gradient: b.weight (Net)"
+    )
+
+
+RETURN_A_TENSOR = "return the loss itself, a scalar tensor"
+
+
 def test_a_loss_without_a_graph_is_a_finding_with_the_reasons() -> None:
     assert message(Net(lambda net, x: b_after_a(net, x).detach())) == whole(
         """
@@ -549,6 +567,7 @@ def test_a_loss_that_is_a_number_is_a_finding_with_the_reasons() -> None:
           no gradient:
             a.weight  its value left torch: item in loss_fn
 
+          hint: return the loss itself, a scalar tensor
           hint: keep it a tensor up to the loss
         """
     )
@@ -558,6 +577,9 @@ def test_a_loss_that_is_a_number_is_a_finding_with_the_reasons() -> None:
     ("loss_fn", "found", "hint"),
     [
         (lambda m: None, "returned None", "return the loss from loss_fn"),
+        (lambda m: "x", "returned no tensor but str 'x'", RETURN_A_TENSOR),
+        (lambda m: 1.5, "returned no tensor but float 1.5", RETURN_A_TENSOR),
+        (lambda m: str(loss(m))[:6], "returned no tensor but str 'tensor'", RETURN_A_TENSOR),
         (
             lambda m: m(batch()),
             "returned no scalar but Tensor 4x3 float32 cpu",

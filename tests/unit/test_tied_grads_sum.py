@@ -191,7 +191,7 @@ def test_what_is_not_finite_has_no_sum(value: float) -> None:
         f"  gradient of the tied one  {counted}",
         "",
         "  hint: NaN and infinity do not say who was reached, because 0 x NaN is NaN: "
-        "make the loss finite first",
+        "make the gradients finite first",
     ]
 
 

@@ -2,8 +2,10 @@
 
 * ``reach``: one forward and one backward pass, and who was reached;
 * ``gradstate``: what a gradient is: none, zero, not finite, nonzero;
+* ``elsewhere``: gradients that are written elsewhere than into ``.grad``;
 * ``unreached``: who none of several losses reached, with the reasons;
 * ``trace``: why, in a second run; ``reasons``: the kinds of reason, and the place;
+* ``operands``: what torch's operations take, and which of it they multiply;
 * ``custom_functions``: which custom autograd function runs on the call stack;
 * ``untie``: what each use of a tied parameter gives, on a copy without ties;
 * ``graph``: the leaves of a graph, those that nobody registered among them;
@@ -13,8 +15,8 @@
   ``tensor_state`` (one tensor), ``containers`` (the members of built-in ones), ``modes`` (of the
   process), ``randomness`` (random states); ``undo``: the steps, taken whatever interrupts.
 
-What has no tests of its own is tested through the assertions: ``test_reach`` (``trace``,
-``custom_functions``), ``test_tied_grads_sum``, ``test_registered`` (``graph``), ``test_unchanged``
-and ``test_updated`` (``kept``, ``watch``), ``test_preserve``
-(all that puts back).
+What has no tests of its own is tested through the assertions: ``test_reach`` and ``test_trace``
+(``custom_functions``, ``operands``, ``elsewhere``), ``test_tied_grads_sum``, ``test_registered``
+(``graph``), ``test_unchanged`` and ``test_updated`` (``kept``, ``watch``), ``test_preserve`` (all
+that puts back).
 """

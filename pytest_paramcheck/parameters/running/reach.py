@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import walk_modules
+from ..tensors.content import no_values
 from ..tensors.describe import describe
+from .elsewhere import Elsewhere
 from .gradstate import GradState, grad_states
 from .graph import walk_leaves
 from .modes import record_gradients
@@ -43,10 +45,16 @@ class LossProblem:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What one loss gave to the parameters asked about, in their order."""
+    """What one loss gave to the parameters asked about, in their order.
+
+    ``elsewhere`` names the attribute of each that a gradient was written to (``main_grad``),
+    ``unreadable`` says of each why the values of its gradient cannot be read; else ``""``.
+    """
 
     states: list[GradState]
     problem: LossProblem | None = None
+    elsewhere: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def reach(model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]) -> Reached:
@@ -58,19 +66,23 @@ def reach(model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]) -> Re
     with Undo() as undo, undo:
         put_away(undo, model, loss_fn)
         record_gradients(undo)
+        elsewhere = Elsewhere(parameters)
         loss = loss_fn(model)
         problem = loss_problem(loss)
         if problem is None:
             not_backwarded(parameters_of(model))
             put_foreign_gradients_away(undo, loss, model)
             loss.backward()
-        return Reached(grad_states([p.grad for p in parameters]), problem)
+        grads = [parameter.grad for parameter in parameters]
+        unreadable = ["" if grad is None else no_values(grad) for grad in grads]
+        return Reached(grad_states(grads), problem, elsewhere.written(), unreadable)
 
 
 def gradients_of(
     model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]
-) -> list[Tensor | None]:
-    """Run ``loss_fn(model)`` and backward, return the gradients; leave nothing behind.
+) -> tuple[list[Tensor | None], list[str]]:
+    """Run ``loss_fn(model)`` and backward, return the gradients, and for each parameter the
+    attribute that one was written to instead; leave nothing behind.
 
     Compiled modules run uncompiled, so that two models can be compared. Raises
     :class:`ParamCheckUsageError` for a loss without a backward pass.
@@ -79,6 +91,7 @@ def gradients_of(
     with Undo() as undo, undo:
         put_away(undo, model, loss_fn)
         record_gradients(undo)
+        elsewhere = Elsewhere(parameters)
         with uncompiled():
             loss = loss_fn(model)
             if problem := loss_problem(loss):
@@ -88,7 +101,27 @@ def gradients_of(
             not_backwarded(parameters_of(model))
             put_foreign_gradients_away(undo, loss, model)
             loss.backward()
-        return [parameter.grad for parameter in parameters]
+        return [parameter.grad for parameter in parameters], elsewhere.written()
+
+
+def backward_in_view(loss: Tensor) -> None:
+    """Run backward with function modes left on, so that what a checkpoint recomputes is seen.
+
+    ``torch.autograd.backward`` is itself a torch function, in which modes are off.
+    """
+    engine = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    if engine is None:
+        torch.autograd.backward(loss)
+    else:
+        engine(
+            (loss,),
+            (torch.ones_like(loss),),
+            False,
+            False,
+            (),
+            allow_unreachable=True,
+            accumulate_grad=True,
+        )
 
 
 @contextmanager

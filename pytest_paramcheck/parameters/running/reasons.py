@@ -15,9 +15,11 @@ Kind: TypeAlias = Literal[
     "dropped",  # used, but the loss does not depend on the result
     "detached",  # the loss depends on it, through an operation without a gradient
     "swallowed",  # in the graph; a node gave no gradient for it
-    "hooked",  # in the graph; a hook took the signal away
+    "hooked",  # in the graph; a hook took the gradient away
     "cancelled",  # in the graph; the contributions add up to zero
     "zero",  # in the graph; from a node on, the gradient is zero
+    "nonfinite",  # in the graph; from a node on, the gradient holds a NaN or an infinity
+    "untrainable",  # made in inference mode: autograd does not save it, and nothing may write it
 ]
 RANK: dict[Kind, int] = {kind: rank for rank, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
 

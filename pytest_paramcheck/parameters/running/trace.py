@@ -3,7 +3,7 @@
 The run replays the first one (same random states, everything put back) under two observers.
 A function mode sees each torch operation: which values descend from which parameter, and the
 operation at which the connection to it ends. Hooks on the nodes of the graph see which of them
-received a signal in backward and handed on none. The graph has the first word: where a
+received a gradient in backward and handed on none. The graph has the first word: where a
 parameter is in the part of it that ran, the node at which the signal ends is the reason.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -27,9 +27,11 @@ from .custom_functions import CustomFunctions
 from .gradstate import GradState, grad_state
 from .graph import leaf_of
 from .modes import record_gradients
+from .operands import LEAVING, Operand, in_place, multiplied, operation_name, tensors_in
 from .preserve import put_away
 from .reach import (
     LossFn,
+    backward_in_view,
     loss_problem,
     parameters_of,
     put_foreign_gradients_away,
@@ -65,7 +67,7 @@ def explain(
                 if loss_problem(loss) is None:
                     tracer.follow(loss)
                     put_foreign_gradients_away(undo, loss, model)
-                    _run_backward(loss)
+                    backward_in_view(loss)
             return [tracer.reason(p, loss) for p in wanted]
     except Exception as error:
         # The caller's function ran once and cannot run twice (an iterator used up).
@@ -85,37 +87,19 @@ def _is_zero(parameter: Tensor | None) -> bool:
     )
 
 
-def _run_backward(loss: Tensor) -> None:
-    """Run backward with function modes left on, so that what a checkpoint recomputes is seen.
-
-    ``torch.autograd.backward`` is itself a torch function, in which modes are off.
-    """
-    engine = getattr(torch.autograd.graph, "_engine_run_backward", None)
-    if engine is None:
-        torch.autograd.backward(loss)
-    else:
-        engine(
-            (loss,),
-            (torch.ones_like(loss),),
-            False,
-            False,
-            (),
-            allow_unreachable=True,
-            accumulate_grad=True,
-        )
-
-
 @dataclass(slots=True)
 class _Descent:
     """Which parameters a tensor descends from: bit sets over the tracked ones.
 
     ``connected``: gradients flow. ``broken``: per event the parameters it cut off.
-    ``had_node``: whether the tensor had a ``grad_fn`` when this was written.
+    ``had_node``: whether the tensor had a ``grad_fn`` when this was written, by the operation
+    at ``place``.
     """
 
     connected: int
     broken: dict[int, int]
     had_node: bool = True
+    place: Place | None = None
 
 
 class _Tracer(TorchFunctionMode):
@@ -136,11 +120,11 @@ class _Tracer(TorchFunctionMode):
         self.used = 0
         self.left: list[tuple[int, int]] = []
         self.last_uses: list[tuple[int, Place]] = []
-        self.nodes: dict[Any, Place] = {}
-        self.functions: dict[str, Place] = {}
+        self.nodes: dict[Any, tuple[Place, list[Operand]]] = {}
+        self.functions: dict[Any, Place] = {}  # node of a custom function -> where it ran
         self.custom = CustomFunctions()
         self.handles: list[Any] = []
-        self.received: dict[Any, bool] = {}
+        self.received: dict[Any, GradState] = {}
         self.sent: dict[Any, list[GradState]] = {}
 
     def __torch_function__(
@@ -157,34 +141,40 @@ class _Tracer(TorchFunctionMode):
         """Take the hooks off, break the cycles."""
         for handle in self.handles:
             handle.remove()
-        for held in (self.handles, self.nodes, self.received, self.sent, self.descents):
+        for held in (
+            self.handles,
+            self.nodes,
+            self.functions,
+            self.received,
+            self.sent,
+            self.descents,
+        ):
             held.clear()
 
     # -- forward ---------------------------------------------------------------------------
 
     def _note(self, func: Any, args: Any, kwargs: Any, out: Any, grad_on: bool) -> None:
-        operation = _operation(func)
+        operation = operation_name(func)
         if operation is None:
             return
-        inputs = list(_tensors((args, kwargs)))
+        inputs = list(tensors_in((args, kwargs)))
         given = self._merge(inputs)
         everything = _everything(given)
         if not everything:
             return
-        outs = list(_tensors(out))
-        if args and isinstance(args[0], Tensor) and _in_place(operation):
+        outs = list(tensors_in(out))
+        if args and isinstance(args[0], Tensor) and in_place(operation):
             outs.append(args[0])
-        outs.extend(_tensors(kwargs.get("out")))
-        place = self._place(operation, inputs)
-        if place.inside and not place.backward:
-            self.functions.setdefault(f"{place.inside}Backward", place)
+        outs.extend(tensors_in(kwargs.get("out")))
+        place = self._place(operation)
         if not outs:
-            if operation in _LEAVING:
+            if operation in LEAVING:
                 self.used |= everything
                 self.left.append((everything, self._event("left", place)))
             return
         self.used |= everything
         event: int | None = None
+        operands: list[Operand] | None = None
         for tensor in {id(t): t for t in outs}.values():
             connected, broken = given.connected, dict(given.broken)
             if connected and not (grad_on and tensor.requires_grad):
@@ -197,9 +187,11 @@ class _Tracer(TorchFunctionMode):
                 continue  # a parameter written in place stays itself
             if connected:
                 self.last_uses.append((connected, place))
-            self.descents[tensor] = _Descent(connected, broken, tensor.grad_fn is not None)
+            self.descents[tensor] = _Descent(connected, broken, tensor.grad_fn is not None, place)
             if tensor.grad_fn is not None:
-                self._follow(tensor.grad_fn, place)
+                if operands is None:
+                    operands = self._operands(func, operation, args, kwargs)
+                self._follow(tensor.grad_fn, place, operands)
 
     def _descent(self, tensor: Tensor) -> _Descent:
         bit = self.bit.get(id(tensor))
@@ -208,9 +200,12 @@ class _Tracer(TorchFunctionMode):
         known: _Descent | None = self.descents.get(tensor)  # type: ignore[no-untyped-call]
         if known is None:
             return _Descent(0, {})
-        if not known.had_node and tensor.grad_fn is not None and known.broken:
+        if not known.had_node and tensor.grad_fn is not None:
             # Given a node after it was computed: what a custom function returned.
-            return _Descent(_everything(known), {})
+            if known.place is not None:
+                self.functions.setdefault(tensor.grad_fn, known.place)
+            if known.broken:
+                return _Descent(_everything(known), {})
         return known
 
     def _merge(self, tensors: Iterable[Tensor]) -> _Descent:
@@ -231,7 +226,7 @@ class _Tracer(TorchFunctionMode):
         self.events.append((kind, place))
         return len(self.events) - 1
 
-    def _place(self, operation: str, inputs: list[Tensor]) -> Place:
+    def _place(self, operation: str) -> Place:
         """The innermost module of the model, and the custom function, on the call stack."""
         module, cls, inside, backward = "", "", "", False
         frame: FrameType | None = sys._getframe(3)
@@ -243,43 +238,42 @@ class _Tracer(TorchFunctionMode):
                 owner = frame.f_locals.get("self")
                 module, cls = self.module_names.get(id(owner), ("", ""))
             frame = frame.f_back
-        return Place(operation, module, cls, inside, backward, *self._partners(operation, inputs))
+        return Place(operation, module, cls, inside, backward)
 
-    def _partners(self, operation: str, inputs: list[Tensor]) -> tuple[tuple[str, ...], str]:
-        """The all-zero parameters that an operation multiplies by, and what other operand it has
-        that leaves no signal."""
-        if operation not in _MULTIPLYING or not self.zero_too:
-            return (), ""
-        if operation in _WEIGHT_SECOND:
-            inputs = inputs[:2]  # a bias is added
-        elif operation in _ADDEND_FIRST:
-            inputs = inputs[1:]
-        sources = [_everything(self._descent(tensor)) for tensor in inputs]
-        zeros = tuple(dict.fromkeys(self.zeros[s] for s in sources if s in self.zeros))
-        if any(tensor.numel() == 0 for tensor in inputs):
-            return zeros, "nothing"
-        return zeros, "zeros" if any(grad_state(t) is GradState.ZERO for t in inputs) else ""
+    def _operands(self, func: Any, operation: str, args: Any, kwargs: Any) -> list[Operand]:
+        """What an operation multiplies by that leaves no gradient to the rest."""
+        if not self.zero_too:
+            return []
+        found = []
+        for tensor in multiplied(func, operation, args, kwargs):
+            empty = tensor.numel() == 0
+            if empty or grad_state(tensor) is GradState.ZERO:
+                source = _everything(self._descent(tensor))
+                found.append(Operand(source, empty, "" if empty else self.zeros.get(source, "")))
+        return found
 
     # -- backward --------------------------------------------------------------------------
 
     def follow(self, loss: Tensor) -> None:
         """Watch the nodes of the loss's graph that no operation was seen to make."""
-        self._follow(loss.grad_fn, Place(""))
+        self._descent(loss)
+        self._follow(loss.grad_fn, Place(""), [])
 
-    def _follow(self, node: Any, place: Place) -> None:
+    def _follow(self, node: Any, place: Place, operands: list[Operand]) -> None:
         stack = [node]
         while stack:
             node = stack.pop()
             if node is None or node in self.nodes:
                 continue
-            self.nodes[node] = place
+            self.nodes[node] = place, operands
             if leaf_of(node) is None:
                 self.handles.append(node.register_hook(self._watcher(node)))
                 stack.extend(nxt for nxt, _ in node.next_functions)
 
     def _watcher(self, node: Any) -> Any:
         def watch(sent: Any, received: Any) -> None:
-            self.received[node] = any(_handed_on(g) is GradState.NONZERO for g in received)
+            states = [_handed_on(g) for g in received]
+            self.received[node] = max(states, key=_MOST.index, default=GradState.NONE)
             self.sent[node] = [_handed_on(g) for g in sent]
 
         return watch
@@ -326,6 +320,8 @@ class _Tracer(TorchFunctionMode):
                         start = nxt
         if start is None:
             return None
+        if broken := self._broken_at(start, givers):
+            return broken
         hooked = cancelled = False
         seen = {start}
         queue = [start]
@@ -335,26 +331,53 @@ class _Tracer(TorchFunctionMode):
                 if sent is GradState.NONZERO:
                     several = len(givers[node]) > 1
                     cancelled, hooked = cancelled or several, hooked or not several
-                elif self.received[giver]:
+                elif self.received[giver] is GradState.NONZERO:
                     kind: Kind = "swallowed" if sent is GradState.NONE else "zero"
-                    return Reason(kind, self._node_place(giver))
+                    return Reason(kind, self._node_place(giver, self.bit[id(parameter)]))
                 elif giver not in seen:
                     seen.add(giver)
                     queue.append(giver)
         return Reason("cancelled" if cancelled else "hooked" if hooked else "zero")
 
-    def _node_place(self, node: Any) -> Place:
-        place = self.nodes[node]
+    def _broken_at(self, start: Any, givers: dict[Any, list[tuple[Any, int]]]) -> Reason | None:
+        """The node from which on the gradient holds a NaN or an infinity, if it does."""
+        seen = {start}
+        queue = [start]
+        broken = False
+        for node in queue:
+            for giver, index in givers.get(node, ()):
+                if self.sent[giver][index] is not GradState.NONFINITE:
+                    continue
+                if self.received[giver] is not GradState.NONFINITE:
+                    return Reason("nonfinite", self._node_place(giver))
+                broken = True
+                if giver not in seen:
+                    seen.add(giver)
+                    queue.append(giver)
+        return Reason("nonfinite") if broken else None
+
+    def _node_place(self, node: Any, bit: int = 0) -> Place:
+        """Where a node was made, with what stood beside the parameter of this bit there."""
+        place, operands = self.nodes[node]
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             # No operation is seen to make it; those of its forward say where it ran.
-            ran = self.functions.get(type(node).__name__, Place("", seen=False))
-            return replace(ran, operation=type(node).__name__, zeros=(), operand="")
-        return place if place.operation else Place(node.name(), seen=False)
+            ran = self.functions.get(node, Place("", seen=False))
+            return replace(ran, operation=type(node).__name__)
+        if not place.operation:
+            return Place(node.name(), seen=False)
+        beside = [operand for operand in operands if not operand.source & bit]
+        zeros = tuple(dict.fromkeys(one.parameter for one in beside if one.parameter))
+        operand = "nothing" if any(one.empty for one in beside) else "zeros" if beside else ""
+        return replace(place, zeros=zeros, operand=operand)
 
 
 def _handed_on(grad: Tensor | None) -> GradState:
     """The state of a gradient between nodes: one without elements is not where a signal ends."""
     return GradState.NONZERO if grad is not None and not grad.numel() else grad_state(grad)
+
+
+#: From the least to the most that a node received.
+_MOST = (GradState.NONE, GradState.ZERO, GradState.NONZERO, GradState.NONFINITE)
 
 
 def _cut_kind(grad_on: bool) -> Kind:
@@ -363,56 +386,8 @@ def _cut_kind(grad_on: bool) -> Kind:
     return "inference" if torch.is_inference_mode_enabled() else "no_grad"
 
 
-def _operation(func: Any) -> str | None:
-    """The name a user knows an operation by; None for what is no use of a value."""
-    name = getattr(func, "__name__", str(func))
-    if name == "__get__":
-        name = getattr(getattr(func, "__self__", None), "__name__", "")
-        return name if name in _VALUE_PROPERTIES else None
-    if name == "__set__" or name in _NO_USE or name.endswith("_like"):
-        return None
-    return str(name)
-
-
-def _in_place(operation: str) -> bool:
-    if operation.startswith("__"):
-        return operation == "__setitem__" or (operation[2] == "i" and operation in _IN_PLACE)
-    return operation.endswith("_")
-
-
 def _everything(descent: _Descent) -> int:
     together = descent.connected
     for mask in descent.broken.values():
         together |= mask
     return together
-
-
-def _tensors(value: Any, depth: int = 4) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif depth and isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item, depth - 1)
-    elif depth and isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item, depth - 1)
-
-
-_VALUE_PROPERTIES = frozenset({"data", "T", "mT", "H", "mH", "real", "imag"})
-_NO_USE = frozenset(
-    {"requires_grad_", "register_hook", "retain_grad", "backward", "__repr__"}
-    | {f"new_{name}" for name in ("empty", "zeros", "ones", "full")}
-)
-_IN_PLACE = frozenset(
-    f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow")
-)
-_LEAVING = frozenset(
-    {"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__complex__", "__dlpack__"}
-)
-_WEIGHT_SECOND = frozenset({"linear", "conv1d", "conv2d", "conv3d", "bilinear"})
-_ADDEND_FIRST = frozenset({"addmm", "baddbmm", "addcmul"})
-_MULTIPLYING = _WEIGHT_SECOND.union(
-    _ADDEND_FIRST,
-    ("mul", "multiply", "__mul__", "__rmul__", "mul_", "__imul__", "einsum"),
-    ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv"),
-)

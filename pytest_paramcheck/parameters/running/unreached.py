@@ -21,11 +21,15 @@ _ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.NONFINITE: 2, GradStat
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A parameter that no loss reached, its best state, and why (None: it is frozen)."""
+    """A parameter that no loss reached, its best state, and why (None: it is frozen).
+
+    ``elsewhere`` is the attribute that a gradient was written to instead of ``.grad``.
+    """
 
     entry: Entry
     state: GradState
     reason: Reason | None = None
+    elsewhere: str = ""
 
 
 def find_unreached(
@@ -44,11 +48,44 @@ def find_unreached(
     """
     __tracebackhide__ = True
     tensors = runnable(entries, inventory, allow_zero, remedy)
+    untrainable = [
+        Missing(entry, GradState.NONE, Reason("untrainable"))
+        for entry in entries
+        if inference(entry)
+    ]
     outcomes = []
-    for loss in losses:
-        outcomes.append(reach(model, loss, tensors))
+    try:
+        for loss in losses:
+            outcomes.append(reach(model, loss, tensors))
+    except Exception:
+        # Autograd refuses to save an inference tensor: it is the reason, and was found.
+        if not untrainable:
+            raise
+        return [], untrainable
+    if not allow_zero:
+        _readable(entries, outcomes, remedy)
+    known = {one.entry: one for one in untrainable}
     found = missing(entries, outcomes, allow_zero=allow_zero)
-    return outcomes, _with_reasons(found, inventory, losses, outcomes)
+    found = [one for one in found if one.entry not in known]
+    explained = _with_reasons(found, inventory, losses, outcomes)
+    together = {**{one.entry: one for one in explained}, **known}
+    return outcomes, [together[entry] for entry in entries if entry in together]
+
+
+def inference(entry: Entry) -> bool:
+    """Whether an entry asks for a gradient and was made in inference mode, so cannot train."""
+    return entry.tensor is not None and entry.trainable and entry.tensor.is_inference()
+
+
+def _readable(entries: Sequence[Entry], outcomes: Sequence[Reached], remedy: str) -> None:
+    """Raise for a gradient whose values cannot be read, though the parameter's can."""
+    for outcome in outcomes:
+        for entry, reason in zip(entries, outcome.unreadable, strict=True):
+            if reason:
+                raise ParamCheckUsageError(
+                    f"the gradient of {entry.name} cannot be told from zero: {reason}"
+                    + remedy.replace(", or", ";", 1)
+                )
 
 
 def runnable(
@@ -77,7 +114,8 @@ def missing(
             continue
         state = max(states, key=_ORDER.__getitem__)
         if state is not GradState.NONZERO:
-            found.append(Missing(entry, state))
+            elsewhere = (outcome.elsewhere[number] for outcome in outcomes)
+            found.append(Missing(entry, state, elsewhere=next(filter(None, elsewhere), "")))
     return found
 
 
@@ -106,7 +144,18 @@ def _with_reasons(
         one.entry: replace(one, reason=likeliest(list(said)))
         for one, said in zip(asked, zip(*reasons, strict=True), strict=True)
     }
-    return [explained.get(one.entry, one) for one in found]
+    said = [explained.get(one.entry, one) for one in found]
+    return [one for one in said if one.reason is None or _adds_to_the_loss(one, outcomes)]
+
+
+def _adds_to_the_loss(one: Missing, outcomes: Sequence[Reached]) -> bool:
+    """Whether a reason says more than that no loss could be run backward."""
+    problems = [outcome.problem for outcome in outcomes]
+    if None in problems or one.reason is None or one.elsewhere:
+        return True
+    if all(problem is not None and problem.kind == "not_a_tensor" for problem in problems):
+        return one.reason.kind == "left"  # of a number it is known how it left torch
+    return one.reason.kind not in ("unused", "unknown")
 
 
 def likeliest(reasons: Sequence[Reason]) -> Reason:

@@ -17,6 +17,7 @@ from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import first_line
 from ..subject.copies import deep_copy
 from ..subject.inventory import Entry, Inventory, take_inventory, walk_modules
+from ..tensors.content import no_values
 from .gradstate import GradState
 from .reach import LossFn, gradients_of
 from .reasons import Reason
@@ -29,7 +30,8 @@ class TiedGradient:
     """A tie group, the gradient of the one parameter, and that of each name in the untied copy.
 
     ``hooked`` says whether the parameter itself has hooks, ``lost`` are the names whose use
-    gives no gradient though there is one, with the reason.
+    gives no gradient though there is one, with the reason. ``elsewhere`` is the attribute that
+    a gradient was written to instead of ``.grad``.
     """
 
     names: tuple[str, ...]
@@ -37,6 +39,7 @@ class TiedGradient:
     uses: tuple[Tensor | None, ...]
     hooked: bool = False
     lost: tuple[tuple[str, Missing], ...] = ()
+    elsewhere: str = ""
 
 
 def tied_gradients(
@@ -50,8 +53,12 @@ def tied_gradients(
     tensors = runnable(tied, inventory)
     copied = untied_copy(model)
     apart = take_inventory(copied)
-    totals = gradients_of(model, loss_fn, tensors)
-    uses = gradients_of(copied, loss_fn, _tensors(apart, [n for e in tied for n in e.names]))
+    totals, elsewhere = gradients_of(model, loss_fn, tensors)
+    names = [name for entry in tied for name in entry.names]
+    uses, _ = gradients_of(copied, loss_fn, _tensors(apart, names))
+    for name, grad in zip([e.name for e in tied] + names, totals + uses, strict=True):
+        if grad is not None and (reason := no_values(grad)):
+            raise ParamCheckUsageError(f"the gradient of {name} cannot be compared: {reason}")
     if all(use is None for use in uses) and any(total is not None for total in totals):
         raise ParamCheckUsageError(
             "loss_fn does not use the model it is given: the untied copy got no gradient; "
@@ -64,8 +71,9 @@ def tied_gradients(
             total,
             tuple(next(per_name) for _ in entry.names),
             hooked=bool(tensor._backward_hooks),
+            elsewhere=attribute if total is None else "",
         )
-        for entry, tensor, total in zip(tied, tensors, totals, strict=True)
+        for entry, tensor, total, attribute in zip(tied, tensors, totals, elsewhere, strict=True)
     ]
     return _with_lost(groups, apart, loss_fn)
 
@@ -79,7 +87,7 @@ def _with_lost(
         name
         for group in groups
         for name, use in zip(group.names, group.uses, strict=True)
-        if use is None
+        if use is None and not group.elsewhere
     ]
     if not without:
         return list(groups)
@@ -122,6 +130,7 @@ def untied_copy(model: nn.Module) -> nn.Module:
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
     _keep_flags(model, copied)
+    _keep_attributes(model, copied)
     _split_modules(copied, {id(copied)}, ())
     owners = _owners(copied)
     for group in take_inventory(copied).tie_groups:
@@ -141,9 +150,27 @@ def _keep_flags(model: nn.Module, copied: nn.Module) -> None:
             new.training = old.training
 
 
+def _keep_attributes(model: nn.Module, copied: nn.Module) -> None:
+    """Give the copied parameters what hangs on the originals, which a deep copy drops."""
+    for (_, _, old), (_, _, new) in zip(walk_modules(model), walk_modules(copied), strict=True):
+        for key, parameter in old._parameters.items():
+            if parameter is not None and parameter.__dict__ and key in new._parameters:
+                _hang_on(parameter, new._parameters[key])
+
+
+def _hang_on(old: Tensor, new: Tensor | None) -> None:
+    for name, value in old.__dict__.items():
+        if new is not None and name not in new.__dict__:
+            own = value.detach().clone() if isinstance(value, Tensor) else value
+            setattr(new, name, own)
+
+
 def _twin(parameter: Tensor | None) -> Tensor | None:
     if parameter is None or isinstance(parameter, nn.Parameter):
-        return copy.deepcopy(parameter)
+        twin = copy.deepcopy(parameter)
+        if parameter is not None:
+            _hang_on(parameter, twin)
+        return twin
     # A copied scripted module holds plain tensors, and takes Parameters only.
     return nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
 
