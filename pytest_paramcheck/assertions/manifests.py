@@ -11,7 +11,9 @@ from ..manifest.paths import named_path
 from ..manifest.text import is_ours, manifest_text, parse_manifest, write_manifest
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
+from ..parameters.saving.files import is_there, reason_of
 from ..parameters.subject.inventory import Subject, records, take_inventory
+from ..parameters.subject.record import Record
 
 
 def assert_manifest(
@@ -37,8 +39,8 @@ def assert_manifest(
     was added, removed, probably renamed, reshaped, retied, moved, or has another dtype or role.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a file that cannot be
-    read (a damaged line is shown) or that a newer version wrote, for a name that cannot be part
-    of a file's, and without ``path``.
+    read (a damaged line is shown) or written, that is not a regular one, or that a newer version
+    wrote, for a name that cannot be part of a file's, and without ``path``.
 
     >>> import tempfile
     >>> from torch import nn
@@ -74,7 +76,7 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
             parse_manifest(data, shown)  # raises: a newer format, or no manifest at all
         if same:
             return False
-        write_manifest(target, current)
+        _write(target, current, shown)
         return True
     if data is None:
         raise_if(
@@ -102,12 +104,20 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
 
 def _read(target: Path, shown: str) -> bytes | None:
     __tracebackhide__ = True
+    if not is_there(target, shown):
+        return None
     try:
         return target.read_bytes()
-    except FileNotFoundError:
-        return None
     except OSError as error:
-        raise ParamCheckUsageError(f"{shown} cannot be read: {error.strerror}") from None
+        raise ParamCheckUsageError(f"{shown} cannot be read: {reason_of(error)}") from None
+
+
+def _write(target: Path, records: list[Record], shown: str) -> None:
+    __tracebackhide__ = True
+    try:
+        write_manifest(target, records)
+    except OSError as error:
+        raise ParamCheckUsageError(f"{shown} cannot be written: {reason_of(error)}") from None
 
 
 def as_typed(path: Path) -> str:

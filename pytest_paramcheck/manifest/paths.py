@@ -116,8 +116,13 @@ def _ours(path: Path) -> bool:
     # Every full run looks for stale files at its end, and few find a file to look into.
     from .text import is_ours
 
-    with path.open("rb") as file:
-        return is_ours(file.readline(200))
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return is_ours(file.readline(200))
+    except OSError:  # whatever it is: nobody can say that it is stale
+        return False
 
 
 def _folder(test_file: Path) -> Path:

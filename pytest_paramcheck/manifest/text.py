@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -84,27 +83,35 @@ def parse_manifest(data: bytes, shown: str) -> list[Record]:
 
 
 def is_ours(data: bytes) -> bool:
-    """Whether a file begins as a manifest of this format does: only such a file is rewritten."""
+    """Whether a file begins as a manifest does that this version reads: only such a file is
+    rewritten."""
     first = data.split(b"\n", 1)[0].removeprefix(b"\xef\xbb\xbf").rstrip(b"\r")
-    return first == HEADER[0].encode()
+    version = _format_of(first.decode(errors="replace"))
+    return version is not None and version <= FORMAT
 
 
 def write_manifest(path: Path, records: Iterable[Record]) -> None:
-    """Write the file whole or not at all, its folders created.
+    """Write the file whole or not at all, its folders created; errors are the system's own.
 
-    A temporary file beside it is renamed onto it, so that an interrupted run or two workers
-    that write at once never leave half a manifest behind.
+    A temporary file beside it is renamed onto it, so that an interrupted run, a full disk or two
+    workers that write at once never leave half a manifest behind. Of a symbolic link the target
+    is written, and the link stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{os.urandom(8).hex()}.tmp")
+    # Not tempfile: its files are their owner's alone, and a committed file is an ordinary one,
+    # with the mode that the umask leaves.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    handle = os.open(temporary, flags, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(manifest_text(records).encode())
-        # mkstemp makes a file that only its owner may read; a committed file is an ordinary one.
-        Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        Path(temporary).replace(path)
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -118,21 +125,32 @@ def _rows(data: bytes, shown: str) -> Sequence[str]:
     return text.split("\n")  # not splitlines(): names may hold other line separators
 
 
-def _validate_title(row: str, shown: str) -> None:
-    if row == HEADER[0]:
-        return
+def _format_of(row: str) -> int | None:
+    """Return the format that a first line names, None where it is not a manifest's."""
     version = row.removeprefix(_TITLE)
-    if version != row and version.isascii() and version.isdigit():
+    if version == row or not (version.isascii() and version.isdigit()):
+        return None
+    return int(version[:9])  # longer than any there will be: int() has a limit
+
+
+def _validate_title(row: str, shown: str) -> None:
+    """Raise for what is not a manifest, or one of a newer format.
+
+    The lines of an older format are read as they are; an update writes the newest.
+    """
+    version = _format_of(row)
+    if version is None:
+        raise ParamCheckUsageError(
+            f"{shown}, line 1: {_cut(row)}\n"
+            f"this is no manifest: its first line would be {HEADER[0]!r}. "
+            f"Restore the file, or delete it and run with --param-update"
+        )
+    if version > FORMAT:
         raise ParamCheckUsageError(
             f"{shown}, line 1: {_cut(row)}\n"
             f"this version of pytest-paramcheck reads format {FORMAT}: upgrade it "
             f"(pip install -U pytest-paramcheck)"
         )
-    raise ParamCheckUsageError(
-        f"{shown}, line 1: {_cut(row)}\n"
-        f"this is no manifest: its first line would be {HEADER[0]!r}. "
-        f"Restore the file, or delete it and run with --param-update"
-    )
 
 
 def _parse_line(row: str) -> Record:

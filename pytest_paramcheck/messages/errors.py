@@ -26,14 +26,15 @@ class ParamCheckError(AssertionError):
         return render(self.findings, self.subject, self.max_rows)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.findings, self.subject, self.max_rows)
+        # The state as Python's own exceptions hand it on: with max_rows and notes.
+        return _rebuild, (self.findings, self.subject), self.__dict__
 
 
 class ParamCheckUsageError(ValueError):
     """A wrong call: an unknown name, a pattern without a match, an empty subject."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_usage, self.args
+        return _rebuild_usage, self.args, self.__dict__
 
 
 def raise_if(findings: Iterable[Finding], subject: str) -> None:
@@ -61,10 +62,8 @@ def show_all(error: BaseException) -> None:
         pending += [current.__cause__, current.__context__, *getattr(current, "exceptions", ())]
 
 
-def _rebuild(findings: Iterable[Finding], subject: str, rows: int | None) -> ParamCheckError:
-    error = ParamCheckError(findings, subject)
-    error.max_rows = rows
-    return error
+def _rebuild(findings: Iterable[Finding], subject: str) -> ParamCheckError:
+    return ParamCheckError(findings, subject)
 
 
 def _rebuild_usage(*args: object) -> ParamCheckUsageError:

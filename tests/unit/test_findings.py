@@ -6,7 +6,10 @@ import copy
 import dataclasses
 import gc
 import pickle
+import sys
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -99,3 +102,18 @@ def test_an_error_keeps_no_tensor_alive() -> None:
 
     assert weight() is None
     assert str(kept).startswith("not finite: weight (Linear)")
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_notes_and_rows_travel_with_a_copy(again: Callable[[Any], Any]) -> None:
+    for error in (_error(), ParamCheckUsageError("no such name")):
+        said = str(error)
+        if sys.version_info >= (3, 11):
+            error.add_note("seed 7")
+        vars(error)["seen_on"] = "cuda"
+        twin = again(error)
+        assert type(twin) is type(error)
+        assert str(twin) == said
+        assert vars(twin) == vars(error)

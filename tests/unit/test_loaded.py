@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
+import socket
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import (
-    assert_loaded,
-)
+from pytest_paramcheck import assert_loaded, assert_manifest
 
 from ..models import IgnoresLoads, lm
 from .messages import failure_lines, usage
@@ -417,6 +420,76 @@ class TestLoaded:
         file.write_bytes(content)
         assert usage(assert_loaded, nn.Linear(3, 2), file) == f"{file} cannot be read as a {said}"
         assert file.read_bytes() == content
+
+    def test_what_is_not_a_regular_file(self, tmp_path: Path) -> None:
+        """To open a pipe waits for whoever writes into it, and a device may never end."""
+        model = nn.Linear(3, 2)
+        pipe, address = tmp_path / "pipe.pt", tmp_path / "s"
+        os.mkfifo(pipe)
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(os.path.relpath(address))
+            for path, kind in (
+                (pipe, "named pipe"),
+                (Path("/dev/zero"), "device"),
+                (address, "socket"),
+            ):
+                said = f"{path} is not a regular file: it is a {kind}"
+                assert usage(assert_loaded, model, path) == said
+                assert usage(assert_manifest, model, path=path, update=True).endswith(
+                    f"{path.name} is not a regular file: it is a {kind}"
+                )
+        link = tmp_path / "link.pt"
+        link.symlink_to(pipe)
+        assert usage(assert_loaded, model, link).endswith("it is a named pipe")
+
+    def test_paths_that_the_system_refuses(self, tmp_path: Path) -> None:
+        model = nn.Linear(3, 2)
+        for path, reason in (
+            ("x" * 300 + ".pt", "File name too long"),
+            (str(tmp_path / "a\0b"), "embedded null"),
+            (str(tmp_path / "file" / "model.pt"), "Not a directory"),
+            (str(tmp_path / "loop"), "Too many levels of symbolic links"),
+        ):
+            (tmp_path / "file").touch()
+            if not (tmp_path / "loop").is_symlink():
+                (tmp_path / "loop").symlink_to("loop")
+            assert usage(assert_loaded, model, path).startswith(f"{path} cannot be read: {reason}")
+        assert usage(assert_loaded, model, str(tmp_path / "no" / "model.pt")) == (
+            f"{tmp_path / 'no' / 'model.pt'} does not exist"
+        )
+
+    def test_a_file_that_may_not_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "model.pt"
+        torch.save(nn.Linear(3, 2).state_dict(), file)
+
+        def refuse(*args: Any, **options: Any) -> Any:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+
+        # Whoever runs the tests may be allowed to read every file.
+        monkeypatch.setattr(Path, "open", refuse)
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        said = f"{file} cannot be read: Permission denied"
+        assert usage(assert_loaded, nn.Linear(3, 2), file) == said
+        assert usage(assert_manifest, nn.Linear(3, 2), path=file) == said
+
+    def test_without_safetensors(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+        monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+        assert usage(assert_loaded, nn.Linear(3, 2), file) == (
+            "this needs safetensors, which is not installed: "
+            "pip install 'pytest-paramcheck[safetensors]'"
+        )
+
+    def test_a_header_as_long_as_its_file_is_none(self, tmp_path: Path) -> None:
+        """What looks like safetensors must have room for the header that it announces."""
+        file = tmp_path / "model.pt"
+        file.write_bytes(b"\x0a\0\0\0\0\0\0\0{}")  # ten bytes, in a file of ten
+        assert usage(assert_loaded, nn.Linear(3, 2), file).startswith(
+            f"{file} cannot be read as a torch.save file: it is damaged or another kind of file"
+        )
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
         model = nn.Linear(3, 2)

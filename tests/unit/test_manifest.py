@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from pathlib import Path
 
 import pytest
@@ -240,6 +243,46 @@ def test_update_mends_a_damaged_line_and_never_writes_over_what_is_not_ours(file
             with pytest.raises(ParamCheckUsageError, match=r"^lm\.txt, line 1: "):
                 assert_manifest(LM(), path=file, update=update)
             assert file.read_bytes() == foreign
+
+
+def test_an_older_format_is_compared_and_written_anew_by_an_update(file) -> None:
+    newest = file.read_bytes()
+    older = newest.replace(b"format 1", b"format 0")
+    file.write_bytes(older)
+    assert_manifest(LM(), path=file)
+    assert _failure(file, LM(tied=False)).startswith("retied: head.weight (LM)\n")
+    assert file.read_bytes() == older
+    assert_manifest(LM(), path=file, update=True)
+    assert file.read_bytes() == newest
+
+
+def test_what_cannot_be_written_says_so_and_loses_nothing(file, monkeypatch) -> None:
+    before = file.read_bytes()
+    for path, said in (
+        ("/proc/no/m.txt", "/proc/no/m.txt cannot be written: No such file or directory"),
+        ("x" * 300, "x" * 300 + " cannot be read: File name too long"),
+    ):
+        assert usage(assert_manifest, LM(), path=path, update=True) == said
+    assert (
+        usage(assert_manifest, LM(), path="a\0b", update=True)
+        .partition("cannot be read: ")[2]
+        .startswith("embedded null")
+    )
+
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fdopen(handle: int, mode: str) -> Full:
+        os.close(handle)
+        return Full()
+
+    monkeypatch.setattr(os, "fdopen", fdopen)
+    assert usage(assert_manifest, LM(vocab=12), path=file, update=True) == (
+        "lm.txt cannot be written: No space left on device"
+    )
+    assert file.read_bytes() == before
+    assert [path.name for path in Path().iterdir()] == ["lm.txt"]
 
 
 def test_wrong_calls(tmp_path, monkeypatch) -> None:

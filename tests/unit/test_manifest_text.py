@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,17 +129,29 @@ def test_a_newer_format() -> None:
         "(pip install -U pytest-paramcheck)"
     )
     assert not is_ours(data)
+    many = TEXT.replace("format 1", "format " + "9" * 5000).encode()  # int() has a limit
+    assert usage(parse_manifest, many, "m.txt").endswith("(pip install -U pytest-paramcheck)")
+    assert not is_ours(many)
+
+
+def test_an_older_format_is_read() -> None:
+    data = TEXT.replace("format 1", "format 0").encode()
+    assert parse_manifest(data, "m.txt") == LINES
+    assert is_ours(data)
 
 
 @pytest.mark.parametrize(
     ("data", "row"),
     [
+        (HEADER[0][:-1].encode() + b"abc\n", HEADER[0][:-1] + "abc"),
+        (HEADER[0][:-1].encode() + b"\xc2\xb2\n", HEADER[0][:-1] + "\u00b2"),
+        (HEADER[0][:-1].encode() + b"\n", HEADER[0][:-1]),
         (b"", ""),
         (b"emb.weight 3 float32 trainable\n", "emb.weight 3 float32 trainable"),
         (b"\x00\x01\n", r"'\x00\x01'"),
         (b"x" * 200, "x" * 97 + "..."),
     ],
-    ids=["empty", "no header", "binary", "long"],
+    ids=["word", "superscript", "no number", "empty", "no header", "binary", "long"],
 )
 def test_no_manifest(data: bytes, row: str) -> None:
     assert usage(parse_manifest, data, "m.txt") == (
@@ -157,7 +172,6 @@ def test_written_whole_or_not_at_all(tmp_path) -> None:
     path = tmp_path / "new" / "folder" / "m.txt"
     write_manifest(path, LINES)
     assert path.read_bytes() == TEXT.encode()
-    assert path.stat().st_mode & 0o777 == 0o644
 
     def interrupted():
         yield LINES[0]
@@ -167,3 +181,30 @@ def test_written_whole_or_not_at_all(tmp_path) -> None:
         write_manifest(path, interrupted())
     assert path.read_bytes() == TEXT.encode()
     assert [file.name for file in path.parent.iterdir()] == ["m.txt"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_who_may_read_a_new_file(tmp_path, mask: int) -> None:
+    path, old = tmp_path / "m.txt", tmp_path / "old.txt"
+    old.touch(0o640)
+    old.chmod(0o640)
+    before = os.umask(mask)
+    try:
+        write_manifest(path, LINES)
+        write_manifest(old, LINES)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert old.stat().st_mode & 0o777 == 0o640  # of a file that was there, its own mode
+
+
+def test_a_symbolic_link_is_kept_and_its_target_written(tmp_path) -> None:
+    (tmp_path / "real").mkdir()
+    real = tmp_path / "real" / "m.txt"
+    for number in range(2):  # dangling the first time
+        link = tmp_path / f"link{number}.txt"
+        link.symlink_to(Path("real", "m.txt"))
+        write_manifest(link, LINES[: number + 1])
+        assert link.is_symlink()
+        assert real.read_text() == manifest_text(LINES[: number + 1])
+        assert [file.name for file in real.parent.iterdir()] == ["m.txt"]

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean, first_line
+from ...messages.wording import first_line
+from .files import is_there, not_there, reason_of
 
 SAFETENSORS = ".safetensors"
 INSTALL = "pip install 'pytest-paramcheck[safetensors]'"
@@ -28,16 +29,21 @@ INSTALL = "pip install 'pytest-paramcheck[safetensors]'"
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """Return what a checkpoint file holds; whether that is a state_dict is not decided here.
 
-    Raises :class:`ParamCheckUsageError` for a file that is missing, a folder, damaged, of
-    another kind, or that holds more than tensors and plain Python values.
+    Raises :class:`ParamCheckUsageError` for a file that is missing, not a regular one (a folder,
+    a pipe, a device), unreadable, damaged, of another kind, or that holds more than tensors and
+    plain Python values.
     """
-    file = Path(path)
+    file = Path(os.fsdecode(path))
+    if not is_there(file, str(file)):
+        raise not_there(file, str(file))
     if file.is_dir():
         raise ParamCheckUsageError(f"{file} is a folder; name the checkpoint file in it")
-    if not file.exists():
-        siblings = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
-        near = did_you_mean(file.name, siblings)
-        raise ParamCheckUsageError(f"{file} does not exist{';' if near else ''}{near}")
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(64)
+            size = opened.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise ParamCheckUsageError(f"{file} cannot be read: {reason_of(error)}") from None
     try:
         if file.suffix == SAFETENSORS:
             return _read_safetensors(file)
@@ -48,7 +54,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
         # Readers raise whatever their parsers raise: RuntimeError, EOFError, KeyError,
         # UnpicklingError, SafetensorError, UnicodeDecodeError, ... for one and the same damage.
         kind = "safetensors" if file.suffix == SAFETENSORS else "torch.save"
-        if other := _other_kind(file):
+        if other := _other_kind(file, start, size):
             raise ParamCheckUsageError(f"{file} cannot be read as a {kind} file: {other}") from None
         if refused := refused_name(str(error)):
             raise ParamCheckUsageError(
@@ -93,11 +99,8 @@ def refused_name(text: str) -> str:
     return found.group(1) if found else ""
 
 
-def _other_kind(file: Path) -> str:
-    """Return what a file is where its first bytes tell, or ``""``."""
-    with file.open("rb") as opened:
-        start = opened.read(64)
-        size = opened.seek(0, os.SEEK_END)
+def _other_kind(file: Path, start: bytes, size: int) -> str:
+    """Return what a file is where its first bytes and its size tell, or ``""``."""
     if not start:
         return "it is empty"
     if start.startswith(b"version https://git-lfs"):

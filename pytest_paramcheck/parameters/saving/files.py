@@ -1,0 +1,54 @@
+"""Whether a path can be read as a file at all, before any reader of a format opens it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from ...messages.errors import ParamCheckUsageError
+from ...messages.wording import did_you_mean
+
+
+def is_there(path: Path, shown: str) -> bool:
+    """Whether a path is there, as something that a read or a list comes to the end of.
+
+    Raises :class:`ParamCheckUsageError` for what is neither a file nor a folder (to open a pipe
+    waits for somebody who writes into it, and a device may never end), and for what the system
+    does not let us ask about.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise ParamCheckUsageError(f"{shown} cannot be read: {reason_of(error)}") from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = next((f": it is a {name}" for is_kind, name in _KINDS if is_kind(mode)), "")
+        raise ParamCheckUsageError(f"{shown} is not a regular file{kind}")
+    return True
+
+
+def not_there(path: Path, shown: str) -> ParamCheckUsageError:
+    """Return the error for a file that does not exist, with the files that it may mean."""
+    try:
+        siblings = [sibling.name for sibling in path.parent.iterdir()]
+    except OSError:
+        siblings = []
+    near = did_you_mean(path.name, siblings)
+    return ParamCheckUsageError(f"{shown} does not exist{';' if near else ''}{near}")
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Return what the system says of a path, without the path: ``File name too long``.
+
+    Python itself refuses a null character, by a ValueError.
+    """
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+_KINDS = (
+    (stat.S_ISFIFO, "named pipe"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+    (stat.S_ISSOCK, "socket"),
+)
