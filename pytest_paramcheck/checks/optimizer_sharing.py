@@ -42,7 +42,11 @@ def state_shared(leaves: Sequence[Leaf], inventory: Inventory) -> list[Finding]:
     groups = [[listed[i] for i in group] for group in shared_memory(listed).groups]
     grouped = {id(tensor) for group in groups for tensor in group}
     groups += [[tensors[k]] for k in tensors if k not in grouped]
-    findings: list[Finding] = []
+    findings = [
+        Finding(leaf.names, "state shared", found=f"{leaf.key}: its elements share memory")
+        for leaf in sized
+        if leaf.native and memory_of(leaf.value).overlaps_itself()
+    ]
     shared: dict[tuple[str, ...], list[str]] = {}
     meant = _Meant(sized)
     for group in groups:

@@ -120,8 +120,9 @@ def _native_misfit(leaf: Leaf, shapes: Mapping[tuple[int, ...], str]) -> Finding
     parameter, value, slot = leaf.slot.tensor, leaf.value, leaf.slot
     if tuple(value.shape) != _native_shape(leaf):
         return _misfit(leaf, shapes, "wrong shape", "")
-    kinds = {p.dtype for p in slot.group["params"]}
-    if value.dtype != parameter.dtype and not (_flat(slot) and len(kinds) > 1):
+    # LBFGS joins the gradients of all, in the widest of their dtypes.
+    mixed = _flat(slot) and len({p.dtype for p in slot.group["params"]}) > 1
+    if value.dtype != parameter.dtype and not mixed:
         return _misfit(leaf, {}, "wrong dtype", CAST)
     if value.device != parameter.device:
         movable = value.device.type != "meta"  # nothing can be moved from there

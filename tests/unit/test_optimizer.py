@@ -373,6 +373,13 @@ def test_what_only_has_the_shape_is_no_copy() -> None:
     )
 
 
+def test_a_lazy_parameter_is_no_copy() -> None:
+    lazy = nn.LazyLinear(2)
+    assert_optimizer_covers(SGD(lazy.parameters(), lr=0.1), lazy)
+    text = failure(assert_optimizer_covers, SGD(lazy.parameters(), lr=0.1), Net().bfloat16())
+    assert text.startswith("not in the optimizer: a.weight, a.bias, b.weight, b.bias;")
+
+
 def test_a_named_copy_is_a_copy() -> None:
     model = Net().bfloat16()
     copies = [(n, p.detach().float().requires_grad_()) for n, p in model.named_parameters()]

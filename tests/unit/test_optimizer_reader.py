@@ -181,6 +181,8 @@ def test_leaves() -> None:
         "array": numpy.arange(3, dtype=numpy.int32),
         "cyclic": Cyclic(),
         "function": len,
+        "set": {1, 2},
+        "odd set": {1, len},
     }
     leaves = leaves_of(held)
     array = leaves.pop("array")
@@ -201,4 +203,6 @@ def test_leaves() -> None:
         "cyclic.me": Opaque("a reference back"),
         "cyclic.value": 1,
         "function": Opaque("builtin_function_or_method"),
+        "set": frozenset({1, 2}),
+        "odd set": Opaque("set"),
     }

@@ -526,6 +526,17 @@ def test_one_dict_for_two_parameters_and_overlapping_slices() -> None:
     assert "state shared" in failure(assert_optimizer_state, optimizer, model, saved)
 
 
+def test_one_value_for_all_elements() -> None:
+    model = Net()
+    optimizer = stepped(model, Adam(model.parameters()))
+    optimizer.state[model.a.weight]["exp_avg"] = torch.zeros(1).expand(2, 2)
+    assert failure(assert_optimizer_state, optimizer, model) == whole("""
+        state shared: a.weight (Net)
+
+          a.weight  exp_avg: its elements share memory
+        """)
+
+
 def test_slices_of_one_buffer_are_no_shared_memory() -> None:
     model = Net()
     optimizer = stepped(model, Adam(model.parameters()))

@@ -31,7 +31,8 @@ class Opaque:
 
 
 def leaves_of(held: Any) -> dict[str, Any]:
-    """Return the leaves of an object by path: tensors, plain values, :class:`Opaque` ones.
+    """Return the leaves of an object by path: tensors, plain values and sets of them, and
+    :class:`Opaque` ones.
 
     The path of an item of a mapping is its key, so that a state that is a dict has the leaves
     ``exp_avg`` and ``step``; below it ``exp_avg.codes`` (an attribute or a key) and
@@ -48,6 +49,9 @@ def _walk(held: Any, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, A
     array = as_tensor(held)
     if array is not None:
         yield here, array
+        return
+    if isinstance(held, (set, frozenset)) and all(isinstance(item, PLAIN) for item in held):
+        yield here, frozenset(held)
         return
     if id(held) in above:
         yield here, Opaque("a reference back")

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from .content import no_values
 from .digest import read_contents
@@ -25,14 +26,14 @@ def wide_copies(tensors: Sequence[Tensor], candidates: Sequence[Tensor]) -> dict
     found = _of_one_shape(tensors, candidates)
     used = set(found.values())
     for number, flat in enumerate(candidates):
-        if number not in used and flat.dim() == 1 and _readable(flat):
+        if number not in used and _readable(flat) and flat.dim() == 1:
             rest = [i for i in range(len(tensors)) if i not in found]
             found.update((i, number) for i in _in_flat(tensors, rest, flat))
     return found
 
 
 def _readable(tensor: Tensor) -> bool:
-    plain = not tensor.is_nested and tensor.layout is torch.strided
+    plain = not (is_lazy(tensor) or tensor.is_nested) and tensor.layout is torch.strided
     return plain and tensor.is_floating_point() and tensor.numel() > 0 and not no_values(tensor)
 
 
