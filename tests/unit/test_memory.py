@@ -13,7 +13,7 @@ from pytest_paramcheck.parameters.tensors.memory import inner_tensors, memory_of
 from .tensor_kinds import EVERY_KIND, Opaque, Wrapper, fake, freed
 
 #: Kinds that do not say where their memory is.
-SILENT = {"mkldnn", "nested"}
+SILENT = {"mkldnn", "nested", "opaque"}
 #: Kinds that have none: no elements, or none yet.
 WITHOUT_MEMORY = {"empty", "lazy", "lazy_buffer"}
 

@@ -17,10 +17,12 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import cut
+from ...messages.wording import cut, join_words
 from ..tensors.describe import dtype_text, shape_text
+from ..tensors.memory import PLAIN_TYPES, raised_by
 from .names import Names
 from .record import Record
 from .wrappers import wrapped_child
@@ -175,21 +177,56 @@ def subject_readers(*readers: NamedTensors) -> Iterator[None]:
         _readers.reset(token)
 
 
-def take_inventory(subject: Any, *, allow_empty: bool = False) -> Inventory:
+def take_inventory(
+    subject: Any, *, allow_empty: bool = False, allow_none: bool = False
+) -> Inventory:
     """Read a subject: an ``nn.Module``, a mapping name -> tensor, or (name, tensor) pairs.
 
     A subject that is already an :class:`Inventory` is returned as it is. One with nothing in
     it raises :class:`ParamCheckUsageError` unless ``allow_empty``: an assertion about nothing
-    must not pass.
+    must not pass. A mapping of Nones is nothing either, but for who asks about gradients
+    (``allow_none``).
     """
     if isinstance(subject, Inventory):
         return subject
     inventory = _read(subject)
-    if not inventory.named and not allow_empty:
-        raise ParamCheckUsageError(
-            f"{inventory.title} has no parameters and no buffers: there is nothing to check"
-        )
+    _require_answers(inventory)
+    if not allow_empty:
+        require_tensors(inventory, allow_none=allow_none)
     return inventory
+
+
+def require_tensors(*inventories: Inventory, allow_none: bool = False) -> None:
+    """Raise :class:`ParamCheckUsageError` where none of them holds a tensor."""
+    if any(
+        tensor is not None or allow_none
+        for inventory in inventories
+        for tensor in inventory.named.values()
+    ):
+        return
+    title = join_words(list(dict.fromkeys(inventory.title for inventory in inventories)))
+    if any(inventory.named for inventory in inventories):
+        raise ParamCheckUsageError(f"every value of {title} is None: there is nothing to check")
+    raise ParamCheckUsageError(
+        f"{title} has no parameters and no buffers: there is nothing to check"
+    )
+
+
+def _require_answers(inventory: Inventory) -> None:
+    """Raise where a tensor's own class does not even say what it is.
+
+    Asked once for all assertions: none of them could name the tensor in what torch passes on.
+    """
+    if not set(map(type, inventory.named.values())).difference(PLAIN_TYPES, (type(None),)):
+        return
+    for name, tensor in inventory.named.items():
+        if tensor is None or type(tensor) in PLAIN_TYPES:
+            continue
+        try:
+            _ = tensor.dtype, tensor.device, tensor.requires_grad, tensor.grad_fn
+            _ = None if is_lazy(tensor) else tensor.shape
+        except Exception as error:
+            raise ParamCheckUsageError(f"{name}: {raised_by(tensor, error)}") from None
 
 
 def records(inventory: Inventory) -> list[Record]:

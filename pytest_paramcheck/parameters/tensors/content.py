@@ -8,17 +8,38 @@ read as flat integer tensors, and those can be compared, hashed and searched.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from .memory import ADDRESSED, has_address, inner_tensors, is_fake
+from .memory import (
+    ADDRESSED,
+    PLAIN_TYPES,
+    has_address,
+    in_transform,
+    inner_tensors,
+    is_fake,
+    raised_by,
+)
 
 _ORDINARY = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64})
 _INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def no_values(tensor: Tensor) -> str:
-    """Return why a tensor's values cannot be read, or ``""`` where they can."""
+    """Return why a tensor's values cannot be read, or ``""`` where they can.
+
+    Never raises: what a subclass's own code raises is the reason. Every reading of values asks
+    here first, or reads plain tensors and asks here what went wrong.
+    """
+    try:
+        return _why_none(tensor)
+    except Exception as error:
+        return raised_by(tensor, error)
+
+
+def _why_none(tensor: Tensor) -> str:
+    if in_transform(tensor):
+        return "inside torch.func.vmap or grad, where a tensor stands for others: ask outside"
     if is_lazy(tensor):
         return "uninitialized: a lazy parameter gets its values in the first forward"
     if is_fake(tensor):
@@ -32,10 +53,18 @@ def no_values(tensor: Tensor) -> str:
         return next((reason for part in parts if (reason := no_values(part))), "")
     addressed = tensor.layout is torch.strided and tensor.device.type in ADDRESSED
     if not addressed or tensor.numel() == 0 or has_address(tensor):
+        if type(tensor) not in PLAIN_TYPES:
+            _plain(tensor)  # what its class raises there, it raises here
         return ""
-    if type(tensor) in (Tensor, nn.Parameter):
+    if type(tensor) in PLAIN_TYPES:
         return "its memory was freed: the storage behind it is empty"
     return f"{type(tensor).__name__} does not say which tensors hold its values"
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return a tensor without its graph and class, so that reading it runs no code but torch's."""
+    detached = tensor.detach()
+    return detached if type(detached) is Tensor else detached.as_subclass(Tensor)
 
 
 def bits(tensor: Tensor) -> list[Tensor]:
@@ -54,7 +83,7 @@ def bits(tensor: Tensor) -> list[Tensor]:
         parts = inner_tensors(tensor)
         if parts is not None:
             return [flat for part in parts for flat in bits(part)]
-        plain = tensor.detach()
+        plain = _plain(tensor)
         if plain.layout is not torch.strided:
             plain = plain.to_dense()  # mkldnn and other opaque layouts
         scales = _quantizer(plain) if plain.is_quantized else []
@@ -74,7 +103,7 @@ def _plain_bits(tensor: Tensor) -> Tensor | None:
     What nearly all parameters are, at a third of the cost of asking for each other kind.
     """
     if (
-        type(tensor) not in (Tensor, nn.Parameter)
+        type(tensor) not in PLAIN_TYPES
         or tensor.device.type != "cpu"
         or tensor.layout is not torch.strided
         or tensor.dtype not in _ORDINARY
@@ -156,7 +185,7 @@ def value_parts(tensor: Tensor) -> list[Tensor]:
         parts = inner_tensors(tensor)
         if parts is not None:
             return [value for part in parts for value in value_parts(part)]
-        plain = tensor.detach()
+        plain = _plain(tensor)
         if plain.layout is not torch.strided:
             plain = plain.to_dense()
         if plain.is_quantized:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...messages.wording import plural
 from .content import value_parts
+from .memory import PLAIN_TYPES
 
 #: What the fused norm takes as it is. Everything else is taken apart first.
 _PLAIN_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
-PLAIN_TYPES = (nn.Parameter, Tensor)
 
 
 def are_finite(tensors: Sequence[Tensor]) -> list[bool]:

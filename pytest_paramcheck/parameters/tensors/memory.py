@@ -28,6 +28,10 @@ from .overlap import Layout, overlap, overlaps_itself
 ADDRESSED = frozenset({"cpu", "cuda", "xpu"})
 
 
+#: Whose operations are torch's own; every other class may do with them what it likes.
+PLAIN_TYPES = (torch.nn.Parameter, Tensor)
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryBlock:
     """One strided part of a tensor: an address space and the bytes in it.
@@ -87,24 +91,44 @@ def storage_openers(*openers: Storages) -> Iterator[None]:
 
 def memory_of(tensor: Tensor) -> Memory:
     """Return the memory of a tensor of any kind. Never raises; says why where it cannot tell."""
-    parts = inner_tensors(tensor)
-    if parts is not None:
-        blocks: list[MemoryBlock] = []
-        for part in parts:
-            inner = memory_of(part)
-            if inner.unknown:
-                return inner
-            blocks += inner.blocks
-        return Memory(tuple(blocks))
-    if is_lazy(tensor):
-        return Memory(())  # none before its first forward, so none in common with anything
     try:
+        parts = inner_tensors(tensor)
+        if parts is not None:
+            blocks: list[MemoryBlock] = []
+            for part in parts:
+                inner = memory_of(part)
+                if inner.unknown:
+                    return inner
+                blocks += inner.blocks
+            return Memory(tuple(blocks))
+        if is_lazy(tensor):
+            return Memory(())  # none before its first forward, so none in common with anything
         return _strided(tensor)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        # Opaque layouts (mkldnn, vendor backends) have no storage to ask.
-        layout = layout_name(tensor.layout)
-        reason = first_line(error, 80) or type(error).__name__
-        return Memory((), f"a {layout} tensor does not say where its memory is ({reason})")
+    except Exception as error:
+        return Memory((), _why_unknown(tensor, error))
+
+
+def _why_unknown(tensor: Tensor, error: Exception) -> str:
+    if in_transform(tensor):
+        return "inside torch.func.vmap or grad a tensor does not say where its memory is"
+    if type(tensor) not in PLAIN_TYPES:
+        return raised_by(tensor, error)
+    # Opaque layouts (mkldnn, vendor backends) have no storage to ask.
+    reason = first_line(error, 80) or type(error).__name__
+    return f"a {layout_name(tensor.layout)} tensor does not say where its memory is ({reason})"
+
+
+def raised_by(tensor: Tensor, error: Exception) -> str:
+    """Return what a tensor's class did instead of answering."""
+    said = first_line(error, 80)
+    raised = f"its class {type(tensor).__name__} raised {type(error).__name__}"
+    return f"{raised}: {said}" if said else raised
+
+
+def in_transform(tensor: Tensor) -> bool:
+    """Whether it is the tensor of a running ``torch.func`` transform: it has no storage."""
+    ask = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)
+    return ask is not None and bool(ask(tensor))
 
 
 def inner_tensors(tensor: Tensor) -> list[Tensor] | None:
@@ -112,7 +136,7 @@ def inner_tensors(tensor: Tensor) -> list[Tensor] | None:
 
     Wrapper subclasses: what the first of their readers names. Sparse: indices and values.
     """
-    if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+    if type(tensor) not in PLAIN_TYPES:
         for opener in (*_openers.get(), *_WRAPPERS):
             named = opener(tensor)
             if named is not None:
@@ -156,6 +180,9 @@ def _strided(tensor: Tensor) -> Memory:
         space = (str(device), 0)
         layout = Layout.of(tensor.data_ptr(), tensor.shape, strides, itemsize)
         return Memory((MemoryBlock(space, layout, None),))
+    if type(tensor) not in PLAIN_TYPES and _is_wrapper(tensor):
+        said = f"{type(tensor).__name__} does not say which tensors hold its memory"
+        return Memory((), said)
     storage = tensor.untyped_storage()
     # No real address: tensors share memory if they share the storage object. _cdata is the
     # address of torch's storage; without it, the Python object stands for the storage (torch
@@ -178,6 +205,16 @@ def has_address(tensor: Tensor) -> bool:
         return tensor.untyped_storage().data_ptr() != 0
     except (RuntimeError, NotImplementedError, ValueError):
         return False  # wrapper subclasses: "an invalid python storage"
+
+
+def _is_wrapper(tensor: Tensor) -> bool:
+    """Whether a subclass whose storage has no address may keep its bytes in other tensors.
+
+    Torch lets a class make such a tensor (``_make_wrapper_subclass``) only where it dispatches
+    operations itself; a fake tensor does so too, and has no bytes.
+    """
+    default = Tensor.__torch_dispatch__
+    return type(tensor).__torch_dispatch__ is not default and not is_fake(tensor)
 
 
 def is_fake(tensor: Tensor) -> bool:
