@@ -53,6 +53,11 @@ def assert_roundtrip(
         )
     save_and_load = route_of(through)
     before = take_inventory(model)
+    if not any(entry.persistent for entry in before.entries) and not _saves(model):
+        raise ParamCheckUsageError(
+            f"{before.title} saves nothing: it has no parameters and no persistent buffers; "
+            f"there is nothing to check"
+        )
     for entry in before.entries:
         if entry.tensor is not None and (reason := no_values(entry.tensor)):
             raise ParamCheckUsageError(f"{entry.name}: {reason}; there is nothing to save")
@@ -131,3 +136,11 @@ def _listed(what: str, patterns: Any) -> Sequence[Pattern]:
             f"{what} is a list of patterns, got the {kind} {shown}; did you mean [{shown}]?"
         )
     return list(patterns)
+
+
+def _saves(model: nn.Module) -> bool:
+    """Whether a module without parameters and persistent buffers saves something all the same."""
+    try:
+        return bool(model.state_dict())
+    except Exception:
+        return True  # what is wrong with saving is for the round trip to say

@@ -33,7 +33,7 @@ def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = Fal
     >>> assert_grads_none(nn.Linear(3, 2))
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model)
+    inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     raise_if(checks.grads_none(entries, allow_zero=allow_zero), inventory.title)
@@ -64,7 +64,7 @@ def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = 
     >>> assert_grads_present(model)
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model)
+    inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
     entries = _trainable_or_named(inventory, patterns)
     raise_if(checks.grads_present(entries, allow_zero=allow_zero), inventory.title)
@@ -92,7 +92,7 @@ def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
     >>> assert_grads_finite(model)
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model)
+    inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     findings = checks.grads_finite(entries)
@@ -129,7 +129,7 @@ def assert_grad_norm(
     """
     __tracebackhide__ = True
     checks.validate_bounds(at_most, at_least)
-    inventory = take_inventory(model)
+    inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     groups = _by_pattern(inventory, patterns, entries)

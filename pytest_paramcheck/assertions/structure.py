@@ -16,7 +16,7 @@ from ..checks.structure import Item
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import Declared, decide, with_rivals
 from ..parameters.subject.hidden import Hidden, stored_tensors, with_hidden
-from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
 from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import dtype_name
@@ -66,7 +66,7 @@ def assert_shapes(
             f"expected shapes must map patterns to shapes, not {type(expected).__name__} "
             f"{expected!r}; assert_shapes(tensor, shape) takes a single shape"
         )
-    inventory = take_inventory(subject)
+    inventory = take_inventory(subject, allow_none=True)
     if not expected:
         raise ParamCheckUsageError("an empty mapping expects nothing: there is nothing to check")
     decided = decide(inventory, expected)
@@ -100,8 +100,7 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
     >>> assert_dtypes(nn.BatchNorm1d(3).double(), torch.float64)
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model)
-    hidden = {id(h.tensor): h for h in stored_tensors(inventory) if not h.moves}
+    inventory, hidden = _with_attributes(model, moved=False)
     if not isinstance(expected, Mapping):
         dtype = checks.expected_dtype(expected)
         if not checks.is_castable(dtype):
@@ -149,8 +148,7 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
     >>> assert_devices(nn.Linear(3, 2, device="meta"), "meta")
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model)
-    hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
+    inventory, hidden = _with_attributes(model)
     if not isinstance(expected, Mapping):
         device = checks.expected_device(expected)
         wrong = _all(inventory, hidden, lambda tensor: not checks.on_device(tensor, device))
@@ -216,10 +214,22 @@ def assert_materialized(model: Subject) -> None:
     >>> assert_materialized(nn.Linear(3, 2))
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model)
-    hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
+    inventory, hidden = _with_attributes(model)
     wrong = _all(inventory, hidden, lambda tensor: bool(no_values(tensor)))
-    raise_if(checks.not_materialized(wrong), inventory.title)
+    raise_if([*checks.not_materialized(wrong), *checks.placeholders(inventory)], inventory.title)
+
+
+def _with_attributes(model: Subject, *, moved: bool = True) -> tuple[Inventory, dict[int, Hidden]]:
+    """Read a subject and what its modules keep in plain attributes; without both, nothing.
+
+    ``moved``: also where a class moves its tensors itself.
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(model, allow_empty=True)
+    hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
+    if not hidden:
+        require_tensors(inventory)
+    return inventory, hidden if moved else {i: h for i, h in hidden.items() if not h.moves}
 
 
 def _all(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..checks import finite
 from ..checks import same_values as values
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.inventory import Subject, require_tensors, take_inventory
 from ..parameters.subject.patterns import Pattern
-from ..parameters.subject.select import parameters_only, select, select_of_both
+from ..parameters.subject.select import parameters_only, select, select_of_both, with_elements
 
 
 def assert_finite(model: Subject, *patterns: Pattern) -> None:
@@ -27,7 +27,7 @@ def assert_finite(model: Subject, *patterns: Pattern) -> None:
     """
     __tracebackhide__ = True
     inventory = take_inventory(model)
-    entries = select(inventory, patterns, default=parameters_only)
+    entries = select(inventory, patterns, default=parameters_only, eligible=with_elements)
     raise_if(finite.not_finite(entries), inventory.title)
 
 
@@ -55,7 +55,9 @@ def assert_same_values(
     for name, value in (("rtol", rtol), ("atol", atol)):
         if type(value) not in (int, float) or not value >= 0:
             raise ParamCheckUsageError(f"{name}={value!r} is no tolerance: pass a number >= 0")
-    first, second = take_inventory(a), take_inventory(b)
+    first = take_inventory(a, allow_none=True)
+    second = take_inventory(b, allow_none=True)
+    require_tensors(first, second)
     names = select_of_both(first, second, patterns)
     title = " and ".join(dict.fromkeys((first.title, second.title)))
     raise_if(values.differences(first, second, names, rtol=rtol, atol=atol), title)

@@ -122,6 +122,34 @@ def not_materialized(items: Iterable[Item]) -> list[Finding]:
     return findings
 
 
+def placeholders(inventory: Inventory) -> list[Finding]:
+    """Find the tensors of a mapping that are left of a shard: without elements and dimensions.
+
+    A layer without inputs or outputs has tensors of no elements too, one of them a matrix.
+    """
+    if inventory.root is not None:
+        return []
+    meant: set[str] = set()
+    empty: list[Entry] = []
+    for entry in inventory.entries:
+        if entry.tensor is None or is_lazy(entry.tensor) or entry.tensor.numel():
+            continue
+        if entry.tensor.dim() == 1:
+            empty.append(entry)
+        else:
+            meant.add(entry.name.rpartition(".")[0])
+    return [
+        Finding(
+            tuple(entry.names),
+            "empty",
+            found="no elements, where a parameter has some",
+            hint="if the model was sharded, gather its parameters before saving them",
+        )
+        for entry in empty
+        if entry.name.rpartition(".")[0] not in meant
+    ]
+
+
 def param_counts(inventory: Inventory, total: int | None, trainable: int | None) -> list[Finding]:
     """Find a wrong number of elements, in all parameters or in the trainable ones.
 

@@ -39,7 +39,7 @@ def param_table(model: Subject, *patterns: Pattern) -> str:
     weight  2x3           6  trainable
     bias    2             2  trainable
     """
-    inventory = take_inventory(model)
+    inventory = take_inventory(model, allow_none=True)
     entries = [entry for entry in select(inventory, patterns) if entry.tensor is not None]
     if not entries:
         raise ParamCheckUsageError(f"{inventory.title} holds None only: there is nothing to show")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torch.nn.parameter import is_lazy
+
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import plural
-from ..tensors.content import no_values
 from .inventory import Entry, Inventory
 from .patterns import Pattern, matched_names, negation, no_match, pattern_text
 
@@ -43,9 +44,9 @@ def trainable(entry: Entry) -> bool:
 
 
 def with_elements(entry: Entry) -> bool:
-    """Eligible: what can hold another value than it does. What has no values counts: a lazy
-    one has no size to ask, and who needs values refuses it by name."""
-    return entry.tensor is not None and (bool(no_values(entry.tensor)) or entry.tensor.numel() > 0)
+    """Eligible: what can hold another value than it does. A lazy one counts: it has no size
+    to ask, and who needs values refuses it by name."""
+    return entry.tensor is not None and (is_lazy(entry.tensor) or entry.tensor.numel() > 0)
 
 
 def select(
@@ -99,7 +100,7 @@ def select_names(
     whether the selected *names* share something. Errors as for :func:`select`.
     """
     positive = [pattern for pattern in patterns if not negation(inventory, pattern)[0]]
-    entries = select(inventory, positive, default=default)
+    entries = select(inventory, positive, default=default, eligible=present)
     for pattern in patterns:
         negated, bare = negation(inventory, pattern)
         if negated:
@@ -123,8 +124,9 @@ def select_of_both(a: Inventory, b: Inventory, patterns: Sequence[Pattern]) -> l
     both.buffer_names = {**b.buffer_names, **a.buffer_names}
     # The names of one side only are entries of their own here; tied names stay together.
     both.wrapped_names = {**b.wrapped_names, **a.wrapped_names}
-    both.named = {**{name: b.named[name] for name in b.named if name not in a.named}, **a.named}
-    chosen = {name for entry in select(both, patterns) for name in entry.names}
+    found = {name: a.named.get(name) for name in names}
+    both.named = {n: b.named.get(n) if tensor is None else tensor for n, tensor in found.items()}
+    chosen = {n for entry in select(both, patterns, eligible=present) for n in entry.names}
     return [name for name in names if name in chosen]
 
 
@@ -195,6 +197,12 @@ def matched_entries(
     if not usable:
         entry = inventory.by_name[names[0]]
         raise ParamCheckUsageError(
-            f"pattern {pattern_text(shown)} matches no {what}: {entry.name!r} is a {entry.kind}"
+            f"pattern {pattern_text(shown)} matches no {what}: {entry.name!r} is {_state(entry)}"
         )
     return usable
+
+
+def _state(entry: Entry) -> str:
+    if entry.tensor is None:
+        return "None"
+    return f"a {entry.kind}" if with_elements(entry) else "empty"
