@@ -5,6 +5,8 @@ A function mode sees each torch operation: which values descend from which param
 operation at which the connection to it ends. Hooks on the nodes of the graph see which of them
 received a gradient in backward and handed on none. The graph has the first word: where a
 parameter is in the part of it that ran, the node at which the signal ends is the reason.
+
+Tests: ``tests/unit/test_reach.py``.
 """
 
 from __future__ import annotations

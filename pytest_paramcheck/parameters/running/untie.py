@@ -2,6 +2,8 @@
 
 It cannot be read off the model: autograd adds the contributions up as they arrive. In a copy
 in which every name has a parameter of its own they arrive apart.
+
+Tests: ``tests/unit/test_tied_grads_sum.py``.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Looking at ``.grad`` after the block says nothing: a ``zero_grad()`` at its end 
 closure ran its backward inside ``step()``, and a second optimizer may have stepped with
 another gradient. So hooks listen during the block. They are all gone afterwards, and they
 never wait for a device: sizes of gradients stay where they are until :meth:`Watch.seen`.
+
+Tests: ``tests/unit/test_updated.py``.
 """
 
 from __future__ import annotations

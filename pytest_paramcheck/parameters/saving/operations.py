@@ -2,6 +2,8 @@
 
 An operation is a function model -> model (or None where it works in place). The named ones are
 listed in :data:`OPERATIONS`; ``to(...)`` and ``to_empty(...)`` take a dtype or a device.
+
+Tests: ``tests/unit/test_ties_survive.py``.
 """
 
 from __future__ import annotations
