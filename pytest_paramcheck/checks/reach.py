@@ -137,6 +137,8 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
         return elsewhere_text(one.elsewhere)
     if one.state is GradState.NONFINITE and (reason is None or reason.kind != "nonfinite"):
         return "NaN or infinity in it", NONFINITE_HINT
+    if one.state is GradState.ZERO and reason is not None and reason.kind in ("unused", "unknown"):
+        return "gradient is all zero", hints.zero  # it arrived: how was not seen
     if reason is None:
         return _frozen(one.entry)
     place = reason.place or Place("")

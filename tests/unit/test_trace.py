@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F  # noqa: N812
@@ -553,3 +554,39 @@ def test_a_gradient_whose_values_cannot_be_read_is_no_pass() -> None:
         "the gradient of weight cannot be told from zero: Unread does not say which tensors hold "
         "its values; pass allow_zero=True"
     )
+
+
+# -- sharded ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_a_sharded_model_runs_on_other_tensors_than_its_parameters() -> None:
+    """Nobody sees what is done to a parameter there: that it is unused is not known."""
+    from torch.distributed.fsdp import fully_shard
+
+    def sharded() -> nn.Module:
+        model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+        return fully_shard(model)
+
+    hidden = "not seen why: what happens to it is hidden from torch's Python side"
+    assert_grads_reach(sharded(), total)
+    for loss_fn, problem, why in (
+        (lambda m: total(m) * 0, "zero gradient", "gradient is all zero"),
+        (lambda m: total(m) * float("nan"), "gradient not finite", "NaN or infinity in it"),
+    ):
+        lines = failure(assert_grads_reach, sharded(), loss_fn).splitlines()
+        assert lines[0].startswith(f"{problem}: {{0,1}}.weight (")
+        assert lines[2] == f"  {{0,1}}.weight  {why}"
+    model = sharded()
+    model[1].forward = lambda x: x + F.linear(x, model[1].weight.detach())
+    lines = failure(assert_grads_reach, model, total).splitlines()
+    assert lines[2] == f"  1.weight  {hidden}"

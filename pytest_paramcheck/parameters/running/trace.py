@@ -25,6 +25,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...messages.wording import first_line
 from ..subject.inventory import Inventory, walk_modules
+from ..subject.wrappers import runs_on_other_tensors
 from .custom_functions import CustomFunctions
 from .gradstate import GradState, grad_state
 from .graph import leaf_of
@@ -114,7 +115,9 @@ class _Tracer(TorchFunctionMode):
         self.zeros = {self.bit[key]: name for key, name in zeros.items()}
         self.zero_too = zero_too  # whether a gradient that is zero is asked about
         self.module_names: dict[int, tuple[str, str]] = {}
+        self.gathered = False  # whether some parameters are used through other tensors
         for prefix, _, module in walk_modules(model):
+            self.gathered = self.gathered or runs_on_other_tensors(module)
             self.module_names.setdefault(id(module), (prefix[:-1], type(module).__name__))
         self.descents = WeakTensorKeyDictionary()
         self.events: list[tuple[Kind, Place]] = []
@@ -288,7 +291,7 @@ class _Tracer(TorchFunctionMode):
             return found
         bit = self.bit[id(parameter)]
         if not self.used & bit:
-            return Reason("unused")
+            return Reason("unknown" if self.gathered else "unused")
         cuts = [self.events[event] for event, mask in self.cut.items() if mask & bit]
         # What was cut where gradients were on says more than a pass under no_grad.
         cuts.sort(key=lambda cut: cut[0] != "detached")

@@ -38,3 +38,19 @@ def wrapped_child(module: nn.Module) -> str | None:
         if isinstance(wrapper, type) and isinstance(module, wrapper):
             return child
     return None
+
+
+#: Wrappers that run a model on other tensors than its parameters (module, class).
+SHARDING = (
+    ("torch.distributed.fsdp", "FSDPModule"),
+    ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"),
+)
+
+
+def runs_on_other_tensors(module: nn.Module) -> bool:
+    """Whether forward uses gathered copies of this module's parameters, not the objects."""
+    return any(
+        isinstance(module, sharding)
+        for name, cls in SHARDING
+        if isinstance(sharding := getattr(sys.modules.get(name), cls, None), type)
+    )
