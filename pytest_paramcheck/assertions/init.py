@@ -64,7 +64,12 @@ def assert_init_complete(factory: Callable[[], Any], /) -> None:
     Calls ``factory()``, which builds and returns a module (or a mapping), two or three times
     under the same random states, on memory that is filled with another pattern each time: what
     still holds the pattern was never written. A NaN that was written on purpose is none.
-    Modules built on meta and given memory with ``to_empty()`` are seen through as well.
+    Modules built on meta and given memory with ``to_empty()`` are seen through as well, sharded
+    ones too, and so are threads that the factory starts.
+
+    Passes, because torch did not make it while the factory ran, on memory that cannot be told
+    from written memory: that of numpy (``np.empty``), of a C++ extension or a raw storage, of a
+    thread that ran before, and a copy of a template that was never initialised itself.
 
     Fails, naming each parameter and buffer that nobody wrote, wholly or in part, and each that
     was computed from such memory.

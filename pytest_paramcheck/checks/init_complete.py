@@ -5,11 +5,17 @@ second, under the same random states. An element that holds the poison of its ru
 was never written; a NaN or an odd number that the author wrote is the same in both runs. An
 element that differs otherwise was computed from uninitialised memory, or at random from a
 source that cannot be repeated: a third run, poisoned like the first, tells these apart.
+
+The instrument is a dispatch mode, which is of one thread: each thread that the factory starts
+gets one of its own, by the hook that :mod:`threading` has for profilers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,7 +31,7 @@ from ..parameters.running.undo import Undo
 from ..parameters.subject.inventory import Inventory, take_inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import describe
-from ..parameters.tensors.memory import is_fake
+from ..parameters.tensors.memory import ADDRESSED, has_address, inner_tensors, is_fake
 
 #: Bytes that give finite, far apart numbers in every floating dtype.
 FIRST, SECOND = 0xA5, 0x5B
@@ -37,20 +43,37 @@ class Poison(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
     def __init__(self, byte: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self.byte = byte
+        self.over = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch's answer is to import torch._dynamo at the first operation: 800 modules, seconds.
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = func._schema.name
+        if self.over or name not in _EMPTY:
+            return func(*args, **(kwargs or {}))
         before = 0
-        if name == "aten::resize_" and _has_memory(args[0]):
+        if name == "aten::resize_" and _holds(args[0]):
             before = args[0].untyped_storage().nbytes()
         result = func(*args, **(kwargs or {}))
-        if name in _EMPTY and isinstance(result, Tensor) and _has_memory(result):
+        if isinstance(result, Tensor):
             self._fill(result, before)
         return result
 
-    def _fill(self, tensor: Tensor, start: int) -> None:
+    def _fill(self, tensor: Tensor, start: int = 0) -> None:
+        if tensor.layout is not torch.strided:
+            return  # its indices must stay valid
+        parts = inner_tensors(tensor)
+        if parts is not None:  # a DTensor or another wrapper, whose own storage is empty
+            for part in parts:
+                self._fill(part)
+            return
+        if not _holds(tensor):
+            return
         storage = tensor.untyped_storage()
         if storage.nbytes() <= start:
             return
@@ -58,6 +81,29 @@ class Poison(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
         whole.set_(storage, 0, (storage.nbytes(),))  # type: ignore[call-overload]
         # A bool holds 0 or 1: any other byte is no value of it.
         whole[start:].fill_(int(self.byte == FIRST) if tensor.dtype is torch.bool else self.byte)
+
+
+@contextmanager
+def _poisoned(byte: int) -> Iterator[None]:
+    """Poison memory in this thread, and in every thread that is started inside the block."""
+    modes = [Poison(byte)]
+    profile = threading.getprofile()
+
+    def enter(frame: Any, event: str, argument: Any) -> None:
+        # Called in a new thread before anything of its own is.
+        sys.setprofile(profile)
+        mode = Poison(byte)
+        modes.append(mode)
+        mode.__enter__()  # type: ignore[no-untyped-call,unused-ignore]
+
+    threading.setprofile(enter)
+    try:
+        with modes[0]:
+            yield
+    finally:
+        threading.setprofile(profile)
+        for mode in modes:
+            mode.over = True  # one whose thread lives on can only be left there, to do nothing
 
 
 _EMPTY = frozenset(
@@ -69,12 +115,14 @@ _EMPTY = frozenset(
 )  # fmt: skip
 
 
-def _has_memory(tensor: Tensor) -> bool:
+def _holds(tensor: Tensor) -> bool:
+    """Whether a tensor holds bytes itself, at an address where there are addresses."""
     return (
         tensor.layout is torch.strided
         and tensor.device.type != "meta"
         and not is_fake(tensor)
         and not tensor.is_quantized
+        and (tensor.device.type not in ADDRESSED or has_address(tensor))
     )
 
 
@@ -131,7 +179,7 @@ def _build(factory: Callable[[], Any], byte: int) -> tuple[Any, Inventory]:
     with Undo() as undo, undo:
         keep_modes(undo)
         undo.push(keep_random_states())
-        with Poison(byte):
+        with _poisoned(byte):
             subject = factory()
     return subject, take_inventory(subject)
 

@@ -5,7 +5,11 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from textwrap import dedent
 from typing import Any
 
@@ -130,6 +134,101 @@ def test_random_states_and_the_error_of_the_factory() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert random.getstate() == of_python
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def _forgotten() -> nn.Module:
+    return nn.ParameterList([nn.Parameter(torch.empty(3))])
+
+
+def _in_a_pool(build: Callable[[], nn.Module]) -> nn.Module:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(build).result()
+
+
+def _in_a_thread_of_its_own_class(build: Callable[[], nn.Module]) -> nn.Module:
+    built = []
+
+    class Builder(threading.Thread):
+        def run(self) -> None:
+            built.append(build())
+
+    builder = Builder()
+    builder.start()
+    builder.join()
+    return built[0]
+
+
+@pytest.mark.parametrize("elsewhere", [_in_a_pool, _in_a_thread_of_its_own_class])
+def test_what_a_thread_of_the_factory_builds(
+    elsewhere: Callable[[Callable[[], nn.Module]], nn.Module],
+) -> None:
+    assert_init_complete(lambda: elsewhere(lambda: nn.Linear(3, 2)))
+    assert failure(assert_init_complete, lambda: elsewhere(_forgotten)) == dedent("""\
+        never initialised: 0 (ParameterList)
+
+          0  Parameter 3 float32 cpu: it holds what the memory held before
+
+          hint: write it where it is made: nn.init.*, reset_parameters(), or torch.zeros""")
+
+
+def test_threads_started_afterwards_are_left_alone() -> None:
+    pool = ThreadPoolExecutor(1)
+    before = threading.getprofile()
+    assert_init_complete(lambda: pool.submit(nn.Linear, 3, 2).result())
+    # The pool's thread outlives the call: what it makes from now on is not filled.
+    made = pool.submit(lambda: torch.zeros(4).resize_(64).tolist()[:4]).result()
+    assert made == [0.0] * 4
+    filled = pool.submit(lambda: torch.empty(1 << 20, dtype=torch.uint8).unique().tolist()).result()
+    assert filled not in ([0xA5], [0x5B])
+    assert threading.getprofile() is before
+    pool.shutdown()
+
+
+SHARDED = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from pytest_paramcheck import ParamCheckError, assert_init_complete
+
+dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+mesh = init_device_mesh("cpu", (2,))
+
+def build(kinds):
+    model = nn.Sequential(nn.Linear(4, 4, device="meta"), nn.LayerNorm(4, device="meta"))
+    fully_shard(model, mesh=mesh)
+    model.to_empty(device="cpu")
+    for module in model:
+        if isinstance(module, kinds):
+            module.reset_parameters()
+    return model
+
+assert_init_complete(lambda: build(nn.Module))
+try:
+    assert_init_complete(lambda: build(nn.Linear))
+except ParamCheckError as error:
+    print(str(error).splitlines()[0])
+"""
+
+
+def test_a_model_that_was_sharded_on_meta() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SHARDED], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (
+        0,
+        "never initialised: 1.weight, 1.bias (FSDPSequential)\n",
+    ), done.stderr
+
+
+def test_the_compiler_is_not_loaded() -> None:
+    code = (
+        "import sys; from torch import nn; from pytest_paramcheck import assert_init_complete; "
+        "assert_init_complete(lambda: nn.Linear(3, 2)); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 MODEL = nn.Linear(2, 2)
