@@ -353,6 +353,17 @@ def test_a_gradient_without_values_is_named(kind: str) -> None:
         assert str(caught.value).startswith(f"the gradient of w cannot be checked: {reason}; ")
 
 
+def test_a_freed_gradient_among_others_is_named() -> None:
+    """The storage of a gradient can be freed while it is held: to read it ends the process."""
+    model = backward(net())
+    model[0].bias.grad.untyped_storage().resize_(0)
+    assert usage(assert_grads_present, model) == (
+        "the gradient of 0.bias cannot be checked: its memory was freed: the storage behind it "
+        "is empty; pass allow_zero=True to ask who was reached"
+    )
+    assert_grads_present(model, allow_zero=True)
+
+
 def test_a_mapping_of_nones_has_no_gradient() -> None:
     nones = {"a": None, "b": None}
     assert_grads_none(nones)

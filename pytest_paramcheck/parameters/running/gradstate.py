@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import Entry, Inventory
 from ..tensors.content import bits, no_values, value_parts
+from ..tensors.memory import ADDRESSED, has_address
 
 
 class GradState(enum.Enum):
@@ -141,7 +142,9 @@ def grad_states(grads: Sequence[Tensor | None]) -> list[GradState]:
             and grad.dtype in _SCREENED
             and grad.numel()
             and not grad.is_nested
-            and not no_values(grad)  # on meta, or its storage was freed
+            and grad.device.type != "meta"
+            # To read a freed storage ends the process.
+            and (grad.device.type not in ADDRESSED or has_address(grad))
         ):
             groups.setdefault((grad.device, grad.dtype), []).append(index)
         else:
