@@ -106,17 +106,33 @@ def optimizer_coverage(
     ]
     said, explained = _absent(absent, foreign, inventory, slots)
     findings += said
-    findings += [
-        Finding(
-            (slot.name or slot.where,),
-            "not a parameter of the model",
-            found=describe(slot.tensor),
-            hint="where one optimizer trains several models, pass nn.ModuleDict of them",
+    for slot in foreign:
+        if id(slot.tensor) in explained:
+            continue
+        entry = inventory.by_name.get(slot.name)
+        if entry is not None:  # its name was tied to what is held already
+            findings.append(_replaced((slot.name,), slot))
+            continue
+        findings.append(
+            Finding(
+                (slot.name or slot.where,),
+                "not a parameter of the model",
+                found=describe(slot.tensor),
+                hint="where one optimizer trains several models, pass nn.ModuleDict of them",
+            )
         )
-        for slot in foreign
-        if id(slot.tensor) not in explained
-    ]
     return findings
+
+
+def _replaced(names: tuple[str, ...], slot: Slot) -> Finding:
+    """What is held under the name of a parameter, and is not the parameter any more."""
+    return Finding(
+        names,
+        "stale in the optimizer",
+        found=f"{slot.where} is {describe(slot.tensor)}, not the model's",
+        why="the parameter was replaced after the optimizer was built",
+        hint=REBUILD,
+    )
 
 
 # --- held through its memory -------------------------------------------------------------------
@@ -294,16 +310,7 @@ def _absent(
                 )
             )
         elif entry in stale:
-            slot = stale[entry]
-            findings.append(
-                Finding(
-                    names,
-                    "stale in the optimizer",
-                    found=f"{slot.where} is {describe(slot.tensor)}, not the model's",
-                    why="the parameter was replaced after the optimizer was built",
-                    hint=REBUILD,
-                )
-            )
+            findings.append(_replaced(names, stale[entry]))
         elif entry in guessed:
             slot, how = guessed[entry]
             said = f"{slot.where} {how} and is not a parameter of the model"

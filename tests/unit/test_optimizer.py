@@ -93,6 +93,21 @@ def test_a_layer_replaced_under_the_name_that_the_optimizer_was_told_is_stale() 
     assert_optimizer_covers(SGD(model.parameters(), lr=0.1), model)
 
 
+def test_a_parameter_tied_to_another_after_the_optimizer_was_built_is_stale() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+    optimizer = SGD(model.named_parameters(), lr=0.1)
+    model["b"].weight = model["a"].weight
+    assert failure(assert_optimizer_covers, optimizer, model) == whole(r"""
+        stale in the optimizer: b.weight (ModuleDict)
+
+          b.weight  SGD group 0, parameter 2 is Parameter 3x3 float32 cpu, not the model's: \
+        the parameter was replaced after the optimizer was built
+
+          hint: build the optimizer from the parameters of the complete model
+        """)
+    assert_optimizer_covers(SGD(model.named_parameters(), lr=0.1), model)
+
+
 def test_only_its_name_finds_a_parameter_that_moved_on() -> None:
     model = Net()
     others = [(n, p) for n, p in model.named_parameters() if n != "b.bias"]
