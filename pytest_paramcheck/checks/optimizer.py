@@ -109,8 +109,7 @@ def optimizer_coverage(
     for slot in foreign:
         if id(slot.tensor) in explained:
             continue
-        entry = inventory.by_name.get(slot.name)
-        if entry is not None:  # its name was tied to what is held already
+        if slot.name in inventory.named:  # its name was tied to what is held already
             findings.append(_replaced((slot.name,), slot))
             continue
         findings.append(

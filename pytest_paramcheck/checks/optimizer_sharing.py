@@ -9,6 +9,7 @@ from torch import Tensor
 from ..messages.findings import Finding
 from ..messages.wording import join_words
 from ..parameters.subject.inventory import Inventory
+from ..parameters.tensors.cover import near
 from ..parameters.tensors.identity import shared_memory
 from ..parameters.tensors.memory import Memory, memory_of
 from .optimizer_state import Leaf
@@ -37,15 +38,16 @@ def state_shared(leaves: Sequence[Leaf], inventory: Inventory) -> list[Finding]:
     for leaf in sized:
         users.setdefault(id(leaf.value), []).append(leaf)
         tensors.setdefault(id(leaf.value), leaf.value)
-    # Objects that are met once and share nothing with any other are the rule: one sort.
-    listed = list(tensors.values())
+    listed = near(list(tensors.values()))
     groups = [[listed[i] for i in group] for group in shared_memory(listed).groups]
     grouped = {id(tensor) for group in groups for tensor in group}
     groups += [[tensors[k]] for k in tensors if k not in grouped]
     findings = [
         Finding(leaf.names, "state shared", found=f"{leaf.key}: its elements share memory")
         for leaf in sized
-        if leaf.native and memory_of(leaf.value).overlaps_itself()
+        if leaf.native
+        and not leaf.value.is_contiguous()
+        and memory_of(leaf.value).overlaps_itself()
     ]
     shared: dict[tuple[str, ...], list[str]] = {}
     meant = _Meant(sized)

@@ -7,9 +7,9 @@ from collections import Counter
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from pytest_paramcheck.parameters.tensors.cover import Cover, cover
+from pytest_paramcheck.parameters.tensors.cover import Cover, cover, near
 
 SIZE = 40
 
@@ -36,6 +36,24 @@ def test_cover_against_the_elements_themselves(
         sum(not times[i] for i in elements),
         sum(times[i] > 1 for i in elements),
     )
+
+
+@settings(max_examples=300, deadline=None)
+@given(layouts=st.lists(views(), min_size=1, max_size=6))
+def test_near_leaves_out_only_what_meets_nothing(
+    layouts: list[tuple[list[int], list[int], int]],
+) -> None:
+    memory = torch.arange(2 * SIZE)
+    views = [memory.as_strided(*layout) for layout in layouts]
+    left = {id(tensor) for tensor in near(views)}
+    cells = [set(view.flatten().tolist()) for view in views]
+    for number, view in enumerate(views):
+        others = [mine for other, mine in enumerate(cells) if other != number]
+        if any(mine & cells[number] for mine in others):
+            assert id(view) in left
+    apart = [torch.zeros(3), torch.zeros(2, 2).t(), nn.Parameter(torch.zeros(())), torch.zeros(0)]
+    assert near(apart) == []
+    assert len(near([*apart, torch.zeros(3, device="meta")])) == 5
 
 
 def test_elements_of_another_size_count_where_they_hold_all_bytes() -> None:

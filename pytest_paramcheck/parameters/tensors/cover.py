@@ -12,10 +12,10 @@ from itertools import pairwise
 from math import gcd
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .content import no_values, same_bits
-from .memory import memory_of
+from .memory import has_address, memory_of
 from .overlap import Layout, overlaps_itself
 
 
@@ -41,6 +41,37 @@ def cover(tensor: Tensor, others: Sequence[Tensor]) -> Cover:
         missing, repeated = missing + none, repeated + several
         elements += torch.Size(layout.shape).numel()
     return Cover(elements, missing, repeated)
+
+
+def near(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Leave out the tensors whose bytes lie apart from those of all others.
+
+    A screen for thousands of ordinary tensors in host memory, in plain numbers; of other kinds
+    nothing is left out.
+    """
+    spans = []
+    for number, tensor in enumerate(tensors):
+        plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+        if not plain or tensor.device.type != "cpu" or tensor.is_nested:
+            return list(tensors)
+        size = tensor.numel()
+        if not size:
+            continue
+        if not has_address(tensor):
+            return list(tensors)
+        if not tensor.is_contiguous():
+            pairs = zip(tensor.shape, tensor.stride(), strict=True)
+            size = 1 + sum((n - 1) * stride for n, stride in pairs)
+        start = tensor.data_ptr()
+        spans.append((start, start + size * tensor.element_size(), number))
+    meeting: set[int] = set()
+    last, reach = -1, -1
+    for start, end, number in sorted(spans):
+        if start < reach:
+            meeting |= {last, number}
+        if end > reach:
+            last, reach = number, end
+    return [tensor for number, tensor in enumerate(tensors) if number in meeting]
 
 
 def _is_run(layout: Layout) -> bool:
