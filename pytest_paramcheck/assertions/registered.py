@@ -16,7 +16,7 @@ from ..parameters.running.graph import leaves_of_call
 from ..parameters.running.preserve import put_away
 from ..parameters.running.undo import Undo
 from ..parameters.subject.hidden import hidden_tensors
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.inventory import Inventory, take_inventory
 
 
 def assert_registered(
@@ -64,24 +64,32 @@ def assert_registered(
                 f"loss_fn is called with the model, and {type(loss_fn).__name__} is no function: "
                 f"pass lambda model: ..."
             )
-        with Undo() as undo, undo:
-            put_away(undo, model, loss_fn)
-            known = [entry.tensor for entry in inventory.entries if entry.tensor is not None]
-            loss, leaves = leaves_of_call(lambda: loss_fn(model), known, loss_fn)
-            later = hidden_tensors(inventory)
-            findings += checks.unregistered_leaves(inventory, leaves, later)
-        if loss is None:
-            raise ParamCheckUsageError(
-                "loss_fn must return the loss, one tensor: nothing can be followed from what "
-                "it returned"
-            )
-        findings += checks.loss_without_graph(loss)
+        findings += _findings_of_leaves(model, inventory, loss_fn)
     elif not inventory.named and not findings:
         raise ParamCheckUsageError(
             f"{inventory.title} has no parameters and no buffers, and hides none: "
             f"there is nothing to check"
         )
     raise_if(_without(findings, allow), inventory.title)
+
+
+def _findings_of_leaves(
+    model: nn.Module, inventory: Inventory, loss_fn: Callable[[Any], Tensor]
+) -> list[Finding]:
+    """Run the loss. In a frame of its own: an error keeps the assertion's, and what is in it."""
+    __tracebackhide__ = True
+    with Undo() as undo, undo:
+        put_away(undo, model, loss_fn)
+        known = [entry.tensor for entry in inventory.entries if entry.tensor is not None]
+        loss, leaves = leaves_of_call(lambda: loss_fn(model), known, loss_fn)
+        later = hidden_tensors(inventory)
+        findings = checks.unregistered_leaves(inventory, leaves, later)
+    if loss is None:
+        raise ParamCheckUsageError(
+            "loss_fn must return the loss, one tensor: nothing can be followed from what "
+            "it returned"
+        )
+    return [*findings, *checks.loss_without_graph(loss)]
 
 
 def _without(findings: list[Finding], allow: Sequence[str]) -> list[Finding]:

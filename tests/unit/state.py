@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import signal
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,7 @@ def _process() -> Iterator[tuple[str, Any]]:
     yield "default dtype", torch.get_default_dtype()
     yield "threads", torch.get_num_threads()
     yield "warning filters", list(warnings.filters)
+    yield "interrupt", signal.getsignal(signal.SIGINT)
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     yield "overwrite on conversion", overwrite
     for name, value in vars(nn.modules.module).items():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
+import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +21,10 @@ from pytest_paramcheck.messages.wording import fold_names
 
 from ..public import ASSERTIONS
 from ..recipes import Recipe, all_recipes
+from .hostile import DAMAGES, equip
 from .state import difference, state_of
 
+TESTS = str(Path(__file__).parents[1])
 RECIPES = all_recipes()
 every_assertion = pytest.mark.parametrize("name", ASSERTIONS)
 
@@ -113,6 +118,119 @@ def test_hooks_and_modes_of_the_user_stay(name: str) -> None:
         recipe.call(subject)
 
     assert difference(before, state_of(subject, written=recipe.writes)) == []
+
+
+def _modules_of(subject: Any) -> list[nn.Module]:
+    parts = subject if isinstance(subject, tuple) else (subject,)
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
+#: What the forward pass of every model in the subject does; "nothing" is a model that only holds
+#: a freed storage, generators and caches.
+FORWARD = {
+    "nothing": (),
+    "caches": ("buffers", "lists", "objects", "draws"),
+    "memory": ("rebind", "free", "parameter hooks"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
+@pytest.mark.parametrize("damage", FORWARD)
+@every_assertion
+def test_what_the_forward_pass_does_is_put_back(name: str, damage: str) -> None:
+    recipe = recipe_of(name)
+    if recipe.writes:
+        pytest.skip("the block is the user's code: what it does is meant")
+    subject = recipe.good()
+    for model in _modules_of(subject):
+        equip(model)
+        for one in FORWARD[damage]:
+            model.register_forward_hook(lambda m, *_, one=one: (DAMAGES[one](m), None)[1])
+    before = state_of(subject)
+
+    # What the models hold now may be a finding, or nothing that could be copied.
+    with contextlib.suppress(ParamCheckError, ParamCheckUsageError):
+        recipe.call(subject)
+
+    assert difference(before, state_of(subject)) == []
+
+
+@every_assertion
+def test_a_pending_backward_of_the_user_still_runs(name: str) -> None:
+    recipe = recipe_of(name)
+    if recipe.writes:
+        pytest.skip("the block itself trains")
+    subject = recipe.good()
+    saved: list[torch.Tensor] = []
+    for model in _modules_of(subject):
+        norm = nn.BatchNorm1d(2)
+        model.norms = [norm]
+        model.register_forward_hook(lambda m, *_: (m.norms[0](torch.rand(3, 2)), None)[1])
+        for tensor in (*norm.buffers(), *model.parameters(), *model.buffers()):
+            if tensor.dtype.is_floating_point and tensor.layout is torch.strided:
+                # A product saves both factors for its backward pass.
+                saved.append((torch.ones((), requires_grad=True) * tensor.detach()).sum())
+
+    with contextlib.suppress(ParamCheckError, ParamCheckUsageError):
+        recipe.call(subject)
+
+    for loss in saved:
+        loss.backward()
+
+
+@every_assertion
+def test_an_error_keeps_no_copy_of_a_model_alive(name: str) -> None:
+    recipe = recipe_of(name)
+    subject = recipe.bad()
+    gc.collect()
+    gc.freeze()  # from here on the collector knows only what is new
+    try:
+        with pytest.raises(ParamCheckError) as caught:
+            recipe.call(subject)
+        gc.collect()
+        known = {id(held) for held in _reachable(_arguments(caught.tb))}
+        new = [one for one in gc.get_objects() if issubclass(type(one), (torch.Tensor, nn.Module))]
+    finally:
+        gc.unfreeze()
+
+    assert [type(one) for one in new if id(one) not in known] == []
+
+
+def _arguments(traceback: types.TracebackType | None) -> list[Any]:
+    """What the user's frames hold, and what they handed to the assertion."""
+    held: list[Any] = []
+    by_user = False
+    while traceback is not None:
+        frame = traceback.tb_frame
+        code = frame.f_code
+        from_user, by_user = by_user, code.co_filename.startswith(TESTS)
+        if by_user:
+            held += frame.f_locals.values()
+        elif from_user:
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 2]
+            held += [frame.f_locals[name] for name in names if name in frame.f_locals]
+        traceback = traceback.tb_next
+    return held
+
+
+#: What leads from anything to everything.
+NOT_FOLLOWED = (type, types.ModuleType, types.FrameType, types.TracebackType)
+
+
+def _reachable(held: list[Any]) -> list[Any]:
+    todo, seen = list(held), {}
+    while todo:
+        one = todo.pop()
+        if id(one) in seen or issubclass(type(one), NOT_FOLLOWED):
+            continue
+        seen[id(one)] = one
+        if type(one) is types.FunctionType:
+            todo += [one.__closure__, one.__defaults__]  # not its globals
+        elif issubclass(type(one), torch.Tensor):
+            todo += [one.grad, *gc.get_referents(one)]
+        else:
+            todo += gc.get_referents(one)
+    return list(seen.values())
 
 
 @contextlib.contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor, nn
 
 from pytest_paramcheck import (
@@ -255,3 +258,48 @@ def content(odd: Any) -> Any:
     if odd.is_mkldnn or odd.is_quantized:
         return (odd.to_dense() if odd.is_mkldnn else odd.dequantize()).tolist()
     return odd.tolist()
+
+
+damages = st.lists(st.sampled_from([*DAMAGES, *MODES]), max_size=6, unique=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=damages, raises=st.booleans())
+def test_any_damage_in_any_order_is_put_back(names: list[str], raises: bool) -> None:
+    """Against a snapshot of everything; what cannot be done after another damage is skipped."""
+    torch.use_deterministic_algorithms(False)
+    model, loss = model_and_loss(lambda m: None)
+
+    def damaging(m: nn.Module) -> Tensor:
+        result: Tensor = loss(m)
+        for name in names:
+            # A buffer that was freed has no memory to compute with: torch itself would crash.
+            if name in ("graph", "rebind", "buffers", "views", "data") and not usable(m):
+                continue
+            with contextlib.suppress(RuntimeError, AttributeError, KeyError, NotImplementedError):
+                DAMAGES[name](m) if name in DAMAGES else MODES[name]()
+        if raises:
+            raise KeyError("the loss's own")
+        return result
+
+    before = state_of(model)
+    try:
+        assert_grads_reach(model, damaging)
+    except KeyError:
+        assert raises
+    except (ParamCheckError, RuntimeError):
+        pass  # what the loss did is a finding, or an error of torch's
+
+    assert difference(before, state_of(model)) == []
+
+
+def usable(model: Any) -> bool:
+    """Whether all that the damages write to has its memory."""
+    return all(
+        tensor.untyped_storage().nbytes() >= (tensor.storage_offset() + span(tensor)) * 4
+        for tensor in (model.seen, model.column, model.view, getattr(model, "base", model.seen))
+    )
+
+
+def span(tensor: Tensor) -> int:
+    return 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))

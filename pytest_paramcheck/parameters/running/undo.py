@@ -52,7 +52,8 @@ class Undo:
         traceback: TracebackType | None,
     ) -> None:
         __tracebackhide__ = True
-        self._hold_interrupts()
+        if self._steps:
+            self._hold_interrupts()
         while self._steps:
             try:
                 self._steps[-1]()
