@@ -29,20 +29,26 @@ def assert_grads_reach(
     """Assert that a loss's gradient reaches each trainable parameter.
 
     Runs ``loss_fn(model)``, which returns the loss, and its backward pass, and leaves nothing
-    behind: gradients, buffers, modes, hooks and random states are as they were. With a list
-    of functions it is enough that one of the losses reaches a parameter (experts, branches).
-    ``at_least={"experts": 0.5}``: of the parameters that a pattern matches, that share is
-    enough. Without patterns the trainable parameters are looked at; a frozen one is a finding
-    only where a pattern names it.
+    behind: gradients, buffers, caches, modes, hooks, generators and random states are as they
+    were, and a backward pass that is pending still runs. With a list of functions it is enough
+    that one of the losses reaches a parameter (experts, branches). ``at_least={"experts": 0.5}``:
+    of the parameters that a pattern matches, that share is enough. Without patterns the
+    trainable parameters are looked at; a frozen one is a finding only where a pattern names it.
 
     Fails, all at once, for each parameter that no loss reaches, with the reason: frozen, never
     used, used only under no_grad, detached (where), or reached without a signal, which
     ``allow_zero`` lets pass. The reasons come from a second run, made only if one is needed,
     with compiled modules uncompiled. A loss that cannot be run backward is a finding too.
 
+    Not put back: values that ``loss_fn`` writes into a parameter; its own lists and counters;
+    what functions and hooks on the model keep; optimizers, data sets and objects of the
+    standard library; containers of more than 100,000 items; modules that only a function called
+    by ``loss_fn`` knows. Where a kept tensor is written with a graph of its own, or for another
+    reason cannot be put back, it is named.
+
     An error of ``loss_fn`` comes through as it is. Raises :class:`ParamCheckError`;
     :class:`ParamCheckUsageError` for a ``loss_fn`` that returns several values or runs backward
-    itself, and for a model on meta unless ``allow_zero``.
+    itself, for what cannot be put back, and for a model on meta unless ``allow_zero``.
 
     >>> import torch
     >>> from torch import nn
@@ -84,7 +90,8 @@ def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
 
     Runs ``loss_fn(model)`` and its backward pass twice, from the same random states: on the
     model, and on a deep copy in which every name has a parameter of its own, shared modules
-    taken apart. Leaves nothing behind. Compiled modules run uncompiled.
+    taken apart. Leaves nothing behind, as :func:`assert_grads_reach`. Compiled modules run
+    uncompiled.
 
     Passes where the gradient of each trainable tied parameter equals the sum over its names in
     the copy: the largest difference is at most torch.testing's relative tolerance for the type

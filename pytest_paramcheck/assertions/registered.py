@@ -30,7 +30,8 @@ def assert_registered(
 
     Looks into lists, tuples, sets, dictionaries, dataclasses and other objects in the plain
     attributes of the model's modules, into partials, closures and hooks. With ``loss_fn`` it
-    also runs ``loss_fn(model)`` and looks at the leaves of its graph. ``tensors=True`` asks for
+    also runs ``loss_fn(model)``, puts everything back as :func:`assert_grads_reach` does, and
+    looks at the leaves of its graph. ``tensors=True`` asks for
     plain tensors too: they do not follow ``.to()`` and are not saved. ``allow`` names paths
     that are hidden on purpose (a frozen teacher): a path, what is below it, or a glob.
 

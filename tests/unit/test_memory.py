@@ -116,3 +116,10 @@ def test_an_opener_comes_before_what_torch_would_say() -> None:
 
     with storage_openers(lambda tensor: [other]):
         assert memory_of(Wrapper(torch.eye(3))).key == memory_of(other).key
+
+
+def test_a_subclass_that_no_opener_knows_is_asked_itself() -> None:
+    inner = torch.eye(3)
+
+    with storage_openers(lambda tensor: None, _open):
+        assert memory_of(Wrapper(inner)).key == memory_of(inner).key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import random
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from pytest_paramcheck import (
     ParamCheckError,
+    ParamCheckUsageError,
     assert_grads_reach,
     assert_registered,
 )
@@ -303,3 +305,173 @@ def usable(model: Any) -> bool:
 
 def span(tensor: Tensor) -> int:
     return 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+class Holder:
+    """Knows a module that no loss function names."""
+
+    norm = nn.BatchNorm1d(3)
+
+
+def _helper(x: Tensor) -> Tensor:
+    result: Tensor = Holder.norm(x)
+    return result
+
+
+def _call_hook(model: nn.Module) -> None:
+    for hook in model._forward_hooks.values():
+        hook(model, (), None)
+
+
+def _write_first(model: nn.Module) -> None:
+    next(model.parameters()).data.add_(1)
+
+
+def _hooked(model: Any) -> Any:
+    calls: list[int] = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+#: What the docstring of ``assert_grads_reach`` says is not put back: what is there, what a loss
+#: does to it, and how one sees that it stays done.
+LEFT: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object], Callable[[Any], Any]]] = {
+    "values that ``loss_fn`` writes into a parameter": (
+        lambda m: m[0].weight,
+        lambda m, held: _write_first(m),
+        lambda held: held.sum().item(),
+    ),
+    "its own lists and counters": (lambda m: [], lambda m, held: held.append(1), len),
+    "what functions and hooks on the model keep": (
+        _hooked,
+        lambda m, held: _call_hook(m),
+        len,
+    ),
+    "optimizers": (
+        lambda m: m.__dict__.setdefault("optimizer", torch.optim.SGD(m.parameters(), lr=0.1)),
+        lambda m, held: held.param_groups[0].update(lr=1.0),
+        lambda held: held.param_groups[0]["lr"],
+    ),
+    "data sets": (
+        lambda m: m.__dict__.setdefault("data", torch.utils.data.TensorDataset(torch.zeros(2))),
+        lambda m, held: held.tensors[0].add_(1),
+        lambda held: held.tensors[0].sum().item(),
+    ),
+    "objects of the standard library": (
+        lambda m: m.__dict__.setdefault("queue", queue.SimpleQueue()),
+        lambda m, held: held.put(1),
+        lambda held: held.qsize(),
+    ),
+    "containers of more than 100,000 items": (
+        lambda m: m.__dict__.setdefault("long", [0] * 100_001),
+        lambda m, held: held.append(1),
+        len,
+    ),
+    "modules that only a function called by ``loss_fn`` knows": (
+        lambda m: Holder.norm,
+        lambda m, held: _helper(torch.rand(2, 3)),
+        lambda held: held.num_batches_tracked.item(),
+    ),
+}
+
+
+def _hiding(held: Any, does: Callable[[Any, Any], object]) -> Callable[[Any], object]:
+    """Keep from a loss function what it does not know; its own list it has in its closure."""
+    if isinstance(held, list):
+        return lambda m: does(m, held)
+    KNOWN[0:] = [held]
+    return lambda m: _call_known(m, does)
+
+
+KNOWN: list[Any] = []
+
+
+def _call_known(model: Any, does: Callable[[Any, Any], object]) -> None:
+    does(model, KNOWN[0])
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_what_is_not_put_back_is_said(what: str) -> None:
+    make, does, seen = LEFT[what]
+    model = nn.Sequential(nn.Linear(3, 3))
+    held = make(model)
+    damage = _hiding(held, does)
+    before = seen(held)
+
+    def loss(m: Any) -> Tensor:
+        damage(m)
+        result: Tensor = m(torch.ones(1, 3)).sum()
+        return result
+
+    assert_grads_reach(model, loss)
+
+    assert seen(held) != before
+    assert what in " ".join((assert_grads_reach.__doc__ or "").split())
+
+
+def test_what_cannot_be_put_back_is_named() -> None:
+    model: Any = nn.Linear(3, 2)
+    model.table = torch.zeros(4)
+    model.register_buffer("top", model.table[:2], persistent=False)
+
+    def loss(m: Any) -> Tensor:
+        m.top.add_(m.bias)
+        result: Tensor = m(torch.ones(1, 3)).sum()
+        return result
+
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_grads_reach(model, loss)
+
+    assert str(caught.value) == (
+        "not everything could be put back: top: it was written in place, with a graph"
+    )
+    assert model.table.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+def test_the_mode_of_a_wrapper_is_put_back_and_its_machinery_left_alone(wrap: Any) -> None:
+    model = wrap(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
+
+    def loss(m: Any) -> Tensor:
+        result: Tensor = m.module(torch.rand(4, 3)).square().sum()
+        m.eval()
+        m.machinery = 1
+        return result
+
+    assert_grads_reach(model, loss)
+
+    assert [module.training for module in model.modules()] == [True] * 4
+    assert model.machinery == 1
+
+
+def test_deep_nesting_is_no_recursion() -> None:
+    model = leaf = nn.Module()
+    for _ in range(2000):
+        leaf._modules["m"] = leaf = nn.Module()
+    leaf.w = nn.Parameter(torch.ones(1))
+    before = leaf.w
+
+    def loss(m: Any) -> Tensor:
+        leaf.w.register_hook(print)
+        leaf.training = False
+        return before.sum()
+
+    assert_grads_reach(model, loss)
+    assert_registered(model, loss)
+
+    assert not leaf.w._backward_hooks
+    assert leaf.training
+
+
+def test_a_frozen_parameter_that_the_loss_unfreezes_gets_no_gradient() -> None:
+    model = nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+
+    def loss(m: Any) -> Tensor:
+        result: Tensor = m.requires_grad_()(torch.ones(1, 3)).sum()
+        return result
+
+    assert_grads_reach(model, loss)
+
+    assert model.bias.grad is None
+    assert not model.bias.requires_grad

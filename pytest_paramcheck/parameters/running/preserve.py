@@ -2,18 +2,11 @@
 
 :func:`put_away` notes what a forward and a backward pass touch, for an :class:`Undo` to put back:
 gradients, buffers, caches, modes, hooks and attributes, generators and random states, the modes
-of the process. What is not put back:
+of the process. What is not put back is listed where users read it, in the docstring of
+``assert_grads_reach``. The values of parameters are not copied: that would double a model's
+memory.
 
-* the values that a function itself writes into a parameter, or the memory of one that it frees
-  (a copy would double the memory of a model);
-* the state of a data loader, a file, a process, and of objects of the standard library;
-* what global variables and closures hold, but for modules, generators and gradients that the
-  function brings along; optimizers and data sets;
-* containers of more than 100,000 items, and what hooks and functions on a model hold;
-* tensor subclasses that do not say which tensors hold their values;
-* the graph of an activation that somebody kept and the function writes in place.
-
-Tests: ``tests/unit/test_every_assertion.py``, ``test_reach.py`` and ``test_registered.py``.
+Tests: ``tests/unit/test_preserve.py`` and ``test_interrupted.py``.
 """
 
 from __future__ import annotations
@@ -70,7 +63,8 @@ def put_gradients_away(undo: Undo, leaves: Iterable[Tensor]) -> None:
 
 
 def _give_back(leaf: Tensor, grad: Tensor | None, resting: dict[Any, Any]) -> None:
-    if leaf.grad is not grad:
+    # One that a write in place made the result of a graph has none, and is named elsewhere.
+    if leaf.is_leaf and leaf.grad is not grad:
         leaf.grad = grad
     if resting:
         hooks: Any = leaf._post_accumulate_grad_hooks
