@@ -27,9 +27,22 @@ def container_type(cls: type) -> Any:
 def keep_container(container: Any) -> Restore:
     """Note the members of a container; return how to put them back, the very objects."""
     base = container_type(type(container))
-    if issubclass(base, dict):
-        return partial(_restore_dict, base, container, list(base.items(container)))
-    return partial(_restore_items, base, container, list(base.__iter__(container)))
+    items = base.items(container) if issubclass(base, dict) else base.__iter__(container)
+    return _Members(base, container, list(items))
+
+
+class _Members:
+    """The members of one container. Slots: a large model has many, and garbage collection costs
+    more than all else here."""
+
+    __slots__ = ("base", "container", "content")
+
+    def __init__(self, base: Any, container: Any, content: list[Any]) -> None:
+        self.base, self.container, self.content = base, container, content
+
+    def __call__(self) -> None:
+        restore = _restore_dict if issubclass(self.base, dict) else _restore_items
+        restore(self.base, self.container, self.content)
 
 
 def keep_array(array: Any) -> Restore | None:

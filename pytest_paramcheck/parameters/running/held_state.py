@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..subject.held import carried_by, key_text, storage_of
 from ..subject.wrappers import wrapped_child
-from .containers import container_type, is_array, keep_array, keep_container
+from .containers import CONTAINERS, container_type, is_array, keep_array, keep_container
 from .randomness import keep_generator
 from .undo import Restore
 
@@ -46,7 +46,8 @@ class HeldState:
     """The tensors that some modules hold, and how to put everything else of theirs back."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.restores: list[Restore] = []
+        self._empty: list[Any] = []
+        self.restores: list[Restore] = [partial(_empty_again, self._empty)]
         self.parameters: list[tuple[Tensor, str]] = []
         self.tensors: list[tuple[Tensor, str]] = []
         self.wrapped = False
@@ -115,6 +116,9 @@ class HeldState:
     def _table(self, name: str, value: Any, prefix: str) -> None:
         """One of the dicts in which ``nn.Module`` itself keeps members and hooks."""
         if container_type(type(value)) is None:
+            return
+        if not value and type(value) in CONTAINERS:
+            self._empty.append(value)
             return
         self.restores.append(keep_container(value))
         if value and name in ("_parameters", "_buffers", "_modules"):
@@ -202,6 +206,12 @@ def _entered(cls: type) -> bool:
     # Optimizers are asserted about elsewhere; a data set is no state, and may be huge.
     machinery = [("torch.optim", "Optimizer"), ("torch.utils.data", "Dataset")]
     return not any(issubclass(cls, getattr(sys.modules.get(m), name, ())) for m, name in machinery)
+
+
+def _empty_again(tables: list[Any]) -> None:
+    for table in tables:
+        if table:
+            table.clear()
 
 
 def _restore_module(module: nn.Module, cls: type, training: bool) -> None:

@@ -12,7 +12,6 @@ Tests: ``tests/unit/test_preserve.py`` and ``test_interrupted.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,11 +39,9 @@ def put_away(undo: Undo, model: nn.Module, function: Callable[..., Any] | None =
     undo.push(keep_random_states(devices), *held.restores)
     undo.push(*(restore for one in brought if (restore := keep_generator(one)) is not None))
     states = TensorStates()
-    for tensor, label in held.tensors:
-        states.keep(tensor, label)
-    for parameter, label in held.parameters:
-        # A wrapper (FSDP) moves parameters between memories of its own.
-        states.keep_place(parameter, label, geometry=not held.wrapped)
+    states.keep(held.tensors)
+    # A wrapper (FSDP) moves parameters between memories of its own.
+    states.keep_places(held.parameters, geometry=not held.wrapped)
     leaves = [one for one in (*tensors, *brought) if isinstance(one, Tensor) and one.is_leaf]
     put_gradients_away(undo, leaves)
     states.push_to(undo)
@@ -54,20 +51,27 @@ def put_gradients_away(undo: Undo, leaves: Iterable[Tensor]) -> None:
     """Take the gradients of leaves and let their hooks rest."""
     for leaf in leaves:
         hooks = getattr(leaf, "_post_accumulate_grad_hooks", None)
-        resting = dict(hooks or {})
-        undo.push(partial(_give_back, leaf, leaf.grad, resting))
+        undo.push(_Gradient(leaf, dict(hooks) if hooks else None))
         if leaf.grad is not None:
             leaf.grad = None
         if hooks:
             hooks.clear()
 
 
-def _give_back(leaf: Tensor, grad: Tensor | None, resting: dict[Any, Any]) -> None:
-    # One that a write in place made the result of a graph has none, and is named elsewhere.
-    if leaf.is_leaf and leaf.grad is not grad:
-        leaf.grad = grad
-    if resting:
-        hooks: Any = leaf._post_accumulate_grad_hooks
-        if list(hooks) != list(resting):
-            hooks.clear()
-            hooks.update(resting)
+class _Gradient:
+    """A gradient put away, and the hooks that rest meanwhile."""
+
+    __slots__ = ("grad", "leaf", "resting")
+
+    def __init__(self, leaf: Tensor, resting: dict[Any, Any] | None) -> None:
+        self.leaf, self.grad, self.resting = leaf, leaf.grad, resting
+
+    def __call__(self) -> None:
+        # One that a write in place made the result of a graph has none, and is named elsewhere.
+        if self.leaf.is_leaf and self.leaf.grad is not self.grad:
+            self.leaf.grad = self.grad
+        if self.resting:
+            hooks: Any = self.leaf._post_accumulate_grad_hooks
+            if list(hooks) != list(self.resting):
+                hooks.clear()
+                hooks.update(self.resting)

@@ -11,7 +11,6 @@ with the content: the user's own forward pass counts it up as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -72,6 +71,56 @@ class _Opaque:
 
 
 _Content: TypeAlias = _Cells | _Opaque
+Parts: TypeAlias = Callable[[Tensor], list[Tensor] | None]
+
+
+class _Rest:
+    """What a tensor is beside its memory: class, attributes, hooks, graph, flag and counter."""
+
+    __slots__ = (
+        "attributes", "cells", "cls", "counter", "flag", "hooks", "label", "node", "tensor",
+    )  # fmt: skip
+
+    def __init__(self, tensor: Tensor, label: str, cells: list[_Content] | None) -> None:
+        self.tensor, self.label, self.cells, self.cls = tensor, label, cells, type(tensor)
+        self.flag, self.node = tensor.requires_grad, tensor.grad_fn
+        self.attributes = keep_container(tensor.__dict__) if tensor.__dict__ else None
+        self.hooks = [(h, keep_container(h) if h else None) for h in _hooks_of(tensor)]
+        if self.hooks == _NO_HOOKS:
+            self.hooks = _NO_HOOKS
+        self.counter: Any = None
+        if cells and _preserve_version is not None and version_of(tensor) is not None:
+            self.counter = _preserve_version(tensor)  # notes it; ``__exit__`` sets it
+
+    def __call__(self) -> None:
+        tensor = self.tensor
+        if type(tensor) is not self.cls:
+            tensor.__class__ = self.cls
+        if self.attributes is not None or tensor.__dict__:
+            (self.attributes or tensor.__dict__.clear)()
+        for name, now, (hooks, members) in zip(_HOOKS, _hooks_of(tensor), self.hooks, strict=True):
+            if now and now is not hooks:
+                now.clear()
+            if hooks is not None:
+                (members or hooks.clear)()
+            if now is not hooks:
+                setattr(tensor, name, hooks)
+        with _plain():
+            if tensor.grad_fn is not self.node:
+                _restore_node(tensor, self.label, self.node)
+            if tensor.is_leaf and tensor.requires_grad is not self.flag:
+                tensor.requires_grad_(self.flag)
+        # A pending backward must not run on what is not back.
+        if self.counter is not None and all(one.is_back for one in self.cells or ()):
+            self.counter.__exit__(None, None, None)
+
+
+_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+_NO_HOOKS: list[tuple[Any, Restore | None]] = [(None, None), (None, None)]
+
+
+def _hooks_of(tensor: Tensor) -> list[Any]:
+    return [getattr(tensor, name, None) for name in _HOOKS]
 
 
 class TensorStates:
@@ -86,45 +135,19 @@ class TensorStates:
         """Hand the steps over: what is pushed last is taken first."""
         undo.push(*self._rest, *(one.restore for one in self._content.values()), *self._geometry)
 
-    def keep(self, tensor: Tensor, label: str) -> None:
-        """Note all of a tensor, its content included."""
+    def keep(self, tensors: Iterable[tuple[Tensor, str]]) -> None:
+        """Note all of some tensors, their content included."""
         with torch.no_grad(), _plain():
-            cells = self._keep_content(tensor, label)
-            self._keep_rest(tensor, label, cells)
+            for tensor, label in tensors:
+                self._rest.append(_Rest(tensor, label, self._keep_content(tensor, label)))
 
-    def keep_place(self, tensor: Tensor, label: str, *, geometry: bool) -> None:
-        """Note all of a tensor but its content: a parameter, which may be large."""
+    def keep_places(self, tensors: Iterable[tuple[Tensor, str]], *, geometry: bool) -> None:
+        """Note all of some tensors but their content: parameters, which may be large."""
         with torch.no_grad(), _plain():
-            if geometry and _has_place(tensor):
-                self._geometry.append(partial(_restore_place, tensor, label, tensor.data, _strided))
-            self._keep_rest(tensor, label, None)
-
-    def _keep_rest(self, tensor: Tensor, label: str, cells: list[_Content] | None) -> None:
-        flag, node, cls = tensor.requires_grad, tensor.grad_fn, type(tensor)
-        version = version_of(tensor)
-        counter = None
-        if cells is not None and version is not None and _preserve_version is not None:
-            counter = _preserve_version(tensor)  # notes it; ``__exit__`` sets it
-        hooks = _keep_hooks(tensor)
-        attributes = keep_container(tensor.__dict__) if tensor.__dict__ else None
-
-        def restore() -> None:
-            if type(tensor) is not cls:
-                tensor.__class__ = cls
-            if attributes is not None or tensor.__dict__:
-                (attributes or tensor.__dict__.clear)()
-            for restore_hooks in hooks:
-                restore_hooks()
-            with _plain():
-                if tensor.grad_fn is not node:
-                    _restore_node(tensor, label, node)
-                if tensor.is_leaf and tensor.requires_grad is not flag:
-                    tensor.requires_grad_(flag)
-            is_back = bool(cells) and all(one.is_back for one in cells or ())
-            if counter is not None and is_back and version_of(tensor) != version:
-                counter.__exit__(None, None, None)
-
-        self._rest.append(restore)
+            for tensor, label in tensors:
+                if geometry and _has_place(tensor):
+                    self._geometry.append(_Place(tensor, label, tensor.data, _strided))
+                self._rest.append(_Rest(tensor, label, None))
 
     def _keep_content(self, tensor: Tensor, label: str) -> list[_Content] | None:
         """Note what lies below a tensor; return its cells, or None where that cannot be done."""
@@ -134,16 +157,16 @@ class TensorStates:
             every = []
             for part in inner:
                 cells = self._keep_content(part, label)
-                self._keep_rest(part, label, cells)
+                self._rest.append(_Rest(part, label, cells))
                 every.append(cells)
             return _together(every)
         if inner is not None:  # sparse: an operation in place gives it other indices and values
             alias = tensor.data
-            self._geometry.append(partial(_restore_place, tensor, label, alias, inner_tensors))
+            self._geometry.append(_Place(tensor, label, alias, inner_tensors))
             return _together(self._keep_content(p, label) for p in inner_tensors(alias) or ())
         if _has_place(tensor):
             alias = tensor.data
-            self._geometry.append(partial(_restore_place, tensor, label, alias, _strided))
+            self._geometry.append(_Place(tensor, label, alias, _strided))
             return [] if is_lazy(tensor) else [self._cells_of(alias, label)]
         if is_fake(tensor):
             return []
@@ -215,22 +238,29 @@ def _strided(tensor: Tensor) -> list[Tensor]:
     return [tensor]
 
 
-def _restore_place(
-    tensor: Tensor, label: str, alias: Tensor, parts: Callable[[Tensor], list[Tensor] | None]
-) -> None:
-    try:
-        with torch.no_grad(), _plain():
-            now, before = parts(tensor) or [], parts(alias) or []
-            if len(now) == len(before) and all(map(_same_place, now, before)):
-                return
-            if tensor.is_inference():
-                with torch.inference_mode():
-                    storage = alias.untyped_storage()
-                    tensor.set_(storage, alias.storage_offset(), alias.size(), alias.stride())
-            else:
-                tensor.data = alias
-    except Exception as error:
-        raise RuntimeError(f"{label}: {error}") from error
+class _Place:
+    """The memory that a tensor lies on. ``parts`` names the strided tensors that decide it."""
+
+    __slots__ = ("alias", "label", "parts", "tensor")
+
+    def __init__(self, tensor: Tensor, label: str, alias: Tensor, parts: Parts) -> None:
+        self.tensor, self.label, self.alias, self.parts = tensor, label, alias, parts
+
+    def __call__(self) -> None:
+        tensor, alias = self.tensor, self.alias
+        try:
+            with _plain():
+                now, before = self.parts(tensor) or [], self.parts(alias) or []
+                if len(now) == len(before) and all(map(_same_place, now, before)):
+                    return
+                with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                    if tensor.is_inference():
+                        storage = alias.untyped_storage()
+                        tensor.set_(storage, alias.storage_offset(), alias.size(), alias.stride())
+                    else:
+                        tensor.data = alias
+        except Exception as error:
+            raise RuntimeError(f"{self.label}: {error}") from error
 
 
 def _same_place(a: Tensor, b: Tensor) -> bool:
@@ -250,21 +280,3 @@ def _restore_node(tensor: Tensor, label: str, node: Any) -> None:
             base.detach_()
     if tensor.grad_fn is not node:
         raise RuntimeError(f"{label}: it was written in place, with a graph")
-
-
-def _keep_hooks(tensor: Tensor) -> list[Restore]:
-    return [
-        partial(_restore_hooks, tensor, name, hooks, keep_container(hooks) if hooks else None)
-        for name in ("_backward_hooks", "_post_accumulate_grad_hooks")
-        for hooks in (getattr(tensor, name, None),)
-    ]
-
-
-def _restore_hooks(tensor: Tensor, name: str, hooks: Any, members: Restore | None) -> None:
-    now = getattr(tensor, name, None)
-    if hooks is not None:
-        (members or hooks.clear)()
-    elif now:
-        now.clear()
-    if now is not hooks:
-        setattr(tensor, name, hooks)
