@@ -40,10 +40,17 @@ def interrupted(call: Callable[[], object], line: Line) -> bool:
 
     try:
         with _traced(strike, file.__eq__):
-            call()
+            next(_apart(call))
     except KeyboardInterrupt:
         return True
     return False
+
+
+def _apart(call: Callable[[], object]) -> Iterator[None]:
+    """Call with a stack of handled exceptions of its own, which a generator has: what is raised
+    by a trace in the line of a handler leaves the exception handled there on it for good."""
+    call()
+    yield
 
 
 @contextmanager

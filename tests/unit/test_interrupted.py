@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,7 @@ def test_an_interrupt_at_every_line_that_puts_away_or_back_changes_nothing() -> 
             left[line] = found
 
     assert left == {}
+    assert sys.exc_info() == (None, None, None)
 
 
 def test_an_interrupt_at_any_other_line_changes_nothing() -> None:
