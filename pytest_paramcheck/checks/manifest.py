@@ -10,31 +10,53 @@ from ..messages.findings import Finding
 from ..parameters.subject.record import Record
 from .renames import probable_renames
 
-SHIFTED = "optimizer checkpoints map parameters by position"
-
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How a name is spoken of that only one of two lists of records has.
+    """How two lists of records are spoken of: what only one of them has, ties that only one has.
 
-    ``orphaned`` is what follows for checkpoints where a name or its shape went; empty where no
-    checkpoint was saved under it.
+    ``kept`` is whether checkpoints were saved under the old names and in the old order: only
+    then does something follow for them, and only then may a name have become another.
     """
 
     removed: str
     added: str
-    orphaned: str = ""
+    tie_lost: str
+    tie_made: str
+    kept: bool = False
+
+    @property
+    def orphaned(self) -> str:
+        """What follows for checkpoints where a name or its shape went."""
+        return "checkpoints saved before this change will not load" if self.kept else ""
+
+    @property
+    def shifted(self) -> str:
+        """What follows where the order changed."""
+        return "optimizer checkpoints map parameters by position" if self.kept else ""
 
 
 MANIFEST = Words(
     removed="gone from the model",
     added="not in the manifest",
-    orphaned="checkpoints saved before this change will not load",
+    tie_lost="retied",
+    tie_made="retied",
+    kept=True,
 )
 #: A copy against the model it was made of.
-COPY = MANIFEST
+COPY = Words(
+    removed="lost in the copy",
+    added="not in the original",
+    tie_lost="tie lost",
+    tie_made="tied only in the copy",
+)
 #: What came back of a model after a save and a load.
-RETURN = Words(removed="did not come back", added="was not there before")
+RETURN = Words(
+    removed="did not come back",
+    added="was not there before",
+    tie_lost="tie lost",
+    tie_made="tied only after loading",
+)
 
 
 def record_differences(
@@ -47,14 +69,15 @@ def record_differences(
     """Find every difference between two lists of records, surest consequences first.
 
     A name that went and one that came with equal shape, dtype and role are one finding, a
-    probable rename. Of the names that both have, those that left the common order are named,
-    as few as explain it. ``dtypes`` says whether another dtype of one name is a difference.
+    probable rename, where ``words`` speak of a model that changed. Of the names that both have,
+    those that left the common order are named, as few as explain it. ``dtypes`` says whether
+    another dtype of one name is a difference.
     """
     before = {record.name: record for record in old}
     after = {record.name: record for record in new}
     gone = {name: _kind(record) for name, record in before.items() if name not in after}
     came = {name: _kind(record) for name, record in after.items() if name not in before}
-    renames = probable_renames(gone, came)
+    renames = probable_renames(gone, came) if words.kept else []
     new_name = {rename.old: rename.new for rename in renames}
     came_from = {rename.new for rename in renames}
 
@@ -87,8 +110,8 @@ def record_differences(
             words.added,
             found=_facts(record),
             why=(
-                f"not at the end, and {SHIFTED}"
-                if position < last_kept and record.parameter and not record.tied_to
+                f"not at the end, and {words.shifted}"
+                if words.kept and position < last_kept and record.parameter and not record.tied_to
                 else ""
             ),
         )
@@ -101,8 +124,8 @@ def record_differences(
         if new_name.get(record.name, record.name) in after
     ]
     findings += _changes(both, words, dtypes=dtypes)
-    findings += _retied(both, new_name)
-    return findings + _moved(both, new)
+    findings += _retied(both, new_name, words)
+    return findings + _moved(both, new, words)
 
 
 def _kind(record: Record) -> tuple[str, str, str]:
@@ -145,7 +168,7 @@ def _changes(both: Sequence[tuple[Record, Record]], words: Words, *, dtypes: boo
 def _consequence(attribute: str, was: Record, now: Record, words: Words) -> str:
     """Return what follows for checkpoints where a shape, dtype or role changed."""
     if attribute == "role":
-        strict = was.persistent != now.persistent
+        strict = words.kept and was.persistent != now.persistent
         return "a strict load of checkpoints saved before fails" if strict else ""
     if attribute == "dtype" or (was.shape, now.shape) == ("1", "scalar"):
         return ""  # torch casts, and loads one value into a 0-dim parameter
@@ -154,7 +177,9 @@ def _consequence(attribute: str, was: Record, now: Record, words: Words) -> str:
     return words.orphaned
 
 
-def _retied(both: Sequence[tuple[Record, Record]], new_name: Mapping[str, str]) -> list[Finding]:
+def _retied(
+    both: Sequence[tuple[Record, Record]], new_name: Mapping[str, str], words: Words
+) -> list[Finding]:
     old_groups = _groups([(new_name.get(was.name, was.name), was) for was, _ in both])
     new_groups = _groups([(now.name, now) for _, now in both])
     findings = []
@@ -162,8 +187,9 @@ def _retied(both: Sequence[tuple[Record, Record]], new_name: Mapping[str, str]) 
         before = new_name.get(was.tied_to, was.tied_to)
         # Another first name in one and the same group is a move, no change of the ties.
         if before != now.tied_to and old_groups[now.name] != new_groups[now.name]:
+            problem = words.tie_lost if before else words.tie_made
             findings.append(
-                Finding((now.name,), "retied", expected=_tie(before), found=_tie(now.tied_to))
+                Finding((now.name,), problem, expected=_tie(before), found=_tie(now.tied_to))
             )
     return findings
 
@@ -184,7 +210,9 @@ def _tie(owner: str) -> str:
     return f"tied to {owner}" if owner else "not tied"
 
 
-def _moved(both: Sequence[tuple[Record, Record]], new: Sequence[Record]) -> list[Finding]:
+def _moved(
+    both: Sequence[tuple[Record, Record]], new: Sequence[Record], words: Words
+) -> list[Finding]:
     """Find the fewest names whose move explains the new order."""
     position = {record.name: i for i, record in enumerate(new)}
     places = [position[now.name] for _, now in both]
@@ -198,7 +226,7 @@ def _moved(both: Sequence[tuple[Record, Record]], new: Sequence[Record]) -> list
             (now.name,),
             "moved",
             found=f"after {after[now.name]}" if after[now.name] else "first",
-            why=SHIFTED if now.parameter else "",
+            why=words.shifted if now.parameter else "",
         )
         for place, (_, now) in zip(places, both, strict=True)
         if place not in kept

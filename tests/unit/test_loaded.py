@@ -20,6 +20,8 @@ from ..models import IgnoresLoads, lm
 from .messages import failure_lines, usage
 from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES, Wrapper
 
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes, links and reasons are POSIX's")
+
 
 def saved(model: nn.Module) -> dict[str, Tensor]:
     return copy.deepcopy(model.state_dict())
@@ -421,6 +423,7 @@ class TestLoaded:
         assert usage(assert_loaded, nn.Linear(3, 2), file) == f"{file} cannot be read as a {said}"
         assert file.read_bytes() == content
 
+    @posix
     def test_what_is_not_a_regular_file(self, tmp_path: Path) -> None:
         """To open a pipe waits for whoever writes into it, and a device may never end."""
         model = nn.Linear(3, 2)
@@ -442,6 +445,7 @@ class TestLoaded:
         link.symlink_to(pipe)
         assert usage(assert_loaded, model, link).endswith("it is a named pipe")
 
+    @posix
     def test_paths_that_the_system_refuses(self, tmp_path: Path) -> None:
         model = nn.Linear(3, 2)
         for path, reason in (

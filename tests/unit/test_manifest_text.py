@@ -183,6 +183,10 @@ def test_written_whole_or_not_at_all(tmp_path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["m.txt"]
 
 
+posix = pytest.mark.skipif(os.name != "posix", reason="modes and links are POSIX's")
+
+
+@posix
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_the_umask_decides_who_may_read_a_new_file(tmp_path, mask: int) -> None:
     path, old = tmp_path / "m.txt", tmp_path / "old.txt"
@@ -198,6 +202,7 @@ def test_the_umask_decides_who_may_read_a_new_file(tmp_path, mask: int) -> None:
     assert old.stat().st_mode & 0o777 == 0o640  # of a file that was there, its own mode
 
 
+@posix
 def test_a_symbolic_link_is_kept_and_its_target_written(tmp_path) -> None:
     (tmp_path / "real").mkdir()
     real = tmp_path / "real" / "m.txt"

@@ -412,8 +412,48 @@ BROKEN: list[tuple[str, ModelCase, str]] = [
         "tied: model.one.weight, copy.one.weight, model.one.bias, copy.one.bias and 4 more (model)",
     ),
     ("check_deepcopy", case(Refuses), "cannot be deep-copied: the model (model)"),
-    ("check_dtype_move", ModelCase(ForgetsTheTie, name="model"), "retied: head.weight (model)"),
+    ("check_dtype_move", ModelCase(ForgetsTheTie, name="model"), "tie lost: head.weight (model)"),
 ]
+
+
+def test_a_copy_is_spoken_of_as_a_copy() -> None:
+    """Nobody has checkpoints of it: not a rename, no order of optimizers, no strict load."""
+
+    class Another(nn.Linear):
+        def __deepcopy__(self, memo: Any) -> nn.Module:
+            twin = nn.Module()
+            twin.first = nn.Parameter(torch.ones(1))
+            twin.bias = nn.Parameter(torch.ones(2))
+            twin.kernel = nn.Parameter(torch.ones(2, 3))
+            twin.b = nn.Parameter(torch.ones(4))
+            twin.a = twin.b
+            twin.mask = nn.Parameter(torch.ones(3), requires_grad=False)
+            return twin
+
+    def build() -> nn.Module:
+        model = Another(3, 2)
+        model.a, model.b = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
+        model.register_buffer("mask", torch.ones(3), persistent=False)
+        return model
+
+    with pytest.raises(ParamCheckError) as caught:
+        run_check(CHECKS["check_deepcopy"], CaseRun(ModelCase(build, name="model")))
+    assert str(caught.value).splitlines() == [
+        "lost in the copy: weight; not in the original: first, kernel; role changed: mask; "
+        "tied only in the copy: a; moved: a (model)",
+        "",
+        "  lost in the copy:",
+        "    weight  expected 2x3 float32 trainable",
+        "  not in the original:",
+        "    first   1 float32 trainable",
+        "    kernel  2x3 float32 trainable",
+        "  role changed:",
+        "    mask  expected buffer not-persistent, found frozen",
+        "  tied only in the copy:",
+        "    a  expected not tied, found tied to b",
+        "  moved:",
+        "    a  after b",
+    ]
 
 
 @pytest.mark.parametrize(("name", "case", "line"), BROKEN, ids=[f"{n[6:]}" for n, _, _ in BROKEN])
