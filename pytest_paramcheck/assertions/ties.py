@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from ..checks import ties as checks
 from ..checks import ties_survive as survival
 from ..checks import untied as apart_checks
+from ..checks.between import sharing_between
 from ..checks.same_ties import same_sharing
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.saving.operations import Operation, operation, usual
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
-from ..parameters.subject.select import parameters_only, select_names
-from ..parameters.subject.ties import Ties, common_title, expand, side_by_side, take_parts
+from ..parameters.subject.select import parameters_only, positive, select_names
+from ..parameters.subject.ties import Ties, expand, numbered_title, side_by_side, take_parts
 
 
 def assert_tied(*subjects: Any, **named: Any) -> None:
@@ -24,8 +25,9 @@ def assert_tied(*subjects: Any, **named: Any) -> None:
 
     Forms: ``assert_tied(t1, t2, ...)`` or ``assert_tied(emb=t1, head=t2)`` for tensors (keywords
     name them in the message); ``assert_tied(module1, module2, ...)``: each parameter and buffer
-    with its namesake; ``assert_tied(model, "emb.weight", "head.weight")``: names of one model,
-    globs over them, or names of modules.
+    with its namesake; ``assert_tied(model, "emb.weight", "head.weight")``: patterns of one model.
+    What they reach is one tie; names and classes of modules (``"enc", "dec"``) tie each
+    parameter below with its namesake.
 
     Passes where all are one object (``SAME``). Fails where they share memory through two
     Parameters (``ALIASED``, ``OVERLAPPING``), are merely ``EQUAL``, or ``DISTINCT``: the message
@@ -55,15 +57,18 @@ def assert_untied(*subjects: Any, **named: Any) -> None:
     """Assert that nothing shares memory: no cell in common, buffers included.
 
     Forms: ``assert_untied(t1, t2, ...)`` or with keywords for tensors; ``assert_untied(model,
-    ema)`` for subjects: any entry of one against any of another (EMA and target networks,
-    copies; the same object twice is a finding); ``assert_untied(model, *patterns)``: nothing in
-    the selection shares with anything else in it, a tensor that overlaps itself included.
+    ema)`` for subjects, ``#1`` and ``#2`` in messages (keywords name them): any entry of one
+    against any of another (EMA and target networks, copies; the same object twice is a finding);
+    ``assert_untied(model, *patterns)``: nothing in the selection shares with anything else in
+    it, a tensor that overlaps itself included.
 
     Passes for equal values in memory of their own, and for disjoint slices of one storage:
     what counts is whether some byte belongs to both.
 
     Fails for one Parameter under two names, for two on one memory, for overlapping views and
-    expanded tensors, and names a tensor whose layout hides where its memory is (mkldnn).
+    expanded tensors, and names a tensor whose layout hides where its memory is (mkldnn). Between
+    subjects also where a function of one (a closure, a default argument, a hook) refers to what
+    another holds: a copy takes functions over as they are.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for an empty subject or a
     pattern without a match.
@@ -81,7 +86,7 @@ def assert_untied(*subjects: Any, **named: Any) -> None:
         raise_if(apart_checks.sharing_within(inventory, names), inventory.title)
         return
     parts = take_parts("assert_untied", subjects, named)
-    raise_if(apart_checks.sharing_between(parts), common_title(parts))
+    raise_if(sharing_between(parts), numbered_title(parts))
 
 
 def assert_distinct(model: Subject, *patterns: Pattern) -> None:
@@ -90,7 +95,8 @@ def assert_distinct(model: Subject, *patterns: Pattern) -> None:
     Layers stacked as copies of one another start identical and stay so wherever they get the
     same gradients. Looks at parameters, at buffers where a pattern names them. Constant tensors
     (all zeros, all ones) and tensors with fewer than two elements are not compared: every
-    LayerNorm starts with the same ones.
+    LayerNorm starts with the same ones. Equal vectors beside matrices that differ count only
+    where a pattern names them.
 
     Fails, naming each group, for equal bits in one shape and dtype, and for whatever
     :func:`assert_untied` finds in the selection.
@@ -104,7 +110,8 @@ def assert_distinct(model: Subject, *patterns: Pattern) -> None:
     __tracebackhide__ = True
     inventory = take_inventory(model)
     names = select_names(inventory, patterns, default=parameters_only)
-    shared, equal = apart_checks.not_distinct(inventory, names)
+    named = names if positive(inventory, patterns) else ()
+    shared, equal = apart_checks.not_distinct(inventory, names, named=named)
     raise_if([*shared, *equal], inventory.title)
 
 
@@ -112,7 +119,8 @@ def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:
     """Assert exactly these tie groups: nothing missing, nothing more.
 
     ``groups`` is a list of sets of names, ``[]`` for a model without ties. A name is an entry's
-    (all of its names count), a glob, or a module's (one group per namesake below it).
+    (all of its names count), a module's (one group per namesake below it), or any pattern.
+    Buffers are tied too; those of one module in several places come with it.
 
     Fails for a declared group that is not one Parameter (with the relation found), for a tie
     that no group declares, and for parameters on common memory that are no tie at all.
@@ -127,12 +135,13 @@ def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:
     ties = Ties(take_inventory(model))
     if isinstance(groups, (str, bytes)) or not isinstance(groups, Iterable):
         raise ParamCheckUsageError(f"groups is a list of sets of names, got {groups!r}")
-    listed = list(groups)
+    ordered = groups if isinstance(groups, (set, frozenset)) else list(groups)
+    listed = list(ordered)
     for group in listed:
         if isinstance(group, (str, bytes)) or not isinstance(group, Iterable):
             raise ParamCheckUsageError(
                 f"a tie group is a set of names, got {group!r}; "
-                f"did you mean [{{{', '.join(map(repr, listed))}}}]?"
+                f"did you mean [{{{', '.join(ties.in_order(ordered))}}}]?"
             )
     raise_if(checks.exact_ties(ties, listed), ties.inventory.title)
 

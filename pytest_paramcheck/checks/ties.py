@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding
 from ..messages.wording import fold_rows
 from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.ties import Ties, closest, expand, merge_groups
 from ..parameters.tensors.content import no_values
-from ..parameters.tensors.describe import describe
+from ..parameters.tensors.describe import describe, dtype_name, shape_text
 from ..parameters.tensors.identity import Related, Relation, shared_memory
+from .shared import Shared, by_module
 
 #: What follows from each relation for somebody who wanted a tie.
 CONSEQUENCES = {
@@ -53,12 +55,7 @@ def _apart(ties: Ties, first: Sequence[str], other: Sequence[str], problem: str)
     )
     if not computed:
         found, why = relation_text(related, ties.tensors(other[0])[0])
-        hint = (
-            "tie by assignment: put one Parameter in both places"
-            if ties.base is None
-            else "tie by assignment: "
-            f"{python_path(other[0], ties.base)} = {python_path(first[0], ties.base)}"
-        )
+        hint = _how_to_tie(ties, first[0], other[0])
     else:
         found = related.relation.value
         weight = computed[-1]
@@ -72,6 +69,31 @@ def _apart(ties: Ties, first: Sequence[str], other: Sequence[str], problem: str)
             f"parametrize both sides through one module, or remove {weight.by} from {weight.name}"
         )
     return Finding((*first, *other), problem, found=found, why=why + ".", hint=hint, rows=rows)
+
+
+def _how_to_tie(ties: Ties, first: str, other: str) -> str:
+    """Return the line that ties two names, or what has to be made equal before."""
+    a, b = ties.inventory.named[first], ties.inventory.named[other]
+    if a is None or b is None:
+        return ""
+    lazy = is_lazy(a) or is_lazy(b)
+    if not lazy and a.shape != b.shape:
+        sizes = f"{shape_text(a)} and {shape_text(b)}"
+        if a.dim() == b.dim() and sum(m != n for m, n in zip(a.shape, b.shape, strict=True)) == 1:
+            return (
+                f"{sizes} cannot be one parameter: if one was resized, resize the other, then tie"
+            )
+        return f"{sizes} cannot be one parameter"
+    unlike = [
+        f"{x} and {y}"
+        for x, y in ((dtype_name(a.dtype), dtype_name(b.dtype)), (str(a.device), str(b.device)))
+        if x != y
+    ]
+    how = "tie by assignment: put one Parameter in both places"
+    if ties.base is not None:
+        line = f"{python_path(other, ties.base)} = {python_path(first, ties.base)}"
+        how = f"tie by assignment: {line}"
+    return f"{how} (one parameter cannot be {' or '.join(unlike)})" if unlike else how
 
 
 def relation_text(related: Related, tensor: Tensor) -> tuple[str, str]:
@@ -103,15 +125,16 @@ def exact_ties(ties: Ties, declared: Iterable[Iterable[object]]) -> list[Finding
     wanted = merge_groups(group for names in declared for group in expand(ties, names))
     findings = [finding for group in wanted for finding in not_tied(ties, group)]
     group_of = {name: group for group in wanted for name in group}
+    whole: list[tuple[str, ...]] = []
     for group in ties.groups:
-        if not ties.is_parameter(group[0]) and group[0] not in group_of:
+        if group[0] not in group_of and _of_one_module(ties, group):
             continue  # a shared module's buffers come with its parameters
         declared_in = next((group_of[name] for name in group if name in group_of), None)
-        extra = [name for name in group if group_of.get(name) != declared_in]
         if declared_in is None:
-            extra = list(group)
-        if extra:
-            findings.append(_undeclared(group, extra, declared_in))
+            whole.append(group)
+        elif extra := tuple(name for name in group if group_of.get(name) != declared_in):
+            findings.append(_undeclared(Shared(extra, "", extra), declared_in))
+    findings += [_undeclared(shared, None) for shared in by_module(ties.inventory, whole)]
     findings += [
         finding
         for group in ties.one_sided
@@ -121,19 +144,26 @@ def exact_ties(ties: Ties, declared: Iterable[Iterable[object]]) -> list[Finding
     return findings + _shared_without_tie(ties, group_of)
 
 
-def _undeclared(
-    group: Sequence[str], extra: Sequence[str], declared: Sequence[str] | None
-) -> Finding:
+def _of_one_module(ties: Ties, group: Sequence[str]) -> bool:
+    """Whether a tied buffer is that of one module in several places."""
+    if ties.is_parameter(group[0]):
+        return False
+    modules = ties.module_at
+    return len({id(modules.get(name.rpartition(".")[0])) for name in group}) == 1
+
+
+def _undeclared(shared: Shared, declared: Sequence[str] | None) -> Finding:
+    if declared:
+        why = f"also tied to the declared group {', '.join(declared)}"
+    else:
+        why = f"one {shared.module or 'Parameter'} under these names, and no group declares it"
+    every = dict.fromkeys((*(declared or ()), *shared.places))
     return Finding(
-        tuple(extra),
+        shared.places,
         "tied but not declared",
         found=Relation.SAME.value,
-        why=(
-            f"also tied to the declared group {', '.join(declared)}"
-            if declared
-            else "one Parameter under these names, and no group declares it"
-        ),
-        hint=f"declare it: {{{', '.join(map(repr, group))}}}",
+        why=why,
+        hint=f"{shared.repair}; if it is meant, declare it: {{{', '.join(map(repr, every))}}}",
     )
 
 

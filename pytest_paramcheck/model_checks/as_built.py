@@ -79,9 +79,9 @@ def check_distinct(case: CaseRun) -> None:
     inventory = take_inventory(case.model)
     tied = [f"!{name}" for names in inventory.tie_groups for name in names[1:]]
     names = select_names(inventory, tied, default=parameters_only)
-    shared, equal = not_distinct(inventory, names)
     alike = declared_entries(case.model, case.declared.alike)
     declared = {entry.name for entry in alike}
+    shared, equal = not_distinct(inventory, names, named=declared)
     same = {name for finding in equal for name in finding.names}
     undeclared = [
         replace(finding, hint=f"{finding.hint}; or, where it is meant: {ALIKE}")

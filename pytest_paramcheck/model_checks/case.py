@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,23 +132,25 @@ def _patterns_or_none(value: object, field_name: str) -> list[Any] | None:
     return None if value is None else _patterns(value, field_name)
 
 
-def _tie_groups(value: object, field_name: str) -> list[list[str]] | None:
+def _tie_groups(value: object, field_name: str) -> list[Collection[str]] | None:
     if value is None:
         return None
     if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
         raise ParamCheckUsageError(
             f"ModelCase: {field_name} is a list of sets of names, got {value!r}"
         )
+    unordered = isinstance(value, (set, frozenset))
     groups: list[Any] = list(value)
     for group in groups:
         if isinstance(group, str) or not isinstance(group, Iterable):
-            shown = ", ".join(map(repr, groups))
+            shown = ", ".join(sorted(map(repr, groups)) if unordered else map(repr, groups))
             raise ParamCheckUsageError(
                 f"ModelCase: a tie group is a set of names, got {group!r}; "
                 f"did you mean [{{{shown}}}]?"
             )
+    # A set stays one: who knows the model puts its names into registration order.
     return [
-        sorted(group) if isinstance(group, (set, frozenset)) else list(group) for group in groups
+        frozenset(group) if isinstance(group, (set, frozenset)) else list(group) for group in groups
     ]
 
 

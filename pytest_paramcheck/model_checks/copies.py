@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import nn
 
 from ..assertions.checkpoints import assert_roundtrip
 from ..assertions.values import assert_same_values
+from ..checks.between import sharing_between
 from ..checks.manifest import COPY, record_differences
 from ..checks.moves import lost_in_move
-from ..checks.untied import sharing_between
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..messages.wording import first_line
@@ -55,7 +54,7 @@ def check_deepcopy(case: CaseRun) -> None:
     _same_structure(case, copied)
     both = [("model", take_inventory(case.model)), ("copy", take_inventory(copied))]
     hint = "__deepcopy__ has to copy what the model holds"
-    raise_if([replace(f, hint=hint) for f in sharing_between(both, unknown=False)], case.title)
+    raise_if(sharing_between(both, unknown=False, hint=hint), case.title)
     if not without_values(case.model):
         assert_same_values(case.model, copied)
 

@@ -116,7 +116,7 @@ def resized(planted: bool) -> nn.Module:
     "ties",
     "one layer repeated where several were meant",
     checked("check_ties", ties=[]),
-    "{0,2}.weight",
+    "{0,2}",
 )
 def repeated(planted: bool) -> nn.Module:
     layer = nn.Linear(4, 4)
@@ -184,6 +184,30 @@ def target_shares(planted: bool) -> tuple[nn.Module, nn.Module]:
     if planted:
         target.head = online.head
     return online, target
+
+
+class Tied(nn.Module):
+    """A head that computes with the embedding's weight."""
+
+    def __init__(self, planted: bool) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(11, 6)
+        if planted:
+            self.head: Any = lambda x: x @ self.emb.weight.t()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.emb(ids)
+        return self.head(x) if hasattr(self, "head") else x @ self.emb.weight.t()
+
+
+@bug(
+    "sharing",
+    "copy that reads its original through a closure",
+    checked("check_deepcopy"),
+    "copy.head.self.emb.weight",
+)
+def reads_the_original(planted: bool) -> nn.Module:
+    return Tied(planted)
 
 
 @bug(

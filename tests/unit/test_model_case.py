@@ -99,7 +99,7 @@ def test_an_iterator_is_read_once_and_serves_every_check() -> None:
         alike=(name for name in ["bias"]),
     )
 
-    assert (case.ties, case.frozen) == ([["a", "b"]], ["weight"])
+    assert (case.ties, case.frozen) == ([frozenset({"a", "b"})], ["weight"])
     assert (case.unreached, case.alike) == (["bias"], ["bias"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from pytest_paramcheck import (
+    ModelCase,
     ParamCheckError,
     assert_distinct,
     assert_same_ties,
@@ -19,6 +21,9 @@ from pytest_paramcheck import (
     assert_ties,
     assert_untied,
 )
+from pytest_paramcheck.model_checks.check import run_check
+from pytest_paramcheck.model_checks.registry import CHECKS
+from pytest_paramcheck.model_checks.run import CaseRun
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
 from pytest_paramcheck.parameters.subject.ties import Ties, expand, merge_groups
 
@@ -279,7 +284,8 @@ class TestTies:
             "  emb.weight, head.weight  SAME: one Parameter under these names, and no group "
             "declares it",
             "",
-            "  hint: declare it: {'emb.weight', 'head.weight'}",
+            "  hint: give each a tensor of its own where they are made; if it is meant, declare "
+            "it: {'emb.weight', 'head.weight'}",
         ]
 
     def test_one_name_more_than_declared(self) -> None:
@@ -290,7 +296,8 @@ class TestTies:
             "",
             "  2.weight  SAME: also tied to the declared group 0.weight, 1.weight",
             "",
-            "  hint: declare it: {'0.weight', '1.weight', '2.weight'}",
+            "  hint: give each a tensor of its own where they are made; if it is meant, declare "
+            "it: {'0.weight', '1.weight', '2.weight'}",
         ]
 
     def test_memory_without_a_tie(self) -> None:
@@ -421,7 +428,7 @@ class TestPatternsOfTies:
                 Named.walks += 1
                 return super().__iter__()
 
-        inventory = take_inventory({f"{a}.p{i}": None for a in "ab" for i in range(50)})
+        inventory = take_inventory({f"{a}.p{i}": torch.ones(1) for a in "ab" for i in range(50)})
         inventory.named = Named(inventory.named)
         ties = Ties(inventory)
 
@@ -436,6 +443,294 @@ class TestPatternsOfTies:
         assert merge_groups(groups) == [("e", "f"), ("a", "b", "c", "d"), ("g",)]
 
 
+class TestSeveralPlaces:
+    """One module in several places: said once, first how to part it, then how to declare it."""
+
+    REPAIR = "build one per place: [Linear(...) for _ in range(3)], not [layer] * 3"
+
+    @staticmethod
+    def stacked() -> nn.ModuleList:
+        return nn.ModuleList([nn.Linear(3, 3)] * 3)
+
+    def test_untied(self) -> None:
+        assert failure_lines(assert_untied, self.stacked()) == [
+            "one module in several places: {0..2} (ModuleList)",
+            "",
+            "  0, 1, 2  one Linear",
+            "",
+            f"  hint: {self.REPAIR}; if it is meant, leave out '!1', '!2'",
+        ]
+        assert_untied(self.stacked(), "!1", "!2")
+        assert_untied(nn.ModuleList([nn.Linear(3, 3) for _ in range(3)]))
+
+    def test_exact_ties(self) -> None:
+        assert failure_lines(assert_ties, self.stacked(), []) == [
+            "tied but not declared: {0..2} (ModuleList)",
+            "",
+            "  0, 1, 2  SAME: one Linear under these names, and no group declares it",
+            "",
+            f"  hint: {self.REPAIR}; if it is meant, declare it: {{'0', '1', '2'}}",
+        ]
+        assert_ties(self.stacked(), [{"0", "1", "2"}])
+
+    def test_the_outermost_module_is_named(self) -> None:
+        block = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        model = nn.ModuleDict({"enc": block, "dec": nn.Sequential(block), "n": nn.LayerNorm(2)})
+
+        assert failure_lines(assert_untied, model)[::2] == [
+            "one module in several places: enc, dec.0 (ModuleDict)",
+            "  enc, dec.0  one Sequential",
+            "  hint: build one Sequential per place; if it is meant, leave out '!dec.0'",
+        ]
+        assert_untied(model, "!dec.0")
+
+    def test_a_parameter_in_several_places(self) -> None:
+        assert failure_lines(assert_untied, LM(tied=True)) == [
+            "tied: emb.weight, head.weight (LM)",
+            "",
+            "  emb.weight, head.weight  one Parameter 11x6 float32 cpu",
+            "",
+            "  hint: give each a tensor of its own where they are made; if it is meant, leave out "
+            "'!head.weight'",
+        ]
+        assert_untied(LM(tied=True), "!head.weight")
+
+    def test_buffers_tied_by_hand_are_ties_and_those_of_a_shared_module_come_with_it(self) -> None:
+        a, b = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+        shared = nn.Module()
+        shared.register_buffer("freqs", torch.ones(2))
+        assert_ties(nn.ModuleList([shared, shared]), [])
+        assert_ties(nn.Sequential(a, b), [])
+        b.running_mean = a.running_mean
+
+        assert failure_lines(assert_ties, nn.Sequential(a, b), [])[0] == (
+            "tied but not declared: {0,1}.running_mean (Sequential)"
+        )
+        assert_ties(nn.Sequential(a, b), [{"0.running_mean", "1.running_mean"}])
+        assert_ties(nn.Sequential(a, a), [{"0", "1"}])
+
+
+class LookingBack(nn.Module):
+    """A head that reads the embedding through a function, in one way or another."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(5, 3)
+        weight = self.emb.weight
+        if how == "closure":
+            self.head: Any = lambda x: x @ self.emb.weight.t()
+        elif how == "default":
+            self.head = lambda x, w=weight: x @ w.t()
+        elif how == "keyword default":
+            self.head = lambda x, *, w=weight: x @ w.t()
+        elif how == "in a list":
+            self.head = [lambda x: x @ weight.t()]
+        elif how == "in a partial":
+            self.head = functools.partial(lambda x, _: x @ weight.t(), 0)
+        elif how == "hook":
+            self.emb.register_forward_hook(lambda *_: self.emb.weight.sum() and None)
+        elif how == "partial":
+            self.head = functools.partial(torch.matmul, weight)
+        elif how == "method":
+            self.head = self.project
+        elif how == "object":
+            self.head = [{"table": self.emb}]
+
+    def project(self, x: Any) -> Any:
+        return x @ self.emb.weight.t()
+
+
+class TestCopies:
+    @pytest.mark.parametrize(
+        "how", ["closure", "default", "keyword default", "in a list", "in a partial", "hook"]
+    )
+    def test_a_copy_that_reads_its_original_through_a_function(self, how: str) -> None:
+        model = LookingBack(how)
+        copied = copy.deepcopy(model)
+
+        lines = failure_lines(assert_untied, model=model, copy=copied)
+        assert lines[0].startswith("refers to another: copy.")
+        assert lines[2].endswith("is model.emb.weight")
+        assert "is a function or holds one, and a copy takes functions over as they are" in lines[3]
+        case = ModelCase(lambda: LookingBack(how))
+        said = failure_lines(run_check, CHECKS["check_deepcopy"], CaseRun(case))
+        assert said[0].startswith("refers to another: copy.")
+
+    @pytest.mark.parametrize("how", ["partial", "method", "object", "none"])
+    def test_what_is_copied_is_no_reference(self, how: str) -> None:
+        model = LookingBack(how)
+        assert_untied(model, copy.deepcopy(model))
+        run_check(CHECKS["check_deepcopy"], CaseRun(ModelCase(lambda: LookingBack(how))))
+
+    def test_the_message(self) -> None:
+        model = LookingBack("closure")
+        assert failure_lines(assert_untied, model=model, copy=copy.deepcopy(model)) == [
+            "refers to another: copy.head.self.emb.weight (LookingBack)",
+            "",
+            "  copy.head.self.emb.weight  is model.emb.weight",
+            "  copy.head is a function or holds one, and a copy takes functions over as they are, "
+            "with what they refer to",
+            "",
+            "  hint: make head a method: self is then the copy's own",
+        ]
+
+    def test_a_teacher_kept_in_a_list_and_a_constant_of_both_are_no_sharing(self) -> None:
+        table = torch.ones(3)
+        teacher, student = nn.Linear(2, 2), nn.Linear(2, 2)
+        for one in (teacher, student):
+            one.scale = lambda: table  # type: ignore[assignment]
+        student.teacher = [teacher]  # type: ignore[assignment]
+        assert_untied(student, teacher)
+
+    def test_something_made_once_is_named_under_all_its_names(self) -> None:
+        act = nn.PReLU()
+        one, two = (nn.Sequential(nn.Linear(3, 3), act, nn.Linear(3, 3), act) for _ in "ab")
+        assert failure_lines(assert_untied, one, two) == [
+            "shared: #1.{1,3}.weight, #2.{1,3}.weight (#1 and #2: Sequential)",
+            "",
+            "  #1.1.weight, #1.3.weight, #2.1.weight, #2.3.weight  one Parameter 1 float32 cpu in "
+            "both",
+            "",
+            "  hint: make it anew for each: what is made once (a default argument, a registry) is "
+            "in all that use it",
+        ]
+        assert_untied(one, copy.deepcopy(two))
+        assert failure_lines(assert_untied, student=one, ema=two)[0] == (
+            "shared: student.{1,3}.weight, ema.{1,3}.weight (Sequential)"
+        )
+
+    def test_one_paragraph_for_all_pairs_on_one_memory(self) -> None:
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        target = copy.deepcopy(model).to("meta")
+        target.load_state_dict(model.state_dict(), assign=True)
+        assert failure_lines(assert_untied, model, nn.Linear(1, 1), target)[1:] == [
+            "",
+            "  {0,1}.weight  Parameter 3x3 float32 cpu in #1 and #3",
+            "  {0,1}.bias    Parameter 3 float32 cpu in #1 and #3",
+            "  ALIASED: two tensors on the same memory: a write to one changes the other",
+            "",
+            "  hint: give each its own memory: copy.deepcopy(), or load_state_dict() without "
+            "assign=True",
+        ]
+        assert_untied(model, copy.deepcopy(target))
+        target = copy.deepcopy(model)
+        target.load_state_dict(model.state_dict())
+        assert_untied(model, target)
+
+    def test_patterns_select_within_one_subject(self) -> None:
+        model = nn.Linear(2, 2)
+        assert usage(assert_untied, model, copy.deepcopy(model), "!bias") == (
+            "'!bias' is a pattern, and patterns select within one subject: "
+            "assert_untied(model, *patterns)"
+        )
+        assert usage(assert_untied, model, model, nn.Linear) == (
+            "Linear is a pattern, and patterns select within one subject: "
+            "assert_untied(model, *patterns)"
+        )
+
+
+class TestHints:
+    """Each can be followed, and what cannot be tied is not told to."""
+
+    @pytest.mark.parametrize(
+        ("other", "hint"),
+        [
+            (
+                nn.Embedding(7, 4),
+                "5x4 and 7x4 cannot be one parameter: if one was resized, resize "
+                "the other, then tie",
+            ),
+            (nn.Embedding(7, 3), "5x4 and 7x3 cannot be one parameter"),
+            (nn.Conv1d(4, 5, 1), "5x4 and 5x4x1 cannot be one parameter"),
+            (nn.Linear(4, 5), "tie by assignment: model.b.weight = model.a.weight"),
+            (
+                nn.Linear(4, 5, dtype=torch.float64),
+                "tie by assignment: model.b.weight = "
+                "model.a.weight (one parameter cannot be float32 and float64)",
+            ),
+            (
+                nn.Linear(4, 5, device="meta"),
+                "tie by assignment: model.b.weight = "
+                "model.a.weight (one parameter cannot be cpu and meta)",
+            ),
+        ],
+    )
+    def test_how_to_tie(self, other: nn.Module, hint: str) -> None:
+        model: Any = nn.ModuleDict({"a": nn.Embedding(5, 4, device="cpu"), "b": other})
+        for call in (
+            lambda: assert_tied(model, "a.weight", "b.weight"),
+            lambda: assert_ties(model, [{"a.weight", "b.weight"}]),
+        ):
+            assert failure_lines(call)[-1] == f"  hint: {hint}"
+        if "tie by" in hint:
+            model.b.weight = model.a.weight
+            assert_tied(model, "a.weight", "b.weight")
+
+    def test_the_tie_of_a_declared_set_keeps_the_embedding(self) -> None:
+        case = ModelCase(
+            lambda: nn.ModuleDict({"wte": nn.Embedding(5, 4), "head": nn.Linear(4, 5)}),
+            ties=[{"wte.weight", "head.weight"}],
+        )
+        said = failure_lines(run_check, CHECKS["check_ties"], CaseRun(case))
+        assert said[-1] == "  hint: tie by assignment: model.head.weight = model.wte.weight"
+
+    def test_a_head_that_starts_as_its_embedding_may_be_meant_tied(self) -> None:
+        model = LM(tied=False)
+        model.head.weight.data.copy_(model.emb.weight)
+        assert failure_lines(assert_distinct, model)[-1] == (
+            "  hint: if they are meant to be one, tie them: model.head.weight = model.emb.weight; "
+            "if not, build each layer anew instead of copying one, or initialize each again"
+        )
+        model.head.weight = model.emb.weight
+        assert_distinct(model, "emb")
+
+    def test_names_in_an_order_that_stays(self) -> None:
+        model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(12)))
+        names = {f"{i}.weight" for i in range(12)}
+        shown = ", ".join(repr(f"{i}.weight") for i in range(12))
+        said = usage(assert_ties, model, names)
+        assert said.endswith(f"did you mean [{{{shown}}}]?")
+
+    def test_a_list_of_modules(self) -> None:
+        assert usage(assert_untied, [nn.Linear(2, 2)]) == (
+            "expected (name, tensor) pairs, got Linear: nn.ModuleList(...) of the modules is a "
+            "subject"
+        )
+        assert_untied(nn.ModuleList([nn.Linear(2, 2)]))
+
+
+class TestEqualVectors:
+    """Equal biases beside matrices that differ are no copies of one another."""
+
+    @staticmethod
+    def two() -> nn.Sequential:
+        a, b = nn.Linear(3, 3), nn.Linear(3, 3)
+        b.bias.data.copy_(a.bias)
+        return nn.Sequential(a, b)
+
+    def test_left_out_unless_named(self) -> None:
+        assert_distinct(self.two())
+        assert_distinct(self.two(), "!1.weight")
+        assert failure_lines(assert_distinct, self.two(), "*.bias")[0] == (
+            "equal values: {0,1}.bias (Sequential)"
+        )
+
+    def test_a_copy_of_the_whole_layer_is_a_finding(self) -> None:
+        layer = nn.Linear(3, 3)
+        assert failure_lines(assert_distinct, nn.Sequential(layer, copy.deepcopy(layer)))[0] == (
+            "equal values: {0,1}.weight, {0,1}.bias (Sequential)"
+        )
+
+    def test_vectors_without_a_matrix_count(self) -> None:
+        model = nn.ParameterDict({"a": torch.rand(3)})
+        model["b"] = model["a"].detach().clone()
+        assert failure_lines(assert_distinct, model)[0] == "equal values: a, b (ParameterDict)"
+
+    def test_declared_alike_they_are_not_stale(self) -> None:
+        run_check(CHECKS["check_distinct"], CaseRun(ModelCase(self.two, alike=["*.bias"])))
+        run_check(CHECKS["check_distinct"], CaseRun(ModelCase(self.two)))
+
+
 class TestUntied:
     def test_a_copy_shares_nothing(self) -> None:
         model = LM(tied=True)
@@ -448,36 +743,36 @@ class TestUntied:
         assert failure_lines(assert_untied, online=online, target=target) == [
             "shares memory: online.1.weight, target.1.weight (Sequential)",
             "",
-            "  online.1.weight  Parameter 2x2 float32 cpu",
-            "  target.1.weight  Parameter 2x2 float32 cpu",
-            f"  {ALIASED}",
+            "  1.weight  Parameter 2x2 float32 cpu in online and target",
+            "  ALIASED: two tensors on the same memory: a write to one changes the other",
             "",
-            OWN_MEMORY,
+            "  hint: give each its own memory: copy.deepcopy(), or load_state_dict() without "
+            "assign=True",
         ]
 
     def test_the_same_object_twice(self) -> None:
         layer = nn.Linear(2, 2, bias=False)
         assert failure_lines(assert_untied, layer, layer) == [
-            "tied: #1.weight, #2.weight (Linear)",
+            "the same object: #1, #2 (#1 and #2: Linear)",
             "",
-            "  #1.weight, #2.weight  SAME, Parameter 2x2 float32 cpu",
+            "  #1, #2  one Linear",
             "",
-            "  hint: if the tie is meant, leave one of its names out with '!name'",
+            "  hint: compare it with a copy: copy.deepcopy(model)",
         ]
 
     def test_pairs_have_no_title_but_a_mapping_called_pairs_has(self) -> None:
         pairs = type("pairs", (dict,), {})
         shared = torch.ones(2)
-        tied = "tied: #1.w, #2.w"
+        tied = "shared: #1.w, #2.w"
         assert failure_lines(assert_untied, [("w", shared)], [("w", shared)])[0] == tied
         said = failure_lines(assert_untied, pairs(w=shared), [("w", shared)])[0]
-        assert said == f"{tied} (pairs)"
+        assert said == f"{tied} (#1 and #2: pairs)"
 
     def test_buffers_count(self) -> None:
         a, b = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
         b.running_mean = a.running_mean
         assert failure_lines(assert_untied, a, b)[0] == (
-            "tied: #1.running_mean, #2.running_mean (BatchNorm1d)"
+            "shared: #1.running_mean, #2.running_mean (#1 and #2: BatchNorm1d)"
         )
 
     def test_a_checkpoint_that_is_still_the_model(self) -> None:
@@ -536,7 +831,7 @@ class TestDistinct:
             "  {0..2}.bias  Parameter 4 float32 cpu",
             "  EQUAL: own memory but the same bits: copies of one another start identical.",
             "",
-            "  hint: build each layer anew instead of copying one, or initialise each again",
+            "  hint: build each layer anew instead of copying one, or initialize each again",
         ]
 
     def test_constants_are_not_compared(self) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean, first_line, fold_names, shorten
+from ...messages.wording import did_you_mean, first_line, fold_names, join_words, shorten
 from ..subject.copies import deep_copy
 from ..subject.inventory import take_inventory
 from ..tensors.describe import dtype_named
@@ -184,7 +184,8 @@ def operation(name: str, inputs: tuple[Any, ...] | None) -> Operation:
     if call is None:
         known = (*OPERATIONS, "export", "to(float64)", "to(cuda)", "to_empty(cpu)")
         raise ParamCheckUsageError(
-            f"no operation {name!r};{did_you_mean(name, known) or f' there are {known}'}"
+            f"no operation {name!r};"
+            f"{did_you_mean(name, known) or f' there are {join_words([repr(n) for n in known])}'}"
         )
     how, what = call.groups()
     dtype = dtype_named(what)

@@ -33,7 +33,9 @@ class Hidden:
     registered module ``owner`` (a name, ``""``: the subject) stores, ``holder`` is what it is
     kept in there (``"list"``, ``"dict"``, ``"closure"``, ...) and ``module`` is the class of the
     unregistered module it belongs to (``""``: none). ``moves`` says that the owner's class
-    moves its tensors itself (its own ``_apply``, as metric classes have).
+    moves its tensors itself (its own ``_apply``, as metric classes have). ``by_reference`` says
+    that a function leads to it (a closure, a default argument), which a copy of the module does
+    not copy.
     """
 
     path: str
@@ -44,6 +46,7 @@ class Hidden:
     holder: str
     module: str = ""
     moves: bool = False
+    by_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ class _Step:
     moves: bool
     depth: int
     registered_as: HiddenKind = "tensor"
+    by_reference: bool = False
 
     def to(
         self,
@@ -145,10 +149,12 @@ class _Step:
         holder: str = "",
         module: str = "",
         kind: HiddenKind = "tensor",
+        by_reference: bool = False,
     ) -> _Step:
         return _Step(
             value, self.path + suffix, holder or self.holder, self.owner, self.attribute,
             self.module or module, self.moves, self.depth + 1, kind,
+            self.by_reference or by_reference,
         )  # fmt: skip
 
 
@@ -251,11 +257,20 @@ class _Walk:
         elif issubclass(cls, types.MappingProxyType):
             yield from self.items(step, dict(value), dict)
         elif issubclass(cls, (types.FunctionType, types.MethodType, functools.partial)):
-            holder = "partial" if issubclass(cls, functools.partial) else "closure"
-            for place, inner in carried_by(value):
-                yield step.to(inner, place, step.holder if step.holder == "hook" else holder)
+            yield from self.carried(step, value, cls)
         elif _entered(cls):
             yield from self.attributes(step, value, "" if step.depth else _kind_of(cls))
+
+    def carried(self, step: _Step, value: Any, cls: type) -> Iterator[_Step]:
+        """Yield what a function, a method or a partial carries."""
+        holder = "partial" if issubclass(cls, functools.partial) else "closure"
+        if step.holder == "hook":
+            holder = "hook"
+        # copy.deepcopy copies partials, and methods with what they are bound to.
+        bound = value.__self__ if issubclass(cls, types.MethodType) else value
+        for place, inner in carried_by(value):
+            kept = issubclass(cls, functools.partial) or inner is bound
+            yield step.to(inner, place, holder, by_reference=not kept)
 
     def note(self, step: _Step, tensor: Tensor) -> None:
         kind: HiddenKind = "parameter" if isinstance(tensor, nn.Parameter) else step.registered_as
@@ -269,6 +284,7 @@ class _Walk:
                 step.holder,
                 step.module,
                 step.moves,
+                step.by_reference,
             )
         )
 

@@ -281,11 +281,11 @@ def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
     inventory = Inventory(title)
     for pair in pairs:
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
-            hint = (
-                "; did you mean named_parameters()?"
-                if isinstance(pair, Tensor)
-                else "; names must be strings"
-            )
+            hint = "; names must be strings"
+            if isinstance(pair, Tensor):
+                hint = "; did you mean named_parameters()?"
+            elif isinstance(pair, nn.Module):
+                hint = ": nn.ModuleList(...) of the modules is a subject"
             raise ParamCheckUsageError(
                 f"expected (name, tensor) pairs, got {kind_in_words(pair)}{hint}"
             )

@@ -66,16 +66,16 @@ def select(
     """
     chosen: set[Entry] = set()
     removed: set[Entry] = set()
-    positive = False
+    starts = False
     for pattern in patterns:
         negated, bare = negation(inventory, pattern)
         matched = matched_entries(inventory, bare, eligible, what, shown=pattern)
         if negated:
             removed.update(matched)
         else:
-            positive = True
+            starts = True
             chosen.update(matched)
-    if not positive:
+    if not starts:
         chosen.update(e for e in inventory.entries if eligible(e) and default(e))
         if not chosen:
             raise ParamCheckUsageError(
@@ -91,6 +91,11 @@ def select(
     return [entry for entry in inventory.entries if entry in left]
 
 
+def positive(inventory: Inventory, patterns: Sequence[Pattern]) -> list[Pattern]:
+    """Return the patterns that do not take away."""
+    return [pattern for pattern in patterns if not negation(inventory, pattern)[0]]
+
+
 def select_names(
     inventory: Inventory, patterns: Sequence[Pattern], *, default: Eligible = any_entry
 ) -> list[str]:
@@ -99,8 +104,8 @@ def select_names(
     A tied parameter can be in with one of its names and out with another: what is asked is
     whether the selected *names* share something. Errors as for :func:`select`.
     """
-    positive = [pattern for pattern in patterns if not negation(inventory, pattern)[0]]
-    entries = select(inventory, positive, default=default, eligible=present)
+    chosen = positive(inventory, patterns)
+    entries = select(inventory, chosen, default=default, eligible=present)
     for pattern in patterns:
         negated, bare = negation(inventory, pattern)
         if negated:
@@ -144,12 +149,12 @@ def select_again(
     """
     chosen: set[Entry] = set()
     removed: set[Entry] = set()
-    positive = False
+    starts = False
     for pattern in patterns:
         negated, bare = negation(inventory, pattern)
-        positive = positive or not negated
+        starts = starts or not negated
         (removed if negated else chosen).update(matching(inventory, bare))
-    if not positive:
+    if not starts:
         chosen.update(e for e in inventory.entries if default(e))
     return [e for e in inventory.entries if e in chosen and e not in removed and eligible(e)]
 
@@ -164,12 +169,12 @@ def names_in_and_out(
     """
     chosen: set[str] = set()
     removed: set[str] = set()
-    positive = False
+    starts = False
     for pattern in patterns:
         negated, bare = negation(inventory, pattern)
-        positive = positive or not negated
+        starts = starts or not negated
         (removed if negated else chosen).update(matched_names(inventory, bare))
-    if not positive:
+    if not starts:
         chosen.update(inventory.named)
     return frozenset(chosen - removed), frozenset(removed)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ...messages.wording import join_words
 from ..tensors.identity import Related, Relation, relate
 from .inventory import Inventory, take_inventory
 from .names import Names
@@ -59,6 +60,11 @@ class Ties:
         return found
 
     @cached_property
+    def module_at(self) -> dict[str, nn.Module]:
+        """Every module by its name."""
+        return dict(self.inventory.modules)
+
+    @cached_property
     def public_names(self) -> Names:
         """Every name that a user gives an entry, in registration order."""
         if not self.computed:
@@ -76,6 +82,13 @@ class Ties:
             return position[name]
         inside = self.below(name)
         return position[self.public(inside[0])] if inside else len(position)
+
+    def in_order(self, names: Iterable[object]) -> list[str]:
+        """Return names as they are written, in registration order: a set has none of its own."""
+        listed = list(names)
+        if isinstance(names, (set, frozenset)):
+            listed.sort(key=lambda n: (self.position(n) if isinstance(n, str) else 0, repr(n)))
+        return [repr(name) for name in listed]
 
     def known(self, name: str) -> bool:
         """Whether it is a name of the inventory, or the public name of a computed weight."""
@@ -237,6 +250,28 @@ def merge_groups(groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in merged.values()]
 
 
+def shared_modules(inventory: Inventory) -> list[tuple[str, ...]]:
+    """Return the names of each module that is registered in several places.
+
+    The outermost ones: what a shared module holds is shared with it. Modules that hold nothing
+    (an activation used twice) are none.
+    """
+    places: dict[int, list[str]] = {}
+    module_at: dict[str, nn.Module] = {}
+    for path, module in inventory.modules:
+        places.setdefault(id(module), []).append(path)
+        module_at[path] = module
+    found = []
+    for paths in places.values():
+        if len(paths) < 2 or not inventory.all_names.below(paths[0]):
+            continue
+        parents = {id(module_at[path.rpartition(".")[0]]) for path in paths}
+        if len(parents) == 1 and len(places[parents.pop()]) == len(paths):
+            continue  # its parent is the shared one
+        found.append(tuple(paths))
+    return found
+
+
 def closest(ties: Ties, a: str, b: str) -> Related:
     """Return the strongest relation between the tensors two public names stand for."""
     order = list(Relation)
@@ -253,6 +288,13 @@ def take_parts(
     things = {**{f"#{i + 1}": s for i, s in enumerate(subjects)}, **named}
     if len(things) < 2:
         raise ParamCheckUsageError(f"{what} takes two things or more to compare")
+    for thing in things.values():
+        if isinstance(thing, (str, bytes, type)):
+            shown = repr(thing) if isinstance(thing, (str, bytes)) else thing.__name__
+            raise ParamCheckUsageError(
+                f"{shown} is a pattern, and patterns select within one subject: "
+                f"{what}(model, *patterns)"
+            )
     tensors = [isinstance(thing, Tensor) for thing in things.values()]
     if any(tensors) and not all(tensors):
         odd = next(name for name, t in things.items() if not isinstance(t, Tensor))
@@ -293,3 +335,14 @@ def side_by_side(
 def common_title(parts: Sequence[tuple[str, Inventory]]) -> str:
     """Return what a message calls several subjects: their titles, each once."""
     return ", ".join(dict.fromkeys(part.title for _, part in parts if not part.from_pairs))
+
+
+def numbered_title(parts: Sequence[tuple[str, Inventory]]) -> str:
+    """Return what a message calls several subjects, and what #1 and #2 stand for."""
+    titles = list(dict.fromkeys(part.title for _, part in parts if not part.from_pairs))
+    words = [word for word, _ in parts]
+    if not titles or not words[0].startswith("#"):
+        return common_title(parts)
+    if len(titles) == 1:
+        return f"{join_words(words)}: {titles[0]}"
+    return ", ".join(f"{word}: {part.title}" for word, part in parts)
