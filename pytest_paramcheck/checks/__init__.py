@@ -3,6 +3,7 @@
 A check never walks a module itself, raises nothing (but usage errors) and prints nothing.
 
 * ``ties``: declared groups and exact ones; ``untied``: nothing shared, nothing equal;
+  ``between``: nothing of one subject in another; ``shared``: how to part what is one;
   ``same_ties``: the same before and after; ``ties_survive``: who broke them on the way;
   ``moves``: what a move to another device takes;
 * ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
