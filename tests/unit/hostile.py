@@ -22,6 +22,18 @@ class Box:
         self.count = 0
 
 
+class Bare:
+    """An object that holds nothing yet, and whose own code nobody may run."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("==")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Slots:
     """The same without a ``__dict__``."""
 
@@ -45,6 +57,7 @@ def equip(model: nn.Module) -> nn.Module:
         "pair": (torch.zeros(2), Box()),
         "box": Box(),
         "slots": Slots(),
+        "bare": Bare(),
         "array": np.zeros(3),
         "python": random.Random(0),
         "numpy": np.random.default_rng(0),
@@ -135,6 +148,7 @@ DAMAGES: dict[str, Damage] = {
     "dicts": lambda m: (_write(m.mapped["a"]), m.mapped["b"].pop("c"), m.mapped.update(d=1)),
     "tuples": lambda m: (_write(m.pair[0], m.pair[1].keys[0]), m.pair[1].keys.clear()),
     "objects": lambda m: (setattr(m.box, "count", 1), m.box.keys.append(1), setattr(m.box, "n", 1)),
+    "bare objects": lambda m: (setattr(m.bare, "x", 1), m.listed.append(Bare())),
     "slots": lambda m: (_write(m.slots.keys), setattr(m.slots, "later", 1)),
     "others": lambda m: (
         m.ordered.move_to_end("a"),

@@ -186,8 +186,9 @@ def _held(subject: Any) -> Iterator[tuple[str, Any]]:
             todo += [(f"{path}[{number}]", item) for number, item in enumerate(value)]
         elif type(value).__module__.startswith("tests."):
             slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
-            for name in (*slots, *getattr(value, "__dict__", ())):
-                todo.append((f"{path}.{name}", getattr(value, name, None)))
+            stored = vars(value) if hasattr(type(value), "__dict__") and not slots else {}
+            todo += [(f"{path}.{name}", held) for name, held in stored.items()]
+            todo += [(f"{path}.{name}", getattr(value, name, None)) for name in slots]
 
 
 def _held_state(path: str, held: Any, written: bool) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import given, settings
 from torch import Tensor, nn
 
@@ -475,3 +476,21 @@ def test_a_frozen_parameter_that_the_loss_unfreezes_gets_no_gradient() -> None:
 
     assert model.bias.grad is None
     assert not model.bias.requires_grad
+
+
+def test_the_gradient_of_an_input_inside_a_reentrant_checkpoint_is_put_back() -> None:
+    model = nn.Linear(3, 2)
+    x, y = torch.ones(1, 3, requires_grad=True), torch.ones(1, 3, requires_grad=True)
+    x.grad = torch.zeros(1, 3)
+    before = x.grad
+
+    def loss(m: Any) -> Tensor:
+        inner = torch.utils.checkpoint.checkpoint(lambda v: m(v * x), y, use_reentrant=True)
+        result: Tensor = inner.sum()
+        return result
+
+    assert_grads_reach(model, loss)
+
+    assert x.grad is before
+    assert before.tolist() == [[0, 0, 0]]
+    assert y.grad is None

@@ -134,7 +134,7 @@ class HeldState:
             if name is not None:
                 self.restores.append(partial(_fill_slot, cell, value, cls, held))
                 self._stack.append((held, f"{path}.{name}"))
-            elif type(held) is dict and held:
+            elif type(held) is dict:
                 self.restores.append(keep_container(held))
                 self._stack += [(inner, f"{path}.{key}") for key, inner in held.items()]
 
