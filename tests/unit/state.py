@@ -64,6 +64,8 @@ def _process() -> Iterator[tuple[str, Any]]:
     yield "grad mode", torch.is_grad_enabled()
     yield "inference mode", torch.is_inference_mode_enabled()
     yield "autocast", torch.is_autocast_enabled("cpu")
+    torch.autocast_increment_nesting()
+    yield "autocast nesting", torch.autocast_decrement_nesting()
     yield "autocast dtype", torch.get_autocast_dtype("cpu")
     yield "autocast cache", torch.is_autocast_cache_enabled()
     yield "anomaly mode", torch.is_anomaly_enabled()

@@ -65,6 +65,7 @@ def _keep_autocast(kind: str) -> Restore:
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
     def restore() -> None:
+        # Leaving inference mode puts this flag back as well, by what torch keeps per thread.
         if torch.is_autocast_enabled(kind) is not enabled:
             torch.set_autocast_enabled(kind, enabled)
         if torch.get_autocast_dtype(kind) is not dtype:
@@ -78,6 +79,7 @@ def _keep_defaults() -> Restore:
         (torch.get_default_dtype, torch.set_default_dtype),
         (_devices, _set_devices),
         (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+        (_autocast_nesting, _set_autocast_nesting),
         (_anomaly, lambda value: torch.set_anomaly_enabled(*value)),
         (_deterministic, _set_deterministic),
     ]
@@ -110,6 +112,20 @@ def _set_devices(value: tuple[Any, Any, list[Any]]) -> None:
         overrides._pop_mode()  # type: ignore[no-untyped-call]
     for mode in modes:
         overrides._push_mode(mode)  # type: ignore[no-untyped-call]
+
+
+def _autocast_nesting() -> int:
+    torch.autocast_increment_nesting()
+    return int(torch.autocast_decrement_nesting())
+
+
+def _set_autocast_nesting(value: int) -> None:
+    # Above its own depth autocast never drops the casts of weights that it keeps: after a
+    # training step these would be the old ones.
+    while _autocast_nesting() > value:
+        torch.autocast_decrement_nesting()
+    while _autocast_nesting() < value:
+        torch.autocast_increment_nesting()
 
 
 def _anomaly() -> tuple[bool, bool]:
