@@ -202,6 +202,8 @@ def _held_state(path: str, held: Any, written: bool) -> Iterator[tuple[str, Any]
         yield f"{path} generator", held.getstate()
     elif isinstance(held, np.random.Generator):
         yield f"{path} generator", repr(held.bit_generator.state)
+    elif isinstance(held, np.random.RandomState):
+        yield f"{path} generator", repr(held.get_state())
     elif isinstance(held, np.ndarray):
         yield f"{path} array", (held.shape, held.tobytes())
     elif isinstance(held, Mapping):
