@@ -342,7 +342,9 @@ class TestLoaded:
         )
 
     def test_a_name_without_a_tensor(self) -> None:
-        assert failure_lines(assert_loaded, {"kept": None}, {"kept": torch.ones(2)}) == [
+        model = {"kept": None, "other": torch.ones(3)}
+        checkpoint = {"kept": torch.ones(2), "other": torch.ones(3)}
+        assert failure_lines(assert_loaded, model, checkpoint) == [
             "not the checkpoint's values: kept (dict)",
             "",
             "  kept  None",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from ...messages.errors import ParamCheckUsageError
 from .memory import (
     ADDRESSED,
     PLAIN_TYPES,
@@ -28,11 +29,14 @@ _INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int
 def no_values(tensor: Tensor) -> str:
     """Return why a tensor's values cannot be read, or ``""`` where they can.
 
-    Never raises: what a subclass's own code raises is the reason. Every reading of values asks
-    here first, or reads plain tensors and asks here what went wrong.
+    What a subclass's own code raises is the reason; only a hook's wrong answer (a usage error)
+    is raised. Every reading of values asks here first, or reads plain tensors and asks here what
+    went wrong.
     """
     try:
         return _why_none(tensor)
+    except ParamCheckUsageError:
+        raise
     except Exception as error:
         return raised_by(tensor, error)
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import first_line
 from .describe import layout_name
 from .overlap import Layout, overlap, overlaps_itself
@@ -90,7 +91,10 @@ def storage_openers(*openers: Storages) -> Iterator[None]:
 
 
 def memory_of(tensor: Tensor) -> Memory:
-    """Return the memory of a tensor of any kind. Never raises; says why where it cannot tell."""
+    """Return the memory of a tensor of any kind, or why it cannot be told.
+
+    Raises only :class:`ParamCheckUsageError`, for a hook that answers wrongly.
+    """
     try:
         parts = inner_tensors(tensor)
         if parts is not None:
@@ -104,6 +108,8 @@ def memory_of(tensor: Tensor) -> Memory:
         if is_lazy(tensor):
             return Memory(())  # none before its first forward, so none in common with anything
         return _strided(tensor)
+    except ParamCheckUsageError:
+        raise  # a hook's wrong answer is not the tensor's
     except Exception as error:
         return Memory((), _why_unknown(tensor, error))
 
