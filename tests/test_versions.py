@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest_paramcheck
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -43,3 +45,13 @@ def test_the_hosted_run_has_each_environment_of_a_version() -> None:
         **{f"torch-{word}": "3.11" for word in torches.split(",")},
         **{f"py{number}": f"3.{number[1:]}" for number in pythons.split(",")},
     }
+
+
+def test_nobody_asks_torch_for_its_default_device() -> None:
+    """In torch 2.8 that raises once ``set_default_device(None)`` was called: ask a tensor."""
+    package = Path(pytest_paramcheck.__file__).parent
+    folders = [package, ROOT / "tests", ROOT / "examples"]
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    asking = re.compile(r"(?<!`)torch\.get_default_device\(")
+    assert len(files) > 100
+    assert [str(f) for f in files if asking.search(f.read_text(encoding="utf-8"))] == []

@@ -163,7 +163,7 @@ class Metric(nn.Module):
 def test_plain_attributes_are_something_to_look_at() -> None:
     assert_dtypes(Metric(), torch.float32)
     assert_dtypes(Metric(), {"total": torch.float32})
-    assert_devices(Metric(), torch.get_default_device())
+    assert_devices(Metric(), torch.empty(0).device)
     assert_materialized(Metric())
     assert failure(assert_dtypes, Metric(), torch.float16).startswith("wrong dtype: total (Metric)")
     assert usage(assert_finite, Metric()) == (

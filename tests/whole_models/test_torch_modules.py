@@ -171,7 +171,7 @@ def shared_twice() -> nn.Module:
 def from_meta() -> nn.Module:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
-    model.to_empty(device=torch.get_default_device())
+    model.to_empty(device=torch.empty(0).device)
     for module in model:
         if isinstance(module, nn.Linear):
             module.reset_parameters()
