@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..messages.wording import fold_names, shorten
 from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.undo import Undo
 from ..parameters.saving.roundtrips import route_of
-from ..parameters.saving.state_dicts import take_checkpoint, wrapped_keys
+from ..parameters.saving.state_dicts import own_parameters, take_checkpoint, wrapped_keys
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import select
@@ -86,19 +87,23 @@ def assert_loaded(
     in the checkpoint; ``unexpected`` patterns of the checkpoint: what the model may not have.
     A new head in the place of the old one is named in both.
 
-    Passes where every tensor of the checkpoint is in the model under its own name (a wrapper's
-    prefix that the model itself carries is part of no name) and every parameter and persistent
-    buffer came from it, under one of its names. Values are compared after the cast to the
-    parameter's dtype; a ``(1,)`` entry fits a 0-dim parameter, by torch's own rule.
+    Passes where every tensor of the checkpoint is in the model and every parameter and
+    persistent buffer came from it, under one of its names. A loader may have renamed keys on
+    the way (a prefix, a component) where the values arrived. Values are compared after the cast
+    to the parameter's dtype, so that rounding is no difference; a ``(1,)`` entry fits a 0-dim
+    parameter, by torch's own rule. A model may share memory with the mapping that it was loaded
+    from (``assign=True``, ``from_pretrained``): comparing a model with its own ``state_dict()``
+    therefore passes, and proves nothing.
 
     Fails, all at once: keys on one side only (a common prefix and probable renames are pointed
-    out), other shapes (equal after broadcasting is no match), other values (re-initialised
-    after the load, or trained since), ties of the checkpoint that the model does not have, and
-    tensors that the checkpoint still shares with the model.
+    out), other shapes (equal after broadcasting is no match), other values (nothing loaded,
+    initialized again after the load, or trained since), values that the parameter's dtype
+    cannot hold (overflow, or more than half underflowed to zero), and ties of the checkpoint
+    that the model does not have.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a file that cannot be
-    read, a mapping that holds something else than tensors (``checkpoint["model"]``?), and
-    patterns that match nothing.
+    read, a mapping that holds something else than tensors (``checkpoint["model"]``?) or the
+    model's own Parameter objects, and patterns that match nothing.
 
     >>> import copy
     >>> from torch import nn
@@ -109,6 +114,13 @@ def assert_loaded(
     __tracebackhide__ = True
     inventory = take_inventory(model)
     saved = take_checkpoint(checkpoint, inventory)
+    if own := own_parameters(inventory, saved):
+        raise ParamCheckUsageError(
+            f"the checkpoint holds the model's own Parameter objects "
+            f"({shorten(fold_names(own), 3)}), as named_parameters() gives them and "
+            f"load_state_dict(assign=True) takes them over: the model would be compared with "
+            f"itself; pass the file, or a copy made before"
+        )
     wrapped = wrapped_keys(inventory)
     key_names: dict[str, str] = {}
     for key in saved.named:
@@ -123,7 +135,6 @@ def assert_loaded(
         key_names,
         missing=set(absent),
         unexpected={name for entry in extra for name in entry.names},
-        in_memory=not isinstance(checkpoint, (str, os.PathLike)),
     )
     raise_if(findings, inventory.title)
 

@@ -16,6 +16,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
 * ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value;
 * ``init``: distributions, with the tests of ``statistics``; ``init_complete``: runs a factory
   on poisoned memory;
-* ``loaded``: a checkpoint against a model; ``roundtrip``: what came back of a save;
+* ``loaded``: a checkpoint against a model, ``loaded_values``: entry by entry,
+  ``loaded_names``: under other names; ``roundtrip``: what came back of a save;
 * ``manifest``: two lists of records; ``renames``: which removal and addition are one.
 """

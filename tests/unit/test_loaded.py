@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import assert_loaded, assert_manifest
+from pytest_paramcheck import assert_loaded, assert_manifest, assert_same_values
 
 from ..models import IgnoresLoads, lm
 from .messages import failure_lines, usage
@@ -59,7 +59,7 @@ class TestLoaded:
 
     def test_a_prefix_on_all_keys(self) -> None:
         model = nn.Linear(3, 2)
-        state = {f"module.{key}": value for key, value in saved(model).items()}
+        state = {f"module.{key}": value for key, value in saved(nn.Linear(3, 2)).items()}
         assert failure_lines(assert_loaded, model, state) == [
             "not loaded: module.weight, module.bias (Linear)",
             "",
@@ -70,7 +70,7 @@ class TestLoaded:
 
     def test_a_prefix_beside_what_was_declared(self) -> None:
         model = nn.ModuleDict({"net": nn.Linear(3, 2), "head": nn.Linear(2, 4)})
-        state = {f"module.{k}": v for k, v in saved(model).items() if k.startswith("net.")}
+        state = {f"module.net.{k}": v for k, v in saved(nn.Linear(3, 2)).items()}
         state["step"] = torch.tensor(7)
         assert failure_lines(
             assert_loaded, model, state, missing=["head"], unexpected=["step"]
@@ -85,7 +85,7 @@ class TestLoaded:
 
     def test_a_prefix_on_none(self) -> None:
         model = nn.ModuleDict({"net": nn.Linear(3, 2)})
-        state = {key.removeprefix("net."): value for key, value in saved(model).items()}
+        state = saved(nn.Linear(3, 2))
         assert failure_lines(assert_loaded, model, state) == [
             "not loaded: net.weight, net.bias (ModuleDict)",
             "",
@@ -97,6 +97,7 @@ class TestLoaded:
     def test_a_renamed_component(self) -> None:
         model = nn.ModuleDict({"emb": nn.Linear(3, 2), "head": nn.Linear(2, 4)})
         state = {key.replace("head.", "lm_head."): v for key, v in saved(model).items()}
+        nn.init.zeros_(model["head"].weight)  # the zeros of the bias are there in any case
         assert failure_lines(assert_loaded, model, state) == [
             "probably renamed: lm_head.weight, lm_head.bias (ModuleDict)",
             "",
@@ -119,10 +120,13 @@ class TestLoaded:
             "  not in the checkpoint:",
             "    norm.weight  Parameter 3 float32 cpu as the model was built",
             "",
-            "  hint: if it is meant to be left out: unexpected=[...]",
-            "  hint: if it is meant to be new: missing=[...]",
+            "  hint: if it belongs to the model, register it before the load; if it is meant to be "
+            "left out: unexpected=['old']",
+            "  hint: if it is meant to be new: missing=['norm.weight']",
         ]
         assert_loaded(model, state, missing=["norm.weight"], unexpected=["old"])
+        model.register_buffer("old", state["old"].clone())
+        assert_loaded(model, state, missing=["norm.weight"])
 
     def test_a_new_head_on_a_loaded_backbone(self) -> None:
         backbone = nn.Linear(3, 3)
@@ -191,15 +195,44 @@ class TestLoaded:
             "  bias  expected int64, found float32",
         ]
 
-    def test_a_checkpoint_that_is_still_the_model(self) -> None:
+    def test_a_mapping_that_shares_memory_with_the_model(self) -> None:
+        """What every loader leaves that does not copy."""
+        state = {**saved(nn.Linear(3, 2)), "scale": torch.ones(())}
+        model = nn.Linear(3, 2, device="meta")
+        model.scale = nn.Parameter(torch.empty((), device="meta"))
+        model.load_state_dict(state, assign=True)
+        assert_loaded(model, state)
+
+        table = torch.rand(5, 3)
+        assert_loaded(nn.Embedding.from_pretrained(table), {"weight": table})
+        model = nn.Module()
+        model.a = nn.Parameter(table[:2])
+        model.register_buffer("b", table[2])
+        assert_loaded(model, {"a": table[:2], "b": table[2]})
+        assert_loaded(model, model.state_dict())  # it proves nothing, and cannot be told apart
+
+    def test_a_mapping_that_shares_memory_with_another_name_of_the_model(self) -> None:
         model = nn.Linear(3, 2, bias=False)
-        assert failure_lines(assert_loaded, model, model.state_dict()) == [
-            "the checkpoint shares memory with the model: weight (Linear)",
-            "",
-            "  weight  Parameter 2x3 float32 cpu: training the model changes the checkpoint",
-            "",
-            "  hint: keep a copy: {key: value.clone() for key, value in state.items()}",
-        ]
+        state = {**model.state_dict(), "ema.weight": model.weight.detach()[:1]}
+        assert_loaded(model, state, unexpected=["ema"])
+        state = {"weight": torch.zeros(2, 3)}
+        state["weight"][:1] = model.weight.detach()[:1]
+        lines = failure_lines(assert_loaded, model, state)
+        assert lines[2].startswith("  weight  3 of 6 values: ")
+
+    def test_the_model_s_own_parameters_are_no_checkpoint(self) -> None:
+        model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)])
+        said = (
+            "the checkpoint holds the model's own Parameter objects ({}), as named_parameters() "
+            "gives them and load_state_dict(assign=True) takes them over: the model would be "
+            "compared with itself; pass the file, or a copy made before"
+        )
+        assert usage(assert_loaded, model, model.state_dict(keep_vars=True)) == said.format(
+            "{0..2}.weight, {0..2}.bias"
+        )
+        state = {**saved(model), "0.bias": model[0].bias}
+        assert usage(assert_loaded, model, state) == said.format("0.bias")
+        assert_loaded(model, {key: nn.Parameter(value) for key, value in saved(model).items()})
 
     def test_a_tie_that_the_model_does_not_have(self) -> None:
         tied = lm()
@@ -215,17 +248,185 @@ class TestLoaded:
             "  hint: tie them in the model before loading",
         ]
 
-    def test_a_checkpoint_that_shares_under_another_name(self) -> None:
-        model = nn.Linear(3, 2)
-        state = {**saved(model), "ema.weight": model.weight.detach()[:1]}
-        assert failure_lines(assert_loaded, model, state, unexpected=["ema"]) == [
-            "the checkpoint shares memory with the model: ema.weight (Linear)",
+    @pytest.mark.parametrize("through", ["mapping", "file"])
+    def test_extra_state_is_no_parameter(self, through: str, tmp_path: Path) -> None:
+        """A tensor (fp8 recipes are bytes in one) or not, at any depth."""
+
+        class Extra(nn.Linear):
+            def get_extra_state(self) -> Any:
+                return torch.ones(3, dtype=torch.uint8)
+
+            def set_extra_state(self, state: Any) -> None: ...
+
+        model = nn.Sequential(Extra(3, 2), nn.Sequential(Extra(3, 2)))
+        state: Any = saved(model)
+        assert "1.0._extra_state" in state
+        if through == "file":
+            torch.save(state, tmp_path / "m.pt")
+            state = tmp_path / "m.pt"
+        assert_loaded(model, state)
+        assert_same_values(model, saved(model))
+        assert usage(assert_loaded, model, {"_extra_state": torch.ones(3)}) == (
+            "the checkpoint holds no tensors: there is nothing to check"
+        )
+
+    @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "net.encoder."])
+    def test_a_loader_that_takes_a_prefix_off(self, prefix: str) -> None:
+        model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        state = {prefix + key: value for key, value in saved(model).items()}
+        assert_loaded(model, state)
+        lacking = nn.ModuleDict({"net": model})
+        assert_loaded(lacking, saved(model))
+
+    def test_a_loader_that_takes_a_prefix_off_and_loses_a_layer(self) -> None:
+        """It was loaded under the other names; what was initialized again was not."""
+        model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+        state = {f"model.{key}": value for key, value in saved(model).items()}
+        nn.init.zeros_(model[1].weight)
+        lines = failure_lines(assert_loaded, model, state)
+        assert lines[0] == "not the checkpoint's values: model.1.weight (Sequential)"
+
+    def test_equal_constants_are_no_proof_that_a_prefix_was_taken_off(self) -> None:
+        model, trained = nn.LayerNorm(3), nn.LayerNorm(3)
+        nn.init.normal_(trained.weight)
+        state = {f"model.{key}": value for key, value in saved(trained).items()}
+        assert failure_lines(assert_loaded, model, state)[0] == (
+            "not loaded: model.weight, model.bias (LayerNorm)"
+        )
+
+    def test_a_loader_that_renames(self) -> None:
+        model = nn.ModuleDict({"emb": nn.Linear(3, 2), "head": nn.Linear(2, 4)})
+        state = {key.replace("head.", "lm_head."): v for key, v in saved(model).items()}
+        assert_loaded(model, state)
+        inserted = {key.replace("head.", "head.inner."): v for key, v in saved(model).items()}
+        assert_loaded(model, inserted)
+
+    def test_nothing_was_loaded(self) -> None:
+        def build() -> nn.Module:
+            return nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.BatchNorm1d(8))
+
+        model, state = build(), saved(build())
+        assert failure_lines(assert_loaded, model, state) == [
+            "nothing loaded: 0.weight, 0.bias (Sequential)",
             "",
-            "  ema.weight  the memory of weight, Parameter 2x3 float32 cpu: training the model "
-            "changes the checkpoint",
+            "  0.weight, 0.bias  none of their values is the checkpoint's",
             "",
-            "  hint: keep a copy: {key: value.clone() for key, value in state.items()}",
+            "  hint: load it first, from the level of the file that has these names: "
+            "model.load_state_dict(state)",
         ]
+        model.load_state_dict(state)
+        assert_loaded(model, state)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape) * 0.05)
+        assert failure_lines(assert_loaded, model, state)[0] == (  # trained since
+            "not the checkpoint's values: {0..2}.weight, {0..2}.bias (Sequential)"
+        )
+
+    def test_a_half_loaded_model_is_not_an_unloaded_one(self) -> None:
+        model, state = lm(), saved(lm())
+        model.emb.load_state_dict({"weight": state["emb.weight"]})
+        nn.init.normal_(model.norm.weight)
+        nn.init.normal_(model.norm.bias)
+        lines = failure_lines(assert_loaded, model, state)
+        assert lines[0] == "not the checkpoint's values: norm.weight, norm.bias (LM)"
+
+    def test_no_key_is_a_name_of_the_model(self) -> None:
+        state = {"enc.k": torch.ones(9, 4), "enc.q": torch.ones(9, 4), "dec.k": torch.ones(4)}
+        assert failure_lines(assert_loaded, nn.Linear(3, 2), state) == [
+            "nothing loaded: enc.k, enc.q, dec.k (Linear)",
+            "",
+            "  enc.k, enc.q, dec.k  no key of the checkpoint is a name of the model: "
+            "it has weight, bias",
+            "",
+            "  hint: load what was saved from this model, or the level of the file that has its "
+            "names",
+        ]
+
+    def test_a_missing_parameter_that_may_be_tied(self) -> None:
+        model = lm(tied=False)
+        state = saved(model)
+        del state["head.weight"]
+        said = failure_lines(assert_loaded, model, state)
+        assert said == [
+            "not in the checkpoint: head.weight (LM)",
+            "",
+            "  head.weight  Parameter 5x3 float32 cpu as the model was built",
+            "",
+            "  hint: if it is tied to emb.weight, tie before the load: model.head.weight = "
+            "model.emb.weight; if it is meant to be new: missing=['head.weight']",
+        ]
+        model.head.weight = model.emb.weight
+        assert_loaded(model, state)
+        stack = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)])
+        state = saved(stack)
+        del state["1.weight"]
+        assert failure_lines(assert_loaded, stack, state)[-1] == (
+            "  hint: if it is meant to be new: missing=['1.weight']"
+        )
+
+    def test_a_missing_buffer_that_may_be_computed(self) -> None:
+        model = nn.Linear(3, 2)
+        state = saved(model)
+        model.register_buffer("mask", torch.ones(2))
+        assert failure_lines(assert_loaded, model, state)[-1] == (
+            "  hint: if it can be computed: register_buffer(..., persistent=False); if it is "
+            "meant to be new: missing=['mask']"
+        )
+        assert_loaded(model, state, missing=["mask"])
+        model.register_buffer("mask", torch.ones(2), persistent=False)
+        assert_loaded(model, state)
+
+    def test_a_dtype_that_cannot_hold_the_checkpoint_s_values(self) -> None:
+        """Rounding is no difference, and a few tiny values are lost in any cast."""
+        model = nn.Linear(3, 2)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[1.0, 1e-9, -7e4], [2.0, 3.0, 4e5]]))
+            model.bias.copy_(torch.tensor([1e-9, -3e-9]))
+        state = saved(model)
+        assert_loaded(model.bfloat16(), state)
+        model.load_state_dict(state)
+        assert failure_lines(assert_loaded, model.half(), state) == [
+            "values lost in the cast: weight, bias (Linear)",
+            "",
+            "  weight  2 of 6 values overflowed, first at [0, 2]: float16 cannot hold what the "
+            "checkpoint has in float32",
+            "  bias    2 of 2 values underflowed to zero, first at [0]: float16 cannot hold what "
+            "the checkpoint has in float32",
+            "",
+            "  hint: keep in float32 what float16 cannot hold",
+        ]
+        state["weight"].clamp_(-1, 1)
+        state["bias"][0] = 1.0
+        model = nn.Linear(3, 2, dtype=torch.float16)
+        model.load_state_dict(state)
+        assert_loaded(model, state)
+        wide = {"a": torch.tensor([1e300]), "b": torch.tensor(1e39, dtype=torch.complex128)}
+        narrow = {"a": wide["a"].float(), "b": wide["b"].to(torch.complex64)}
+        wide["a"] = wide["a"].double() * 1e300
+        assert failure_lines(assert_loaded, narrow, wide)[0] == (
+            "values lost in the cast: b (dict)"
+        )
+
+    def test_integers_beyond_the_signed_range(self) -> None:
+        """A cast wraps them round to the same bits."""
+        large = torch.tensor([2**64 - 1, 3], dtype=torch.uint64)
+        for model, state in (
+            (large.view(torch.int64), large),
+            (large, large.view(torch.int64)),
+        ):
+            assert failure_lines(assert_loaded, {"n": model}, {"n": state})[2] == (
+                "  n  1 of 2 values beyond the range of int64"
+            )
+        assert_loaded({"n": large[1:].to(torch.int64)}, {"n": large[1:]})
+
+    def test_a_complex_match_in_the_real_part_is_no_match(self) -> None:
+        lines = failure_lines(
+            assert_loaded,
+            {"kept": torch.ones(2, 3)},
+            {"kept": torch.full((1, 3), 1 + 1j)},
+        )
+        assert lines[2] == "  kept  expected 1x3 as in the checkpoint, found 2x3"
 
     def test_slices_of_one_buffer_share_nothing(self) -> None:
         """One storage, no cell in common: comparing storages would flag it."""
@@ -258,14 +459,14 @@ class TestLoaded:
             "  head.weight  Parameter 2x3 float32 cpu as the model was built",
             "  head.bias    Parameter 2 float32 cpu as the model was built",
             "",
-            "  hint: if it is meant to be new: missing=[...]",
+            "  hint: if it is meant to be new: missing=['head.weight', 'head.bias']",
         ]
         assert_loaded(model, state, missing=["head"], unexpected=["head"])
 
     def test_a_tied_name_that_was_renamed(self) -> None:
         model = lm()
         state = saved(model)
-        state["lm_head.weight"] = state.pop("head.weight")
+        state["lm_head.weight"] = state.pop("head.weight") + 1
         assert failure_lines(assert_loaded, model, state) == [
             "probably renamed: lm_head.weight (LM)",
             "",

@@ -41,13 +41,21 @@ def take_checkpoint(checkpoint: Any, model: Inventory) -> Inventory:
         )
     inventory = Inventory("checkpoint")
     for key, value in checkpoint.items():
+        if isinstance(key, str) and key.rpartition(".")[2] == "_extra_state":
+            continue  # whatever a module's get_extra_state() returns, a tensor or not
         if isinstance(value, Tensor) and isinstance(key, str):
             inventory.named[key] = value
-        elif not (isinstance(key, str) and key.rpartition(".")[2] == "_extra_state"):
+        else:
             raise ParamCheckUsageError(_no_state_dict(checkpoint, key, value, model, shown))
     if not inventory.named:
         raise ParamCheckUsageError("the checkpoint holds no tensors: there is nothing to check")
     return inventory
+
+
+def own_parameters(model: Inventory, checkpoint: Inventory) -> list[str]:
+    """Return the keys of a checkpoint that are Parameter objects of the model itself."""
+    ours = {id(tensor) for tensor in model.named.values() if isinstance(tensor, nn.Parameter)}
+    return [key for key, tensor in checkpoint.named.items() if id(tensor) in ours]
 
 
 def wrapped_keys(model: Inventory) -> dict[str, str]:

@@ -290,9 +290,9 @@ def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
                 f"expected (name, tensor) pairs, got {kind_in_words(pair)}{hint}"
             )
         name, tensor = pair
+        if name.rpartition(".")[2] == "_extra_state":
+            continue  # whatever nn.Module.get_extra_state() returned, a tensor or not
         if not (tensor is None or isinstance(tensor, Tensor)):
-            if name.rpartition(".")[2] == "_extra_state":
-                continue  # torch's own place for what is no tensor (nn.Module.get_extra_state)
             raise ParamCheckUsageError(
                 f"{name!r} is not a tensor but {kind_in_words(tensor)}{_nested_hint(name, tensor)}"
             )
