@@ -14,7 +14,9 @@ def assert_finite(model: Subject, *patterns: Pattern) -> None:
     """Assert that no parameter holds a NaN or an infinity.
 
     Looks at all parameters, and at buffers where a pattern names them: a causal mask of
-    ``-inf`` is right, so buffers are not looked at by default. Integers are always finite.
+    ``-inf`` is right, so buffers are not looked at by default. Integers are always finite; of a
+    quantized tensor the scales are looked at, of a tensor subclass the numbers in its flatten
+    context too.
 
     Fails, naming each parameter with how many values are not finite, of which kind and where
     the first one is.
@@ -39,13 +41,16 @@ def assert_same_values(
     Parameters and buffers; patterns select by the names of both sides. Without tolerances the
     bits decide: a NaN is equal to the same NaN, 0.0 is not -0.0. With one, a value may be off
     by ``atol + rtol * |b|``, and every NaN is the same. The device does not matter, and neither
-    does a non-persistent buffer that a state_dict does not hold.
+    does a non-persistent buffer that a state_dict does not hold. The dtypes have to be the same,
+    whatever the tolerance. What a tensor subclass keeps beside its inner tensors (the numbers in
+    its flatten context) and the scales of a quantized tensor are values too.
 
     Fails with all differences: names on one side only, shapes, dtypes, and values, with how
     many, how far and where. Tied names are compared once.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
-    nothing on either side, for a negative tolerance, and for tensors without values (meta).
+    nothing on either side, for a negative tolerance, for tensors without values (meta), and for
+    a DTensor against a whole tensor or one that is sharded otherwise: these cannot be compared yet.
 
     >>> from torch import nn
     >>> model = nn.Linear(3, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
@@ -18,10 +19,12 @@ def not_finite(entries: Sequence[Entry]) -> list[Finding]:
     """Find the entries that hold a NaN or an infinity, with how many and where the first is."""
     asked = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
     tensors = [tensor for _, tensor in asked]
-    if any(type(tensor) not in PLAIN_TYPES or tensor.is_meta for tensor in tensors):
-        _require_values(asked)
     try:
+        if any(map(_may_hold_none, tensors)):
+            _require_values(asked)
         verdicts = are_finite(tensors)
+    except ParamCheckUsageError:
+        raise
     except Exception:
         _require_values(asked)  # nested ones, and those of a torch.func transform
         raise
@@ -30,6 +33,14 @@ def not_finite(entries: Sequence[Entry]) -> list[Finding]:
         for (entry, tensor), finite in zip(asked, verdicts, strict=True)
         if not finite
     ]
+
+
+def _may_hold_none(tensor: Tensor) -> bool:
+    if type(tensor) not in PLAIN_TYPES or tensor.is_meta or tensor.is_nested:
+        return True
+    # Reading memory that was freed ends the interpreter.
+    strided = tensor.layout is torch.strided
+    return strided and not tensor.untyped_storage().data_ptr() and tensor.numel() > 0
 
 
 def _require_values(asked: Sequence[tuple[Entry, Tensor]]) -> None:

@@ -58,6 +58,9 @@ def different(key: str, saved: Tensor | None, held: Tensor | None) -> Difference
         return _compare(key, saved.detach(), held.detach())
 
 
+_SIDES = ("in the model", "in the checkpoint")
+
+
 def _other_values(key: str, found: str) -> Difference:
     return Difference(Finding((key,), "not the checkpoint's values", found=found), values=True)
 
@@ -81,7 +84,7 @@ def _compare(key: str, saved: Tensor, held: Tensor) -> Difference | None:
             return _other_values(key, text) if text else None
         cast = saved.to(held.dtype)
         if not same_bits(cast, held):
-            text = difference(held, cast)
+            text = difference(held, cast, sides=_SIDES)
             return _other_values(key, text) if text else None
         return _lost_in_cast(key, saved, cast)
     except (RuntimeError, TypeError) as error:
@@ -100,7 +103,7 @@ def _other_integers(saved: Tensor, held: Tensor) -> str:
         unsigned = wide if saved.dtype == torch.uint64 else signed
         if beyond := int((unsigned < 0).sum()):
             return f"{beyond:,} of {plural(held.numel(), 'value')} beyond the range of int64"
-    return "" if same_bits(signed, wide) else difference(signed, wide)
+    return "" if same_bits(signed, wide) else difference(signed, wide, sides=_SIDES)
 
 
 def _lost_in_cast(key: str, saved: Tensor, cast: Tensor) -> Difference | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +11,12 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import plural
+from ..messages.wording import join_words, plural
 from ..parameters.subject.inventory import Inventory
-from ..parameters.tensors.content import no_values, same_bits
+from ..parameters.tensors.content import bits, no_values, same_bits
+from ..parameters.tensors.context import Fact, context_tensors, facts_of
 from ..parameters.tensors.describe import describe, dtype_name, layout_name, shape_text
-from ..parameters.tensors.memory import inner_tensors
+from ..parameters.tensors.memory import PLAIN_TYPES, inner_tensors
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
 CHUNK = 1 << 22
@@ -74,6 +76,8 @@ def _compare(
     ):
         if left != right:
             found = f"{left} in the first, {right} in the second"
+            if a.shape == b.shape and a.dtype != b.dtype:
+                found += _if_cast(a, b)
             return Finding(names, problem, found=found)
     if a is b:
         return None
@@ -82,33 +86,99 @@ def _compare(
             raise ParamCheckUsageError(
                 f"{names[0]} of the {which}: {reason}; its values cannot be compared"
             )
-    if same_bits(a, b) and not a.is_quantized:
+    if same_bits(a, b):
         return None
+    if _placements(a) != _placements(b):
+        raise ParamCheckUsageError(
+            f"{names[0]} is {describe(a)} in the first and {describe(b)} in the second: tensors "
+            f"that are sharded in two ways cannot be compared yet; compare their full_tensor()"
+        )
     with torch.no_grad():
-        found = difference(a.detach(), b.detach(), rtol, atol)
+        found = difference(a, b, rtol, atol)
     return Finding(names, "different values", found=found) if found else None
 
 
-def difference(a: Tensor, b: Tensor, rtol: float = 0.0, atol: float = 0.0) -> str:
+def _placements(tensor: Tensor) -> str | None:
+    """How a DTensor is sharded; None for every other tensor, which is whole."""
+    sharded = isinstance(getattr(tensor, "_local_tensor", None), Tensor)
+    return str(getattr(tensor, "placements", "")) if sharded else None
+
+
+def _if_cast(a: Tensor, b: Tensor) -> str:
+    """Say whether two floating tensors would be equal in the narrower of their dtypes."""
+    for tensor in (a, b):
+        plain = type(tensor) in PLAIN_TYPES and tensor.layout is torch.strided
+        if not (plain and tensor.is_floating_point()) or no_values(tensor):
+            return ""
+    narrow = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
+    if a.dtype.itemsize == b.dtype.itemsize or "float4" in str(narrow):
+        return ""
+    with torch.no_grad():
+        text = difference(a.to(narrow), b.to(narrow))
+    return f"; in {dtype_name(narrow)} {text or 'they are equal'}"
+
+
+#: What the two tensors of a comparison are called.
+_SIDES = ("in the first", "in the second")
+
+
+def difference(
+    a: Tensor,
+    b: Tensor,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    sides: tuple[str, str] = _SIDES,
+) -> str:
     """Return how two tensors of one shape and dtype and any kind differ, or ``""``."""
     parts_a = inner_tensors(a) if a.layout is torch.strided else None
     parts_b = inner_tensors(b) if b.layout is torch.strided else None
     if parts_a is None and parts_b is None:
-        return difference_text(a, b, rtol, atol)
-    # A wrapper subclass (DTensor, a quantized weight): the tensors that hold its values decide.
+        return difference_text(a.detach(), b.detach(), rtol, atol, sides)
+    # A wrapper subclass (DTensor, a quantized weight): the tensors that hold its values decide,
+    # and the numbers beside them.
     if parts_a is None or parts_b is None or len(parts_a) != len(parts_b):
-        return f"held as {type(a).__name__} in the first, {type(b).__name__} in the second"
+        return f"held as {type(a).__name__} {sides[0]}, {type(b).__name__} {sides[1]}"
     for left, right in zip(parts_a, parts_b, strict=True):
         if left.shape != right.shape or left.dtype != right.dtype:
-            return f"inner {describe(left)} in the first, {describe(right)} in the second"
-    texts = (
-        difference(left, right, rtol, atol) for left, right in zip(parts_a, parts_b, strict=True)
+            return f"inner {describe(left)} {sides[0]}, {describe(right)} {sides[1]}"
+    pairs = [
+        *zip(parts_a, parts_b, strict=True),
+        *zip(context_tensors(a), context_tensors(b), strict=False),
+    ]
+    texts = [difference(left, right, rtol, atol, sides) for left, right in pairs]
+    texts += _facts_differ(facts_of(a), facts_of(b), rtol, atol, sides)
+    return "; ".join(dict.fromkeys(text for text in texts if text))
+
+
+def _facts_differ(
+    a: Sequence[Fact], b: Sequence[Fact], rtol: float, atol: float, sides: tuple[str, str]
+) -> Iterator[str]:
+    ours, theirs = ({fact.path: fact for fact in facts} for facts in (a, b))
+    for path in dict.fromkeys((*ours, *theirs)):
+        first, second = ours.get(path), theirs.get(path)
+        if first is None or second is None:
+            yield f"{path} {sides[0] if second is None else sides[1]} alone"
+        elif first.key != second.key and not _near(first.value, second.value, rtol, atol):
+            yield f"{path} {first.value} {sides[0]}, {second.value} {sides[1]}"
+
+
+def _near(a: object, b: object, rtol: float, atol: float) -> bool:
+    if isinstance(a, (str, bool)) or isinstance(b, (str, bool)) or not (rtol or atol):
+        return False
+    first, second = (
+        torch.tensor([value], dtype=torch.complex128, device="cpu") for value in (a, b)
     )
-    return "; ".join(text for text in texts if text)
+    return not difference_text(first, second, rtol, atol)
 
 
-def difference_text(a: Tensor, b: Tensor, rtol: float = 0.0, atol: float = 0.0) -> str:
-    """Return how two tensors of one shape and dtype differ, or ``""`` where they do not.
+def difference_text(
+    a: Tensor,
+    b: Tensor,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    sides: tuple[str, str] = _SIDES,
+) -> str:
+    """Return how two plain tensors of one shape and dtype differ, or ``""`` where they do not.
 
     Without tolerances values are the same where their bits are: 0.0 is not -0.0, and a NaN is
     the same NaN. With one, every NaN is the same and infinities must have one sign.
@@ -119,15 +189,16 @@ def difference_text(a: Tensor, b: Tensor, rtol: float = 0.0, atol: float = 0.0) 
     largest, at, relative = -1.0, 0, 0.0
     first = -1
     offset = 0
-    for x, y, bits_differ in _chunks(a, b):
-        close = (x == y) | (x.isnan() & y.isnan())
-        gap = (x - y).abs()
+    broken: tuple[set[str], set[str]] = (set(), set())
+    for piece in _pieces(a, b):
+        gap = piece.gap
         if exact:
-            wrong = bits_differ
-            zeros += int((wrong & (x == y)).sum())
-            nans += int((wrong & x.isnan() & y.isnan()).sum())
+            wrong = piece.bits_differ
+            zeros += int((wrong & piece.equal).sum())
+            nans += int((wrong & piece.both_nan).sum())
         else:
-            wrong = ~(close | (gap <= atol + rtol * y.abs()) & x.isfinite() & y.isfinite())
+            close = (gap <= atol + rtol * piece.size) & gap.isfinite()
+            wrong = ~(piece.equal | piece.both_nan | close)
         if bool(wrong.any()):
             count += int(wrong.sum())
             where = int(wrong.nonzero()[0])
@@ -136,24 +207,61 @@ def difference_text(a: Tensor, b: Tensor, rtol: float = 0.0, atol: float = 0.0) 
             peak = int(measured.argmax())
             if float(measured[peak]) > largest:
                 largest, at = float(measured[peak]), offset + peak
-            scale = torch.where(gap > 0, gap / y.abs(), torch.zeros_like(gap))
+            scale = torch.where(gap > 0, gap / piece.size, torch.zeros_like(gap))
             ratios = torch.where(wrong & gap.isfinite(), scale, torch.zeros_like(gap))
             relative = max(relative, float(ratios.max()))
-        offset += x.numel()
+            odd = wrong & ~piece.both_nan & ~gap.isfinite()
+            for kinds, values in zip(broken, (piece.a[odd], piece.b[odd]), strict=True):
+                kinds.update(_kinds(values))
+        offset += gap.numel()
     if not count:
-        return ""
+        return _schemes_differ(a, b) if exact else ""
     text = f"{count:,} of {plural(total, 'value')}"
     if zeros + nans == count:
-        kinds = [k for k, n in (("the sign of zero", zeros), ("the bits of NaN", nans)) if n]
-        return f"{text}: only {' and '.join(kinds)}, first at {_index(a, first)}"
+        if a.dim() == 0:
+            return f"only {'the sign of zero' if zeros else 'the bits of NaN'}"
+        only = [k for k, n in (("the sign of zero", zeros), ("the bits of NaN", nans)) if n]
+        return f"{text}: only {' and '.join(only)}, first at {_index(a, first)}"
+    if a.dim() == 0:
+        return f"{_shown(a)} {sides[0]}, {_shown(b)} {sides[1]}"
+    odd_ones = ", ".join(
+        f"{join_words(sorted(kinds))} {side}"
+        for kinds, side in zip(broken, sides, strict=True)
+        if kinds
+    )
     if largest < 0:
-        return f"{text}: NaN or infinity on one side, first at {_index(a, first)}"
-    return f"{text}: max abs {largest:.3g} at {_index(a, at)}, max rel {relative:.3g}"
+        return f"{text}: {odd_ones}, first at {_index(a, first)}"
+    text = f"{text}: max abs {largest:.3g} at {_index(a, at)}, max rel {relative:.3g}"
+    return f"{text}; {odd_ones}" if odd_ones else text
+
+
+def _shown(scalar: Tensor) -> str:
+    value = _flat(scalar)[0].item()
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _kinds(values: Tensor) -> Iterator[str]:
+    if not values.is_floating_point() and not values.is_complex():
+        return
+    if bool(values.isnan().any()):
+        yield "NaN"
+    infinite = values[values.isinf()]
+    if infinite.is_complex():
+        if infinite.numel():
+            yield "infinity"
+        return
+    if bool((infinite > 0).any()):
+        yield "infinity"
+    if bool((infinite < 0).any()):
+        yield "-infinity"
+
+
+def _schemes_differ(a: Tensor, b: Tensor) -> str:
+    """Quantized tensors of equal values may still be other integers under another scale."""
+    return "" if same_bits(a, b) is not False else "equal values under another scale or zero point"
 
 
 def _index(tensor: Tensor, flat: int) -> str:
-    if tensor.layout is torch.strided and tensor.dim() == 0:
-        return "[]"
     index = []
     for size in reversed(tensor.shape):
         index.append(flat % size)
@@ -161,24 +269,46 @@ def _index(tensor: Tensor, flat: int) -> str:
     return str(index[::-1])
 
 
-def _chunks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield float64 values of both sides and where their bits differ, piece by piece."""
+class _Piece(NamedTuple):
+    """Two flat runs of values, and what holds of each pair of them."""
+
+    a: Tensor
+    b: Tensor
+    equal: Tensor
+    both_nan: Tensor
+    bits_differ: Tensor
+    gap: Tensor  # |a - b| and |b| in float64: rounded once, so that no neighbors become one
+    size: Tensor
+
+
+def _pieces(a: Tensor, b: Tensor) -> Iterator[_Piece]:
     flat_a, flat_b = _flat(a), _flat(b)
     for start in range(0, flat_a.numel(), CHUNK):
         x, y = (flat[start : start + CHUNK].cpu() for flat in (flat_a, flat_b))
-        differ = (x.contiguous().view(torch.uint8) != y.contiguous().view(torch.uint8)).view(
-            x.numel(), -1
-        )
-        if x.is_complex():
-            # A complex number differs where its distance is not zero; the distance is real.
-            gap = (x.to(torch.complex128) - y.to(torch.complex128)).abs()
-            size = y.to(torch.complex128).abs()
-            yield size + gap, size, differ.any(1)
+        bits_differ = (bits(x)[0] != bits(y)[0]).view(x.numel(), -1).any(1)
+        if x.element_size() == 8 and not (x.is_floating_point() or x.is_complex()):
+            # In float64 neighbors above 2**53 are one: the halves are subtracted apart.
+            (high_x, low_x), (high_y, low_y) = _halves(x), _halves(y)
+            gap = ((high_x - high_y).double() * 2.0**32 + (low_x - low_y).double()).abs()
+            size = (high_y.double() * 2.0**32 + low_y.double()).abs()
+            never = torch.zeros_like(bits_differ)
+            yield _Piece(x, y, ~bits_differ, never, bits_differ, gap, size)
             continue
-        yield _double(x), _double(y), differ.any(1)
+        x, y = _widest(x), _widest(y)
+        both_nan = x.isnan() & y.isnan()
+        yield _Piece(x, y, x == y, both_nan, bits_differ, (x - y).abs(), y.abs())
 
 
-def _double(values: Tensor) -> Tensor:
+def _halves(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the upper and lower 32 bits of 64-bit integers, as numbers."""
+    signed = values.view(torch.int64)
+    upper, lower = signed >> 32, signed & 0xFFFFFFFF
+    return upper & 0xFFFFFFFF if values.dtype is torch.uint64 else upper, lower
+
+
+def _widest(values: Tensor) -> Tensor:
+    if values.is_complex():
+        return values.to(torch.complex128)
     if values.element_size() == 1 and values.is_floating_point():
         values = values.float()
     return values.double()

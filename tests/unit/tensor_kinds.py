@@ -53,6 +53,40 @@ class Opaque(Wrapper):
         raise NotImplementedError(f"{cls.__name__} does not know {func}")
 
 
+@dataclass(frozen=True)
+class Block:
+    """An object in a flatten context."""
+
+    size: int
+
+
+class Scaled(Wrapper):
+    """A wrapper whose values follow from what stands in its flatten context as well."""
+
+    context: tuple[Any, ...]
+
+    @staticmethod
+    def __new__(cls, inner: Tensor, *context: Any) -> Scaled:
+        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
+            cls, inner.shape, dtype=torch.float32, device=inner.device
+        )
+
+    def __init__(self, inner: Tensor, *context: Any) -> None:
+        self.inner = inner
+        self.context = context
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:  # type: ignore[override]
+        return ["inner"], (*self.context, {"requires_grad": self.requires_grad})
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].inner.detach(), *args[0].context)
+        raise NotImplementedError(f"{cls.__name__} does not know {func}")
+
+
 def quiet(build: Callable[[], Tensor]) -> Tensor:
     """Build without torch's announcements (sparse CSR is beta, quantized is deprecated, ...)."""
     with warnings.catch_warnings():
@@ -128,6 +162,9 @@ WITH_VALUES: dict[str, Kind] = {
         ),
     ),
     "wrapper": Kind(lambda values: Wrapper(values.clone()), copied=False, computes=False),
+    "scaled": Kind(
+        lambda values: Scaled(values.to(torch.int8), 0.5, {"zero": 3}), copied=False, computes=False
+    ),
     "wrapper_of_wrapper": Kind(
         lambda values: Wrapper(Wrapper(values.clone())), copied=False, computes=False
     ),

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import struct
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from threading import Lock
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from pytest_paramcheck.parameters.tensors.content import bits, no_values, same_bits
 from pytest_paramcheck.parameters.tensors.describe import describe
+from pytest_paramcheck.parameters.tensors.digest import read_contents
 
-from .tensor_kinds import EVERY_KIND, WITH_VALUES, WITHOUT_VALUES, Kind, Wrapper, quiet
+from .tensor_kinds import (
+    EVERY_KIND,
+    WITH_VALUES,
+    WITHOUT_VALUES,
+    Block,
+    Kind,
+    Scaled,
+    Wrapper,
+    quiet,
+)
 
 NAN = float("nan")
 
@@ -175,6 +191,110 @@ def test_reading_changes_nothing() -> None:
 )
 def test_describe(tensor: Tensor | None, text: str) -> None:
     assert describe(tensor) == text
+
+
+def _laid_out(values: Tensor, how: str) -> Tensor:
+    """The same values in other memory: whatever strides, offset, kind or class they have."""
+    if how == "transposed":
+        return values.t().contiguous().t()
+    if how == "strided":
+        rows, columns = values.shape
+        memory = torch.zeros(4 * rows, 4 * columns, dtype=values.dtype)
+        return memory[1::4, 2::4].copy_(values)
+    if how == "parameter":
+        return torch.nn.Parameter(values.clone(), requires_grad=False)
+    if how == "wrapper":
+        return Wrapper(values.clone())
+    if how == "scaled":
+        return Scaled(values.clone(), 0.5, [3])
+    if how == "rescaled":
+        return Scaled(values.clone(), 0.25, [3])
+    if how == "recoded":  # the same bytes and context, read as other numbers
+        return Scaled(values.view(torch.int8 if values.dtype is torch.uint8 else torch.uint8), 0.5)
+    if how == "conjugated" and values.is_complex():
+        return values.conj().resolve_conj().conj()
+    if how == "negated" and values.dtype in (torch.float32, torch.float64):
+        return torch.complex(values, -values).conj().imag
+    return values.clone()
+
+
+LAYOUTS = (
+    "contiguous", "transposed", "strided", "parameter", "wrapper", "scaled", "rescaled",
+    "conjugated", "negated", "recoded",
+)  # fmt: skip
+DTYPES = (
+    torch.float32, torch.float64, torch.bfloat16, torch.float8_e5m2, torch.complex64,
+    torch.int8, torch.uint8, torch.int64, torch.uint64, torch.bool,
+)  # fmt: skip
+
+
+@st.composite
+def _held(draw: st.DrawFn) -> tuple[Tensor, tuple[object, ...]]:
+    """A tensor of any kind, and the oracle: its bytes as Python knows them, and its context."""
+    dtype = draw(st.sampled_from(DTYPES))
+    shape = draw(st.sampled_from([(2, 3), (1, 1), (3, 2)]))
+    count = shape[0] * shape[1] * dtype.itemsize
+    bound = 1 if dtype is torch.bool else 3
+    data = bytes(draw(st.lists(st.integers(0, bound), min_size=count, max_size=count)))
+    if draw(st.booleans()):
+        data = bytes(count)  # equal contents have to be drawn often enough to count
+    values = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(dtype).view(shape)
+    how = draw(st.sampled_from(LAYOUTS))
+    if (how, dtype.itemsize) != ("recoded", 1) and how == "recoded":
+        how = "contiguous"
+    tensor = _laid_out(values, how)
+    if how == "negated" and dtype in (torch.float32, torch.float64):
+        data = bytes(tensor.resolve_neg().contiguous().view(torch.uint8).flatten().tolist())
+    kind: tuple[object, ...] = ("plain",)
+    if isinstance(tensor, Wrapper):
+        held = tensor.inner.dtype
+        context = repr(tensor.context) if isinstance(tensor, Scaled) else ""
+        kind = (type(tensor).__name__, context, held)
+    return tensor, (tensor.dtype, shape, data, *kind)
+
+
+@given(_held(), _held())
+@settings(max_examples=300, deadline=None)
+def test_content_is_the_bytes_and_the_context(
+    a: tuple[Tensor, tuple[object, ...]], b: tuple[Tensor, tuple[object, ...]]
+) -> None:
+    equal = a[1] == b[1]
+    assert same_bits(a[0], b[0]) is equal
+    assert same_bits(b[0], a[0]) is equal
+    assert same_bits(a[0], a[0]) is True
+    first, second = read_contents([a[0], b[0]])
+    assert (first.digest == second.digest) is equal
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        (2, 2.0, True), (1, True, False), (0.0, -0.0, False), (NAN, NAN, True), (1j, 1j, True),
+        ((1, 2), [1, 2], True), ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True), ({1, 2}, {2, 1}, True),
+        ({1}, {2}, False), (Block(1), Block(1), True), (Block(1), Block(2), False),
+        ("s", b"s", False), (None, 0, False), (2**60, 2**60 + 1, False),
+        (torch.float32, torch.float16, False), (Fraction(1, 3), Fraction(1, 3), True),
+        (Decimal("0.1"), Decimal("0.2"), False), (len, max, False), (Lock, Lock, True),
+        (datetime.date(2020, 1, 1), datetime.date(2020, 1, 2), False),
+        (torch.Size([2]), torch.Size([3]), False), (torch.ones(2), torch.ones(2), True),
+        (torch.ones(2), torch.zeros(2), False), (torch.ones(2), torch.ones(2, 1), False),
+    ],
+    ids=lambda value: str(value)[:20],
+)  # fmt: skip
+def test_what_a_context_may_hold(a: object, b: object, equal: bool) -> None:
+    left, right = Scaled(torch.ones(2), a), Scaled(torch.ones(2), b)
+    assert same_bits(left, right) is equal
+    first, second = read_contents([left, right])
+    assert (first.digest == second.digest) is equal
+
+
+def test_what_holds_itself_or_cannot_be_copied_is_known_by_identity() -> None:
+    loop: list[object] = [1]
+    loop.append(loop)
+    lock, other = Lock(), Lock()
+    assert same_bits(Scaled(torch.ones(2), loop), Scaled(torch.ones(2), loop)) is True
+    assert same_bits(Scaled(torch.ones(2), lock), Scaled(torch.ones(2), lock)) is True
+    assert same_bits(Scaled(torch.ones(2), lock), Scaled(torch.ones(2), other)) is False
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_finite
 from pytest_paramcheck.parameters.tensors.finite import are_finite
 
-from .messages import failure, whole
-from .tensor_kinds import Wrapper
+from .messages import failure, usage, whole
+from .tensor_kinds import Scaled, Wrapper, freed
 
 NAN, INF = float("nan"), float("inf")
 
@@ -159,8 +159,47 @@ def test_a_nan_scale_of_a_quantized_tensor_is_found() -> None:
     assert failure(assert_finite, {"weight": tensor}) == whole("""
         not finite: weight (dict)
 
-          weight  1 of 2 values: 1 NaN
+          weight  1 of 4 scales and zero points: 1 NaN
         """)
+
+
+@pytest.mark.parametrize("scale", [NAN, INF])
+def test_the_scale_of_a_quantized_tensor_is_looked_at(scale: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        codes = torch.ones(3, dtype=torch.int8)
+        assert_finite({"w": torch._make_per_tensor_quantized_tensor(codes, 0.5, 0)})
+        tensor = torch._make_per_tensor_quantized_tensor(codes, scale, 0)
+        assert_finite({"w": torch.empty(3, dtype=torch.qint8)})  # which has no scale
+    said = "NaN" if scale != scale else "inf"
+    assert failure(assert_finite, {"w": tensor}) == (
+        f"not finite: w (dict)\n\n  w  1 of 1 scale: 1 {said}"
+    )
+
+
+def test_numbers_in_a_flatten_context_are_looked_at() -> None:
+    codes = torch.ones(3, dtype=torch.int8)
+    assert_finite({"w": Scaled(codes, 2.0, {"zero": [3, None]})})
+    assert failure(assert_finite, {"w": Scaled(codes, 2.0, {"zero": [3, -INF]})}) == (
+        "not finite: w (dict)\n\n  w  flatten context[1]['zero'][1] is -inf"
+    )
+    within = Wrapper(Scaled(torch.tensor([1, NAN]), NAN))
+    assert failure(assert_finite, {"w": within}) == whole("""
+        not finite: w (dict)
+
+          w  1 of 2 values: 1 NaN, first at [1]; inner tensor 0: flatten context[0] is NaN
+        """)
+
+
+def test_memory_that_was_freed_is_not_read() -> None:
+    subject = {"a": torch.ones(2), "w": freed()}
+    assert usage(assert_finite, subject) == (
+        "w: its memory was freed: the storage behind it is empty; its values cannot be checked"
+    )
+    whole_one = torch.ones(3)
+    whole_one.untyped_storage().resize_(0)
+    assert usage(assert_finite, {"w": whole_one}).startswith("w: its memory was freed")
+    assert_finite({"a": torch.ones(2), "w": torch.empty(0)})
 
 
 def test_a_wrapper_subclass_is_judged_by_its_inner_tensors() -> None:

@@ -16,6 +16,7 @@ from pytest_paramcheck import assert_same_values
 
 from ..models import lm
 from .messages import failure, usage
+from .tensor_kinds import Block, Scaled, quiet
 
 NAN, INF = float("nan"), float("inf")
 
@@ -53,12 +54,12 @@ def test_all_differences_at_once() -> None:
           different shape:
             shape  scalar in the first, 1 in the second
           different dtype:
-            dtype  float32 in the first, bfloat16 in the second
+            dtype  float32 in the first, bfloat16 in the second; in bfloat16 they are equal
           different layout:
             layout  strided in the first, sparse_coo in the second
           different values:
             values  2 of 4 values: max abs 3 at [1, 1], max rel 3
-            nan     1 of 2 values: NaN or infinity on one side, first at [1]
+            nan     1 of 2 values: NaN in the first, first at [1]
             zero    1 of 1 value: only the sign of zero, first at [0]""")
 
 
@@ -86,7 +87,7 @@ def test_tolerances() -> None:
     ) == dedent("""\
         different values: a (dict)
 
-          a  1 of 1 value: NaN or infinity on one side, first at [0]""")
+          a  1 of 1 value: infinity in the first, -infinity in the second, first at [0]""")
 
 
 def test_complex_and_integers_and_float8() -> None:
@@ -108,6 +109,131 @@ def test_complex_and_integers_and_float8() -> None:
           c  1 of 1 value: max abs 4 at [0], max rel 1.79
           i  1 of 1 value: max abs 1 at [0], max rel inf
           f  1 of 1 value: max abs 1 at [0], max rel inf""")
+
+
+def differences(a: torch.Tensor, b: torch.Tensor, **tolerances: float) -> str:
+    """Return what is said of two values, and hold the rest of the message to its form."""
+    said = failure(assert_same_values, {"w": a}, {"w": b}, **tolerances)
+    head = "different values: w (dict)\n\n  w  "
+    assert said.startswith(head)
+    return said.removeprefix(head)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint64])
+@pytest.mark.parametrize("low", [0, 2**53, 2**60, 2**62 + 2**31])
+@pytest.mark.parametrize("off", [1, 3])
+def test_wide_integers_are_compared_exactly(dtype: torch.dtype, low: int, off: int) -> None:
+    a, b = torch.tensor([7, low], dtype=dtype), torch.tensor([7, low + off], dtype=dtype)
+    said = f"1 of 2 values: max abs {off} at [1], max rel {off / (low + off):.3g}"
+    assert differences(a, b) == said
+    assert differences(a, b, atol=off - 1) == said
+    assert differences(a, b, rtol=1e-30) == said
+    assert_same_values({"w": a}, {"w": b}, atol=off)
+
+
+def test_integers_at_both_ends() -> None:
+    low, high = torch.tensor([-(2**63)]), torch.tensor([2**63 - 1])
+    assert differences(low, high) == "1 of 1 value: max abs 1.84e+19 at [0], max rel 2"
+    top = torch.tensor([2**64 - 1], dtype=torch.uint64)
+    assert differences(torch.zeros(1, dtype=torch.uint64), top, atol=2.0**63) == (
+        "1 of 1 value: max abs 1.84e+19 at [0], max rel 1"
+    )
+    assert_same_values({"w": torch.zeros(1, dtype=torch.uint64)}, {"w": top}, atol=2.0**64)
+
+
+def test_a_complex_nan_stands_on_the_side_that_has_it() -> None:
+    a, b = torch.tensor([1 + 2j, 3j]), torch.tensor([complex(1, NAN), 3j])
+    assert differences(a, b) == "1 of 2 values: NaN in the second, first at [0]"
+    assert differences(a, b, atol=1e9) == "1 of 2 values: NaN in the second, first at [0]"
+    assert_same_values({"w": b}, {"w": torch.tensor([complex(NAN, 0), 3j])}, atol=1)
+    fine = torch.tensor([1 + 2**-52 * 1j], dtype=torch.complex128)
+    assert differences(fine, fine.real.to(fine.dtype)) == (
+        "1 of 1 value: max abs 2.22e-16 at [0], max rel 2.22e-16"
+    )
+
+
+def test_a_scalar_is_shown() -> None:
+    assert differences(torch.tensor(1), torch.tensor(4)) == "1 in the first, 4 in the second"
+    assert differences(torch.tensor(1.0), torch.tensor(1 + 2**-20)) == (
+        "1 in the first, 1.00000095 in the second"
+    )
+    assert differences(torch.tensor(0.0), torch.tensor(-0.0)) == "only the sign of zero"
+    assert differences(torch.tensor(NAN), torch.tensor(-INF)) == (
+        "nan in the first, -inf in the second"
+    )
+
+
+def test_other_values_beside_what_is_not_finite() -> None:
+    a, b = torch.tensor([1.0, NAN, 2.0]), torch.tensor([INF, 1.0, 2.5])
+    assert differences(a, b) == (
+        "3 of 3 values: max abs 0.5 at [2], max rel 0.2; NaN in the first, infinity in the second"
+    )
+
+
+def test_another_dtype_is_said_with_what_a_cast_would_leave() -> None:
+    model = nn.Linear(3, 2)
+    copied = copy.deepcopy(model).bfloat16()
+    with torch.no_grad():
+        model.bias.fill_(1)
+        copied.bias.fill_(3)
+    assert (
+        failure(assert_same_values, model, copied, rtol=1e-2)
+        == dedent("""\
+        different dtype: weight, bias (Linear)
+
+          weight  float32 in the first, bfloat16 in the second; in bfloat16 they are equal
+          bias    float32 in the first, bfloat16 in the second; in bfloat16 2 of 2 values: max abs 2 at [0], max rel 0.667""")
+    )
+
+
+def scaled(*context: Any) -> Scaled:
+    return Scaled(torch.ones(3, dtype=torch.int8), *context)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ([2.0], [5.0], "flatten context[0] 2.0 in the first, 5.0 in the second"),
+        ([{"s": (1, 2.5)}], [{"s": (1, NAN)}], "flatten context[0]['s'][1] 2.5 in the first, nan in the second"),
+        ([torch.int8], [torch.uint8], "flatten context[0] torch.int8 in the first, torch.uint8 in the second"),
+        ([(1,)], [(1, 2)], "flatten context[0] sequence of 1 in the first, sequence of 2 in the second; flatten context[0][1] in the second alone"),
+        ([torch.ones(2)], [torch.zeros(2)], "2 of 2 values: max abs 1 at [0], max rel inf"),
+        ([Block(8)], [Block(16)], "flatten context[0].size 8 in the first, 16 in the second"),
+    ],
+)  # fmt: skip
+def test_numbers_in_a_flatten_context_are_values(a: list[Any], b: list[Any], said: str) -> None:
+    assert_same_values({"w": scaled(*a)}, {"w": copy.copy(scaled(*a))})
+    assert differences(scaled(*a), scaled(*b)) == said
+
+
+def test_numbers_in_a_flatten_context_have_the_tolerance() -> None:
+    assert_same_values({"w": scaled(2.0)}, {"w": scaled(2.1)}, atol=0.2)
+    assert_same_values({"w": scaled(NAN)}, {"w": scaled(NAN)}, atol=0.2)
+    assert_same_values({"w": scaled(NAN)}, {"w": scaled(NAN)})
+    assert differences(scaled(2.0), scaled(2.1), atol=0.01) == (
+        "flatten context[0] 2.0 in the first, 2.1 in the second"
+    )
+    assert differences(scaled(0.0), scaled(-0.0)) == (
+        "flatten context[0] 0.0 in the first, -0.0 in the second"
+    )
+
+
+def test_the_device_and_requires_grad_are_no_values() -> None:
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    assert_same_values({"w": scaled(cpu)}, {"w": scaled(meta)})
+    trains = scaled(2.0).requires_grad_()
+    assert_same_values({"w": scaled(2.0)}, {"w": trains})
+
+
+def test_equal_values_under_another_scale() -> None:
+    def quantized(scale: float) -> torch.Tensor:
+        return quiet(lambda: torch.quantize_per_tensor(torch.zeros(2), scale, 0, torch.qint8))
+
+    assert_same_values({"w": quantized(0.5)}, {"w": quantized(0.5)})
+    assert differences(quantized(0.5), quantized(0.25)) == (
+        "equal values under another scale or zero point"
+    )
+    assert_same_values({"w": quantized(0.5)}, {"w": quantized(0.25)}, atol=1e-9)
 
 
 def test_patterns_select_on_both_sides() -> None:

@@ -21,6 +21,7 @@ from pytest_paramcheck import (
     assert_unchanged,
     assert_updated,
 )
+from pytest_paramcheck.parameters.tensors import digest
 from pytest_paramcheck.parameters.tensors.digest import PIECE, content_difference, read_contents
 
 from .messages import usage, whole
@@ -397,13 +398,40 @@ def test_large_tensors_are_hashed_piece_by_piece_and_sampled() -> None:
     tensor[-1] = 1
     last = read_contents([tensor])[0]
     assert before.digest != last.digest
-    assert content_difference(before, last) == "changed, but in none of 64 sampled values"
+    assert content_difference(before, last) == (
+        "changed, but in none of the 64 values sampled from 2,097,157"
+    )
     tensor[-1] = 0
     assert read_contents([tensor])[0].digest == before.digest
     tensor += 0.5
     assert content_difference(before, read_contents([tensor])[0]) == (
-        "64 of 64 sampled values changed, by at most 0.5"
+        "64 of the 64 values sampled from 2,097,157 changed, by at most 0.5"
     )
+
+
+def test_copies_of_transposed_tensors_share_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+    digest_batch = digest._digest_batch
+
+    def watched(batch: Any, pool: Any) -> Any:
+        places.append([(flat.data_ptr(), flat.nbytes) for _, flats in batch for flat in flats])
+        return digest_batch(batch, pool)
+
+    monkeypatch.setattr(digest, "PIECE", 1 << 10)
+    monkeypatch.setattr(digest, "_digest_batch", watched)
+    across = [torch.rand(16, 16).t() for _ in range(40)] + [torch.rand(8, 8).t().conj()]
+    plain = [tensor.resolve_conj().contiguous() for tensor in across]
+
+    transposed = read_contents(across)
+
+    assert len({place for batch in places for place, _ in batch}) == 1
+    places.clear()
+    contiguous = read_contents(plain)
+    assert [c.digest for c in transposed] == [c.digest for c in contiguous]
+    assert max(sum(size for _, size in batch) for batch in places) == 32 * 1024
+    assert [c.digest for c in read_contents([plain[0], across[1], plain[2]])] == [
+        c.digest for c in contiguous[:3]
+    ]
 
 
 def test_a_digest_does_not_depend_on_what_is_hashed_with_it() -> None:

@@ -3,6 +3,7 @@
 * ``overlap``: whether two layouts have a byte in common, in pure integers;
 * ``memory``: which bytes a tensor of any kind occupies, and which tensors hold them for it;
 * ``content``: its bits and its values, or why there are none;
+* ``context``: what stands beside the bits: kinds, shapes, numbers of a flatten context;
 * ``raw``: ordinary tensors compared where they lie;
 * ``identity``: how two tensors are related, and which of many share memory;
 * ``cover``: how much of a tensor others hold; ``wide``: copies in a wider dtype;

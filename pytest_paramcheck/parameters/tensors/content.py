@@ -7,11 +7,14 @@ read as flat integer tensors, and those can be compared, hashed and searched.
 
 from __future__ import annotations
 
+import cmath
+
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ...messages.errors import ParamCheckUsageError
+from .context import context_tensors, facts_of, same_facts
 from .memory import (
     ADDRESSED,
     PLAIN_TYPES,
@@ -52,7 +55,7 @@ def _why_none(tensor: Tensor) -> str:
         return "on meta, where tensors have no values"
     if tensor.is_nested:
         return "a nested tensor has no one shape to read it by"
-    parts = inner_tensors(tensor)
+    parts = _parts(tensor)
     if parts is not None:
         return next((reason for part in parts if (reason := no_values(part))), "")
     addressed = tensor.layout is torch.strided and tensor.device.type in ADDRESSED
@@ -74,7 +77,8 @@ def _plain(tensor: Tensor) -> Tensor:
 def bits(tensor: Tensor) -> list[Tensor]:
     """Return the content as flat integer tensors on its device; views where that is possible.
 
-    Two tensors of one kind, dtype and shape have equal content exactly where these are equal.
+    Two tensors of one dtype and shape have equal content exactly where these and what stands
+    beside them (:func:`~.context.facts_of`) are equal.
     A sparse tensor is read as it is held: an uncoalesced one differs from its coalesced twin.
     Raises ValueError with the reason where there are no values.
     """
@@ -84,7 +88,7 @@ def bits(tensor: Tensor) -> list[Tensor]:
     if reason := no_values(tensor):
         raise ValueError(reason)
     with torch.no_grad():
-        parts = inner_tensors(tensor)
+        parts = _parts(tensor)
         if parts is not None:
             return [flat for part in parts for flat in bits(part)]
         plain = _plain(tensor)
@@ -99,6 +103,12 @@ def bits(tensor: Tensor) -> list[Tensor]:
             plain = plain.resolve_neg()
         flat = plain.contiguous().reshape(-1)
         return [flat.view(_INTEGER_OF_SIZE[flat.element_size()]), *scales]
+
+
+def _parts(tensor: Tensor) -> list[Tensor] | None:
+    """The tensors whose content is a tensor's own; None where it holds its values itself."""
+    parts = inner_tensors(tensor)
+    return None if parts is None else [*parts, *context_tensors(tensor)]
 
 
 def _plain_bits(tensor: Tensor) -> Tensor | None:
@@ -123,11 +133,10 @@ def _plain_bits(tensor: Tensor) -> Tensor | None:
 
 def _quantizer(tensor: Tensor) -> list[Tensor]:
     """Return what turns a quantized tensor's integers into values, as flat integer tensors."""
-    try:
-        scheme = tensor.qscheme()
-    except RuntimeError:
-        return []  # made by torch.empty: integers that nobody gave a scale
-    if scheme in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+    scheme = _scheme(tensor)
+    if scheme is None:
+        return []
+    if scheme not in _PER_CHANNEL:
         scale = torch.tensor([tensor.q_scale()], dtype=torch.float64, device=tensor.device)
         zero = torch.tensor([tensor.q_zero_point()], dtype=torch.int64, device=tensor.device)
         return [scale.view(torch.int64), zero]
@@ -139,11 +148,20 @@ def _quantizer(tensor: Tensor) -> list[Tensor]:
     ]
 
 
+def _scheme(tensor: Tensor) -> torch.qscheme | None:
+    """How a quantized tensor scales; None for what torch.empty made, which nobody gave one."""
+    try:
+        return tensor.qscheme()
+    except RuntimeError:
+        return None
+
+
 def same_bits(a: Tensor, b: Tensor) -> bool | None:
     """Whether two tensors have one shape, dtype and content; None where values cannot be read.
 
-    NaN equals NaN of the same bits, and 0.0 differs from -0.0. Tensors on two devices are
-    compared on the first one's.
+    NaN equals NaN of the same bits, and 0.0 differs from -0.0. What stands beside the bits (the
+    scale in a subclass's flatten context) has to be the same too, the kind included. Tensors on
+    two devices are compared on the first one's.
     """
     if is_lazy(a) or is_lazy(b):
         return None
@@ -154,7 +172,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool | None:
     if no_values(a) or no_values(b):
         return None
     flat_a, flat_b = bits(a), bits(b)
-    if len(flat_a) != len(flat_b):
+    if len(flat_a) != len(flat_b) or not same_facts(a, b):
         return False
     return all(
         x.shape == y.shape and x.dtype == y.dtype and _equal(x, y.to(x.device))
@@ -183,21 +201,39 @@ def value_parts(tensor: Tensor) -> list[Tensor]:
 
     Integer parts (indices, codes) are left out, and so is float4, which has neither NaN nor
     infinity. Of a sparse tensor these are the stored values, of a DTensor the local shard, of
-    one quantized per channel its scales. Call it only where :func:`no_values` says ``""``.
+    a quantized one its scales. Call it only where :func:`no_values` says ``""``.
     """
     with torch.no_grad():
-        parts = inner_tensors(tensor)
+        parts = _parts(tensor)
         if parts is not None:
             return [value for part in parts for value in value_parts(part)]
         plain = _plain(tensor)
         if plain.layout is not torch.strided:
             plain = plain.to_dense()
         if plain.is_quantized:
-            per_channel = plain.qscheme() in _PER_CHANNEL
-            return [plain.q_per_channel_scales()] if per_channel else []
+            return _scales(plain)
         if not (plain.is_floating_point() or plain.is_complex()) or plain.numel() == 0:
             return []
         return [] if "float4" in str(plain.dtype) else [plain]
+
+
+def _scales(tensor: Tensor) -> list[Tensor]:
+    scheme = _scheme(tensor)
+    if scheme is None:
+        return []
+    if scheme in _PER_CHANNEL:
+        parts = [tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()]
+        return [part for part in parts if part.is_floating_point()]
+    return [torch.tensor([tensor.q_scale()], dtype=torch.float64, device=tensor.device)]
+
+
+def broken_numbers(tensor: Tensor) -> list[str]:
+    """Return the numbers beside a tensor's bits that are not finite, each with where it stands."""
+    return [
+        f"{fact.path} is {str(fact.value).replace('nan', 'NaN')}"
+        for fact in facts_of(tensor)
+        if isinstance(fact.value, (float, complex)) and not cmath.isfinite(fact.value)
+    ]
 
 
 def version_of(tensor: Tensor) -> int | None:

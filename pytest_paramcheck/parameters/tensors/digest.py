@@ -20,8 +20,9 @@ import torch
 import xxhash
 from torch import Tensor
 
-from .content import bits
-from .memory import inner_tensors
+from .content import bits, no_values
+from .context import facts_of
+from .memory import PLAIN_TYPES, inner_tensors
 
 #: Bytes hashed at a time. Large tensors are hashed in pieces, several pieces at once, and what
 #: is not in host memory is copied there piece by piece.
@@ -38,17 +39,23 @@ _Bytes: TypeAlias = "ctypes.Array[ctypes.c_char] | bytes"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The digest of a tensor's bits, and up to :data:`SAMPLE` of its values.
+    """The digest of a tensor's bits, and up to :data:`SAMPLE` of its ``size`` values.
 
-    Two contents of tensors of one shape, dtype and layout are equal exactly where their bits
-    are (but for the 2**-128 of the hash). ``sample`` holds bits, to be viewed as ``dtype``;
-    None where the tensor is no plain strided one.
+    What stands beside the bits is digested with them. Two contents of tensors of one shape,
+    dtype and layout are equal exactly where their bits are (but for the 2**-128 of the hash).
+    ``sample`` holds bits, to be viewed as ``dtype``; None where the tensor is no plain strided
+    one.
     """
 
     digest: bytes
     sample: Tensor | None
     dtype: torch.dtype
-    whole: bool
+    size: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether all values are kept."""
+        return self.sample is not None and self.sample.numel() == self.size
 
 
 def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
@@ -59,19 +66,47 @@ def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
     read: list[Content] = []
     batch: list[tuple[Tensor, list[Tensor]]] = []
     waiting = 0
+    scratch = torch.empty(0, dtype=torch.uint8, device="cpu")
     threads = min(8, torch.get_num_threads())
     with torch.no_grad(), ThreadPoolExecutor(threads) as pool:  # starts threads when needed
+
+        def digest(batch: Sequence[tuple[Tensor, list[Tensor]]], waiting: int) -> list[Content]:
+            worth = threads > 1 and waiting >= _WORTH_THREADS
+            return _digest_batch(batch, pool if worth else None)
+
         for tensor in tensors:
+            if _fits_scratch(tensor):
+                # Its bits are a copy. All copies are made in one place, one after the other: many
+                # in places of their own fragment the memory even where each is freed at once.
+                size = tensor.numel() * tensor.element_size()
+                if scratch.numel() < size:
+                    scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
+                copied = scratch[:size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+                read += digest(batch, waiting)
+                read += digest([(tensor, bits(copied))], size)
+                batch, waiting = [], 0
+                continue
             flats = bits(tensor)
             batch.append((tensor, flats))
             waiting += sum(flat.numel() * flat.element_size() for flat in flats)
-            # Flat copies of non-contiguous tensors wait with their batch: keep it short.
             if waiting >= 32 * PIECE:
-                read += _digest_batch(batch, pool if threads > 1 else None)
-                batch, waiting = [], 0
-        worth = threads > 1 and waiting >= _WORTH_THREADS
-        read += _digest_batch(batch, pool if worth else None)
+                read += digest(batch, waiting)
+                batch, flats, waiting = [], [], 0
+        read += digest(batch, waiting)
     return read
+
+
+def _fits_scratch(tensor: Tensor) -> bool:
+    return (
+        type(tensor) in PLAIN_TYPES
+        and tensor.layout is torch.strided
+        and not tensor.is_nested
+        and not tensor.is_contiguous()
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not no_values(tensor)
+        and "float4" not in str(tensor.dtype)
+    )
 
 
 def _digest_batch(
@@ -95,8 +130,8 @@ def _digest_batch(
             for _ in of_flat:
                 total.update(next(digests))
         sample = _sample(tensor, flats)
-        whole = sample is not None and sample.numel() == flats[0].numel()
-        contents.append(Content(total.digest(), sample, _sample_dtype(tensor), whole))
+        size = sum(flat.numel() for flat in flats)
+        contents.append(Content(total.digest(), sample, _sample_dtype(tensor), size))
     return contents
 
 
@@ -139,14 +174,7 @@ def _bytes_of(host: Tensor) -> _Bytes:
 
 def _header(tensor: Tensor) -> bytes:
     said = [str(tensor.dtype), str(tuple(tensor.shape)), str(tensor.layout)]
-    if inner_tensors(tensor) is None and tensor.is_quantized:
-        if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-            said += [repr(tensor.q_scale()), repr(tensor.q_zero_point())]
-        else:
-            said += [
-                repr(tensor.q_per_channel_scales().tolist()),
-                repr(tensor.q_per_channel_zero_points().tolist()),
-            ]
+    said += [repr(fact.key) for fact in facts_of(tensor)]
     return "|".join(said).encode()
 
 
@@ -183,11 +211,14 @@ def content_difference(before: Content, after: Content) -> str:
         )
         count = int(changed.sum())
         if not count:
-            return f"changed, but in none of {before.sample.numel()} sampled values"
+            sampled = f"{before.sample.numel()} values sampled from {before.size:,}"
+            return f"changed, but in none of the {sampled}"
         if before.whole and before.sample.numel() == 1:
             return f"{old.item():.6g} before, {new.item():.6g} after"
-        of = "" if before.whole else "sampled "
-        what = f"{count} of {before.sample.numel()} {of}values changed"
+        of = f"{before.sample.numel()} values"
+        if not before.whole:
+            of = f"the {of} sampled from {before.size:,}"
+        what = f"{count} of {of} changed"
         gap = (new - old).abs()
         largest = float(gap[gap.isfinite()].max()) if bool(gap.isfinite().any()) else 0.0
         broken = int((~new.isfinite()).sum())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...messages.wording import plural
-from .content import value_parts
+from .content import broken_numbers, value_parts
 from .memory import PLAIN_TYPES
 
 #: What the fused norm takes as it is. Everything else is taken apart first.
@@ -26,6 +26,7 @@ def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
     Waits for each device once, and once more for a device on which something is suspect.
     """
     groups: dict[torch.device, dict[torch.dtype, _Group]] = {}
+    finite = [True] * len(tensors)
     for index, tensor in enumerate(tensors):
         if (
             type(tensor) in PLAIN_TYPES
@@ -35,9 +36,9 @@ def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
         ):
             _add(groups, index, tensor)
         else:
+            finite[index] = not broken_numbers(tensor)
             for part in value_parts(tensor):
                 _add(groups, index, _unexpanded(part))
-    finite = [True] * len(tensors)
     with torch.no_grad():
         for device, by_dtype in groups.items():
             suspects: dict[torch.device, dict[torch.dtype, _Group]] = {}
@@ -109,7 +110,7 @@ def _unexpanded(part: Tensor) -> Tensor:
 
 
 def count_text(tensor: Tensor) -> str:
-    """Return ``3 of 66 values: 1 NaN, 2 inf, first at [0, 3]``."""
+    """Return ``3 of 66 values: 1 NaN, 2 inf, first at [0, 3]``, and what is beside the values."""
     total, bad, first = 0, 0, ""
     kinds = {"NaN": 0, "inf": 0, "-inf": 0}
     with torch.no_grad():
@@ -127,4 +128,8 @@ def count_text(tensor: Tensor) -> str:
             if not first and values.shape == tensor.shape and values.dim() and bad:
                 first = f", first at {where.nonzero()[0].tolist()}"
     said = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
-    return f"{bad:,} of {plural(total, 'value')}: {said}{first}"
+    of = plural(total, "value")
+    if tensor.is_quantized:
+        of = plural(total, "scale", "scales and zero points")
+    texts = [f"{bad:,} of {of}: {said}{first}"] if bad else []
+    return "; ".join([*texts, *broken_numbers(tensor)])
