@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,9 +17,10 @@ from ..messages.wording import fold_names, shorten
 from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.undo import Undo
+from ..parameters.saving.asked import ask, own_keys, speaks
 from ..parameters.saving.roundtrips import route_of
 from ..parameters.saving.state_dicts import own_parameters, take_checkpoint, wrapped_keys
-from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import select
 from ..parameters.tensors.content import no_values
@@ -62,10 +65,7 @@ def assert_roundtrip(
     for entry in before.entries:
         if entry.tensor is not None and (reason := no_values(entry.tensor)):
             raise ParamCheckUsageError(f"{entry.name}: {reason}; there is nothing to save")
-    devices = {entry.tensor.device for entry in before.entries if entry.tensor is not None}
-    with Undo() as undo, undo:
-        keep_modes(undo, {device.type for device in devices})
-        undo.push(keep_random_states(devices))
+    with _undisturbed(before):
         returned = save_and_load(model)
     after = take_inventory(returned.model, allow_empty=True)
     findings = lost_on_the_way(before, after, returned)
@@ -89,11 +89,13 @@ def assert_loaded(
 
     Passes where every tensor of the checkpoint is in the model and every parameter and
     persistent buffer came from it, under one of its names. A loader may have renamed keys on
-    the way (a prefix, a component) where the values arrived. Values are compared after the cast
-    to the parameter's dtype, so that rounding is no difference; a ``(1,)`` entry fits a 0-dim
-    parameter, by torch's own rule. A model may share memory with the mapping that it was loaded
-    from (``assign=True``, ``from_pretrained``): comparing a model with its own ``state_dict()``
-    therefore passes, and proves nothing.
+    the way (a prefix, a component) where the values arrived. Modules that save or load in their
+    own way (hooks, ``_save_to_state_dict``, quantized layers) are asked about keys that are no
+    names: by their ``state_dict()``, and by a load into a copy of the model. Values are
+    compared after the cast to the parameter's dtype, so that rounding is no difference; a
+    ``(1,)`` entry fits a 0-dim parameter, by torch's own rule. A model may share memory with
+    the mapping that it was loaded from (``assign=True``, ``from_pretrained``): comparing a
+    model with its own ``state_dict()`` therefore passes, and proves nothing.
 
     Fails, all at once: keys on one side only (a common prefix and probable renames are pointed
     out), other shapes (equal after broadcasting is no match), other values (nothing loaded,
@@ -112,12 +114,20 @@ def assert_loaded(
     >>> assert_loaded(model, state)
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model)
-    saved = take_checkpoint(checkpoint, inventory)
-    if own := own_parameters(inventory, saved):
+    inventory = take_inventory(model, allow_empty=True)
+
+    def own() -> set[str]:
+        with _undisturbed(inventory):
+            return own_keys(inventory)
+
+    if not inventory.named and not own():
+        require_tensors(inventory)
+    taken = take_checkpoint(checkpoint, inventory, own)
+    saved = taken.tensors
+    if mine := own_parameters(inventory, saved):
         raise ParamCheckUsageError(
             f"the checkpoint holds the model's own Parameter objects "
-            f"({shorten(fold_names(own), 3)}), as named_parameters() gives them and "
+            f"({shorten(fold_names(mine), 3)}), as named_parameters() gives them and "
             f"load_state_dict(assign=True) takes them over: the model would be compared with "
             f"itself; pass the file, or a copy made before"
         )
@@ -129,14 +139,33 @@ def assert_loaded(
             key_names[key] = name
     absent = select(inventory, _listed("missing", missing)) if missing else []
     extra = select(saved, _listed("unexpected", unexpected)) if unexpected else []
-    findings = not_loaded(
+    compare = partial(
+        not_loaded,
         inventory,
         saved,
         key_names,
         missing=set(absent),
         unexpected={name for entry in extra for name in entry.names},
+        others=taken.others,
     )
+    findings = compare()
+    if findings and inventory.root is not None and speaks(inventory.root):
+        # Only now: names and values have nothing to ask about in nearly every right model.
+        with _undisturbed(inventory):
+            asked = ask(inventory, taken.mapping, key_names)
+        findings = compare(asked=asked)
+        del asked  # an error keeps this frame, and with it the copy
     raise_if(findings, inventory.title)
+
+
+@contextmanager
+def _undisturbed(inventory: Inventory) -> Iterator[None]:
+    """Put back modes and random states that a model's own code may change."""
+    devices = {entry.tensor.device for entry in inventory.entries if entry.tensor is not None}
+    with Undo() as undo, undo:
+        keep_modes(undo, {device.type for device in devices})
+        undo.push(keep_random_states(devices))
+        yield
 
 
 def _listed(what: str, patterns: Any) -> Sequence[Pattern]:

@@ -17,6 +17,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
 * ``init``: distributions, with the tests of ``statistics``; ``init_complete``: runs a factory
   on poisoned memory;
 * ``loaded``: a checkpoint against a model, ``loaded_values``: entry by entry,
-  ``loaded_names``: under other names; ``roundtrip``: what came back of a save;
+  ``loaded_names``: under other names, ``loaded_own``: in a module's own way;
+  ``roundtrip``: what came back of a save;
 * ``manifest``: two lists of records; ``renames``: which removal and addition are one.
 """

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from ..messages.findings import Finding
+from ..parameters.saving.asked import Asked
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import same_bits
 from ..parameters.tensors.identity import Relation, shared_memory
 from ..parameters.tensors.memory import memory_of
 from .loaded_names import NOTHING, loaded_under_other_names, strangers
+from .loaded_own import is_taken, not_arrived, other_than_saved, right_after_all
 from .loaded_values import Difference, are_unrelated, different, is_constant
 
 
@@ -24,15 +27,25 @@ def not_loaded(
     *,
     missing: set[Entry],
     unexpected: set[str],
+    others: Mapping[str, Any],
+    asked: Asked | None = None,
 ) -> list[Finding]:
     """Find what of a checkpoint is not in the model, and what of the model is not from it.
 
     ``key_names`` maps the checkpoint's keys to the model's names where both have them;
-    ``missing`` and ``unexpected`` are what the caller declared.
+    ``missing`` and ``unexpected`` are what the caller declared, ``others`` what is no tensor.
+    ``asked`` is what the model itself says of the rest, where it was asked.
     """
+    asked = asked or Asked()
     extra = [key for key in checkpoint.named if key not in key_names and key not in unexpected]
     key_names = {key: name for key, name in key_names.items() if key not in unexpected}
     every = not key_names
+    taken = [key for key in extra if is_taken(key, asked)]
+    extra = [key for key in extra if not is_taken(key, asked)]
+    spoken = {key: checkpoint.named[key] for key in taken if key in asked.own} | dict(others)
+    own = [
+        finding for key, value in spoken.items() for finding in other_than_saved(key, value, asked)
+    ]
     wrong = {key: different(key, *_both(model, checkpoint, key, key_names)) for key in key_names}
     if extra:
 
@@ -48,18 +61,24 @@ def not_loaded(
     for key, name in key_names.items():
         keys_of.setdefault(model.by_name[name], []).append(key)
     absent = [e for e in model.entries if e.persistent and e not in keys_of and e not in missing]
+    absent, elsewhere = not_arrived(absent, asked)
     findings: list[Finding] = []
     if extra or absent:
         free = _free(model, set(key_names.values()), missing)
         findings = strangers(model, checkpoint, extra, absent, free, every=every and not key_names)
+    findings += [*elsewhere, *own]
+    for key in right_after_all(model, checkpoint, key_names, wrong, asked):
+        keys = keys_of[model.by_name[key_names[key]]]
+        if not _rival(checkpoint, keys, checkpoint.named[key]):
+            wrong[key] = None
     if nothing := _nothing_loaded(model, checkpoint, key_names, wrong):
         return [nothing, *findings]
     for key, name in key_names.items():
-        difference, saved = wrong[key], checkpoint.named[key]
-        if difference is None or saved is None:
+        difference = wrong[key]
+        if difference is None:
             continue
         finding = difference.finding
-        if rival := _rival(checkpoint, keys_of[model.by_name[name]], saved):
+        if rival := _rival(checkpoint, keys_of[model.by_name[name]], checkpoint.named[key]):
             finding = replace(finding, why=_RIVAL.format(rival))
         findings.append(finding)
     return findings + _lost_ties(model, checkpoint, key_names)
@@ -119,11 +138,13 @@ def _nothing_loaded(
 _RIVAL = "tied to {}, of which the checkpoint has another value: the last one loaded stays"
 
 
-def _rival(checkpoint: Inventory, keys: Sequence[str], saved: Tensor) -> str:
+def _rival(checkpoint: Inventory, keys: Sequence[str], saved: Tensor | None) -> str:
     """Return the one of a parameter's keys that has other values in the checkpoint, or ``""``."""
-    for key in keys:
+    for key in keys if saved is not None else ():
         other = checkpoint.named[key]
-        if other is not None and other.shape == saved.shape and same_bits(other, saved) is False:
+        if other is None or saved is None or other.shape != saved.shape:
+            continue
+        if same_bits(other, saved) is False:
             return key
     return ""
 

@@ -107,7 +107,7 @@ def _torch_save(model: nn.Module) -> Returned:
                 hint = f"torch.serialization.add_safe_globals([...]) allows {name} by name"
                 return Returned(target, refused=said, hint=hint)
             return Returned(target, refused=_said(error))
-        return _load(target, state)
+        return load_into(target, state)
 
 
 def _safetensors(model: nn.Module) -> Returned:
@@ -130,10 +130,10 @@ def _safetensors(model: nn.Module) -> Returned:
 
 
 def _state_dict(model: nn.Module) -> Returned:
-    return _load(_overwritten(model), model.state_dict())
+    return load_into(_overwritten(model), model.state_dict())
 
 
-def _load(target: nn.Module, state: Mapping[str, Any]) -> Returned:
+def load_into(target: nn.Module, state: Mapping[str, Any]) -> Returned:
     """Load as users do, strictly; only where that is refused ask which keys were the reason.
 
     A model's own ``load_state_dict`` may take no ``strict`` and return nothing.

@@ -6,7 +6,8 @@ Tests: ``tests/unit/test_loaded.py``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,12 +20,25 @@ from .checkpoint_files import read_checkpoint
 DEEPEST = 3
 
 
-def take_checkpoint(checkpoint: Any, model: Inventory) -> Inventory:
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What was read: the tensors, what is none, and all of it as it was."""
+
+    tensors: Inventory
+    others: Mapping[str, Any]
+    mapping: Mapping[str, Any]
+
+
+def take_checkpoint(
+    checkpoint: Any, model: Inventory, own: Callable[[], Collection[str]]
+) -> Checkpoint:
     """Read a checkpoint: a mapping of names to tensors, or the path of a file that holds one.
 
-    Keys are taken as they are. Raises :class:`ParamCheckUsageError` where there is something
-    else than tensors in it (but for ``_extra_state``, torch's own place for that), with the way
-    to the tensors where they lie deeper: ``checkpoint['model']``.
+    Keys are taken as they are. What is no tensor is taken where it stands under a key under
+    which the model itself saves something (``own``, asked only then): quantized layers save
+    tuples and dtypes. Raises :class:`ParamCheckUsageError` where there is something else
+    than that in it (but for ``_extra_state``, torch's own place for anything), with the way to
+    the tensors where they lie deeper: ``checkpoint['model']``.
     """
     shown = "checkpoint"
     if isinstance(checkpoint, (str, os.PathLike)):
@@ -40,16 +54,26 @@ def take_checkpoint(checkpoint: Any, model: Inventory) -> Inventory:
             f"one, not {kind_in_words(checkpoint)}"
         )
     inventory = Inventory("checkpoint")
+    others: dict[str, Any] = {}
+    known: Collection[str] | None = None
     for key, value in checkpoint.items():
-        if isinstance(key, str) and key.rpartition(".")[2] == "_extra_state":
-            continue  # whatever a module's get_extra_state() returns, a tensor or not
+        if isinstance(key, str) and is_extra_state(key):
+            continue
         if isinstance(value, Tensor) and isinstance(key, str):
             inventory.named[key] = value
-        else:
+            continue
+        known = own() if known is None else known
+        if key not in known:
             raise ParamCheckUsageError(_no_state_dict(checkpoint, key, value, model, shown))
-    if not inventory.named:
+        others[key] = value
+    if not inventory.named and not others:
         raise ParamCheckUsageError("the checkpoint holds no tensors: there is nothing to check")
-    return inventory
+    return Checkpoint(inventory, others, checkpoint)
+
+
+def is_extra_state(key: str) -> bool:
+    """Whether a key holds what a module's ``get_extra_state()`` returns, a tensor or not."""
+    return key.rpartition(".")[2] == "_extra_state"
 
 
 def own_parameters(model: Inventory, checkpoint: Inventory) -> list[str]:
