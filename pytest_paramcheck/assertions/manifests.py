@@ -54,7 +54,7 @@ def assert_manifest(
             "assert_manifest needs path= here; in a test, request the fixture assert_manifest: "
             "it finds the file beside the test"
         )
-    target = named_path(Path(path), name)
+    target = named_path(path, name)
     manifest_at(target, model, update=update, remedy="assert_manifest(..., update=True)")
 
 

@@ -7,6 +7,7 @@ the model is another.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,12 +83,17 @@ def name_suffix(name: str | None) -> str:
     return f".{name}"
 
 
-def named_path(path: Path, name: str | None) -> Path:
+def named_path(path: object, name: str | None) -> Path:
     """Return ``folder/file[.name].txt`` for a path that was given.
+
+    Raises :class:`ParamCheckUsageError` for one that is no path.
 
     >>> named_path(Path("lm.txt"), "small").as_posix()
     'lm.small.txt'
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ParamCheckUsageError(f"path={path!r} is not a path: pass the manifest's file name")
+    path = Path(path)
     return path.with_name(path.stem + name_suffix(name) + path.suffix) if name else path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .findings import Finding
 from .rendering import MAX_ROWS, render
@@ -48,8 +48,8 @@ def raise_if(findings: Iterable[Finding], subject: str) -> None:
         raise ParamCheckError(found, subject)
 
 
-def show_all(error: BaseException) -> None:
-    """Lift the row limit of an error and of every error it came from or contains."""
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and every error it came from or contains, each once."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -57,9 +57,15 @@ def show_all(error: BaseException) -> None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        if isinstance(current, ParamCheckError):
-            current.max_rows = None
+        yield current
         pending += [current.__cause__, current.__context__, *getattr(current, "exceptions", ())]
+
+
+def show_all(error: BaseException) -> None:
+    """Lift the row limit of an error and of every error it came from or contains."""
+    for one in chain(error):
+        if isinstance(one, ParamCheckError):
+            one.max_rows = None
 
 
 def _rebuild(findings: Iterable[Finding], subject: str) -> ParamCheckError:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,11 +82,33 @@ class ModelCase:
             object.__setattr__(self, field_name, parse(getattr(self, field_name), field_name))
         if not self.name:
             object.__setattr__(self, "name", _factory_name(self.factory))
+        object.__setattr__(self, "_place", _calling_line())
 
     @property
     def runs(self) -> bool:
         """Whether the case says how to run the model."""
         return self.inputs is not None or self.loss is not None
+
+
+def _calling_line() -> str:
+    """Return ``file:line`` of whoever declares the case: the first frame that is not ours."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        # dataclasses.replace() declares a case for its caller.
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in (__name__.partition(".")[0], "dataclasses"):
+            path = Path(frame.f_code.co_filename)
+            with contextlib.suppress(ValueError):
+                path = path.relative_to(Path.cwd())
+            return f"{path}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def name_declaration(error: ParamCheckUsageError, case: ModelCase) -> None:
+    """Let a usage error that a check of a case ended with say where the case is declared."""
+    place: str = getattr(case, "_place", "")
+    error.args = (f"{error} (ModelCase {case.name!r}{place and ', ' + place})",)
 
 
 def is_module(value: object) -> bool:
@@ -227,7 +250,9 @@ def as_cases(value: Any, origin: str) -> list[ModelCase]:
             f"{origin}: {type(value).__name__} is neither a factory nor a ModelCase"
         )
     _validate_signature(value, origin)
-    return [ModelCase(value)]
+    case = ModelCase(value)
+    object.__setattr__(case, "_place", origin)
+    return [case]
 
 
 def _validate_signature(factory: Any, origin: str) -> None:

@@ -13,6 +13,7 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``fixture_scopes.py``: which wider-scoped fixtures are bound to a device;
 * ``model_items.py``: whole-model checks as test items, ``--param-model``;
 * ``model_check.py``: what a test of such items receives, as its annotation;
+* ``user_line.py``: the tracebacks of our errors end at the user's line;
 * ``manifests.py``: the manifests of one run;
 * ``device_report.py``, ``model_report.py``: which devices a run really tested, and which
   checks of a model failed.
@@ -202,10 +203,34 @@ def pytest_fixture_setup(
         return (yield)
 
 
-@pytest.hookimpl(tryfirst=True)
+# Not tryfirst: the errors of a unittest.TestCase are handed over by such a hook of pytest's.
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
-    """Show all rows of our failures at ``-vv``."""
-    if call.excinfo is not None and item.config.getoption("verbose") >= 2:
-        from ..messages.errors import show_all
+    """End our failures at the user's line, and show all their rows at ``-vv``."""
+    if call.excinfo is not None:
+        call.excinfo = _ending_at_user(call.excinfo, item.config)
 
-        show_all(call.excinfo.value)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_exception_interact(
+    node: pytest.Item | pytest.Collector, call: pytest.CallInfo[Any], report: object
+) -> None:
+    """End what fails in a collection at the user's line: its report is made already."""
+    if isinstance(report, pytest.CollectReport) and call.excinfo is not None:
+        shown = _ending_at_user(call.excinfo, node.config)
+        if shown is not call.excinfo:
+            call.excinfo = shown
+            report.longrepr = node.repr_failure(shown)
+
+
+def _ending_at_user(
+    excinfo: pytest.ExceptionInfo[BaseException], config: pytest.Config
+) -> pytest.ExceptionInfo[BaseException]:
+    from ..messages.errors import show_all
+    from .user_line import end_at_user
+
+    if config.getoption("verbose") >= 2:
+        show_all(excinfo.value)
+    if config.getoption("fulltrace") or not end_at_user(excinfo.value):
+        return excinfo
+    # A new one: the old one may have read the traceback already.
+    return pytest.ExceptionInfo.from_exception(excinfo.value)

@@ -90,7 +90,7 @@ class ManifestRun:
                 self._claim(target, request, name, calls)
                 remedy = request.remedy
             else:
-                target = named_path(Path(path), name)
+                target = named_path(path, name)
                 self._visited[str(target.absolute())] = None
                 remedy = "assert_manifest(..., update=True)"
             if manifest_at(target, model, update=update, remedy=remedy):

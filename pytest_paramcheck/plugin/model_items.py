@@ -16,7 +16,7 @@ import pytest
 
 from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.wording import did_you_mean
-from ..model_checks.case import ModelCase, NothingToCheck, as_cases, unknown_check
+from ..model_checks.case import ModelCase, NothingToCheck, as_cases, name_declaration, unknown_check
 from .devices import Variant
 from .options import CASES
 
@@ -98,6 +98,10 @@ class BoundCheck:
             run_check(self._check, self._latest.get(self._case, self._seed))
         except NothingToCheck as nothing:
             reason = str(nothing)
+        except ParamCheckUsageError as error:
+            # The line that called us is the same for all cases: the declaration is the wrong call.
+            name_declaration(error, self._case)
+            raise
         else:
             return
         pytest.skip(reason)
