@@ -7,7 +7,8 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``options.py``: ``--param-*`` and the ini, read into settings;
 * ``hookspecs.py``: the hooks that a conftest may implement;
 * ``hook_answers.py``: what conftests answered about subjects and tensors, checked;
-* ``marker.py``: what the params marker means, and what a test therefore runs on;
+* ``marker.py``: what the params marker means, and which marks of that name are ours;
+* ``marked.py``: what a marked test therefore runs on;
 * ``devices.py``: names of devices and dtypes, and whether a device is there;
 * ``environment.py``: what a marked test runs in (the one file that needs torch);
 * ``fixture_scopes.py``: which wider-scoped fixtures are bound to a device;
@@ -16,7 +17,8 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``user_line.py``: the tracebacks of our errors end at the user's line;
 * ``manifests.py``: the manifests of one run;
 * ``device_report.py``, ``model_report.py``: which devices a run really tested, and which
-  checks of a model failed.
+  checks of a model failed;
+* ``properties.py``: what reports carry home for them.
 
 PYTEST_DONT_REWRITE, for a conftest that imports a public name before it names this plugin.
 """
@@ -28,26 +30,29 @@ from typing import Any
 
 import pytest
 
+from ..messages.wording import join_words
 from . import options
-from .devices import Machine, Variant
+from .devices import Machine, Variant, kind
 from .fixture_scopes import FixtureScopes
 from .fixtures import *  # noqa: F403 - pytest finds the fixtures of a plugin in its module
 from .fixtures import _param_shown as _param_shown
 from .fixtures import _param_variant as _param_variant
 from .hook_answers import conftests_asked
 from .manifests import OUTPUT, ManifestRun
-from .marker import (
-    MARKER_LINE,
+from .marked import (
     OURS,
-    Support,
+    excluded_devices,
+    own_items,
     parametrize_devices,
     params_of,
     variant_of,
     variants_of,
     warn_unparametrized,
 )
+from .marker import MARKER, MARKER_LINE, Support
 from .marker import ParamCheckWarning as ParamCheckWarning
 from .model_report import CaseReport
+from .properties import DEVICE, NOT_ON
 from .session import ParamSession, keep_session, session_of
 
 
@@ -66,7 +71,8 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", MARKER_LINE)
+    marker = options.marker_name(config)
+    config.addinivalue_line("markers", MARKER_LINE.replace(MARKER, marker, 1))
     config.addinivalue_line("markers", options.CASES_LINE)
 
 
@@ -91,6 +97,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             from .device_report import RunReport
 
             config.pluginmanager.register(RunReport(config, settings.asked), "paramcheck-run")
+    if any(kind(device) == "meta" for device in settings.devices):
+        from .device_report import MetaReport
+
+        config.pluginmanager.register(MetaReport(), "paramcheck-meta")
     if models := config.getoption("--param-model"):
         from .model_items import ModelRun, load_cases
 
@@ -131,6 +141,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         parametrize_checks(metafunc, session.settings.seed, session.latest)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Collector, name: str
+) -> Generator[None, object, object]:
+    made = yield
+    return own_items(f"{collector.nodeid}::{name}", made) if isinstance(made, list) else made
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function) and item.get_closest_marker(options.CASES) is not None:
         from .model_items import note_check
@@ -153,7 +171,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def _on_device(item: pytest.Item, variant: Variant) -> Generator[None, object, object]:
     """Run a marked item on its device, or mark it skipped where that is not there."""
-    item.user_properties.append(("param_device", variant.device))
+    item.user_properties.append((DEVICE, variant.device))
+    if not_on := excluded_devices(item):
+        item.user_properties.append((NOT_ON, ",".join(not_on)))
     session = session_of(item.config)
     if reason := variant.skip or session.machine.absent(variant.device, variant.dtype):
         item.add_marker(pytest.mark.skip(reason=reason))
@@ -182,6 +202,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> None:
     if running := session_of(item.config).running:
         running.leave_after(item.addfinalizer)  # where the test has no fixture of its own
+        if overridden := running.overridden():
+            item.warn(
+                ParamCheckWarning(
+                    f"{item.name} starts under {join_words(overridden)}, which its id does not "
+                    f"say: a fixture or hook has set that since the marker did"
+                )
+            )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,15 +1,19 @@
-"""Which devices a run really tested, so that a green run cannot lie."""
+"""Which devices a run really tested, so that a green run cannot lie; and why it was meta."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import pytest
 
+from ..messages.errors import ParamCheckError
 from ..messages.wording import plural
 from . import options
 from .devices import meets
+from .marked import support_of
+from .properties import DEVICE, NOT_ON, own_properties
+from .session import session_of
 
 
 class Tally:
@@ -19,11 +23,14 @@ class Tally:
         self.ran: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        #: Of the counted ones, those that are not due on a device.
+        self.not_due: Counter[str] = Counter()
 
     def add(self, report: pytest.TestReport) -> None:
         """Count a test report: xdist sends the workers' ones home with their properties."""
-        device = dict(report.user_properties).get("param_device")
-        if not isinstance(device, str):
+        properties = own_properties(report)
+        device = properties.get(DEVICE)
+        if device is None:
             return
         if report.skipped and not hasattr(report, "wasxfail"):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
@@ -31,22 +38,26 @@ class Tally:
             self.reasons[reason.removeprefix("Skipped: ")] += 1
         elif report.when == "call" or report.failed:
             self.ran[device] += 1
+        else:
+            return
+        self.not_due.update(filter(None, properties.get(NOT_ON, "").split(",")))
 
     def untested_devices(self, asked: Sequence[str], *, selected: bool = False) -> list[str]:
         """Return a line for each asked device on which no marked test ran though some were due.
 
-        A suite without marked tests has none due: that is not a lie. Where the user ``selected``
+        A suite without marked tests has none due: that is not a lie. No more has one whose tests
+        all say that they do not support the device (``"!meta"``). Where the user ``selected``
         tests, those that are not in the run are missing on purpose: only skipped ones were due.
         """
         count = sum((self.skipped + self.ran).values())
-        if not count:
-            return []
         reasons = "; ".join(f"{n} skipped: {reason}" for reason, n in self.reasons.most_common(3))
         return [
-            f"--param-device={device}: not one of {plural(count, 'marked test')} ran on it"
+            f"--param-device={device}: not one of {plural(due, 'marked test')} ran on it"
             f"{f' ({reasons})' if reasons else ''}"
             for device in asked
-            if not _any_on(device, self.ran) and (not selected or self._skipped(device, asked))
+            if (due := count - self.not_due[device])
+            and not _any_on(device, self.ran)
+            and (not selected or self._skipped(device, asked))
         ]
 
     def _skipped(self, device: str, asked: Sequence[str]) -> bool:
@@ -57,6 +68,36 @@ class Tally:
 
 def _any_on(device: str, others: Iterable[str]) -> bool:
     return any(meets(device, other) or meets(other, device) for other in others)
+
+
+class MetaReport:
+    """Registered where meta was chosen: says so of a test that failed there."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[object]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if report.failed and call.excinfo is not None and (why := _why(item, call.excinfo.value)):
+            report.sections.append(("paramcheck", why))
+        return report
+
+
+def _why(item: pytest.Item, error: BaseException) -> str:
+    """Return which option brought a test to meta, where its marker did not ask for it."""
+    session = session_of(item.config)
+    if session.running is None or session.running.device.type != "meta":
+        return ""
+    if isinstance(error, ParamCheckError) or not isinstance(item, pytest.Function):
+        return ""  # what was found on meta was found, and a model has no marker
+    support = support_of(item)
+    if support is None or (support.devices and support.devices[0][0] != "!"):
+        return ""
+    origin = "--param-device" if session.settings.asked else "param_devices (ini)"
+    return (
+        f"run on meta because of {origin}; if it reads values: "
+        f'@pytest.mark.{session.settings.marker}(devices=["!meta"])'
+    )
 
 
 class RunReport:

@@ -26,6 +26,8 @@ WORDS = ("accelerator", *CHOICES)
 FAMILIAR = ("cpu", "cuda", "mps", "xpu", "meta", "hpu", "mtia", "xla", *WORDS)
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 _SHORT_DTYPES = {"float": "float32", "double": "float64", "half": "float16"}
+#: Torch keeps an index in a signed byte, and makes cuda:0 of cuda:256 without a word.
+_LAST_INDEX = 127
 _GRAMMAR = re.compile(r"[a-z][a-z0-9_]*(?::(?:0|[1-9][0-9]*))?")
 
 
@@ -51,18 +53,30 @@ def split_names(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(n for value in values for n in re.split(r"[,\s]+", value) if n))
 
 
-def device_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Return the device names in the values. ValueError names the first that is none."""
-    names = split_names(values)
-    if not names:
+def device_names(values: Iterable[str], *, excluding: bool = False) -> tuple[str, ...]:
+    """Return the device names in the values. ValueError names the first that is none.
+
+    ``excluding``: they may all have a ``!`` in front, and mean every device but these.
+    """
+    words = split_names(values)
+    if not words:
         raise ValueError("names no device")
-    for name in names:
+    without = [word for word in words if word[0] == "!" and len(word) > 1] if excluding else []
+    if without and len(without) < len(words):
+        beside = next(word for word in words if word not in without)
+        raise ValueError(
+            f"{without[0]!r} beside {beside!r}: name what is supported, or with '!' what is not"
+        )
+    for name in (word[1:] if without else word for word in words):
         if kind(name) in WORDS and name not in WORDS:
             raise ValueError(f"{name!r} is no device name: {kind(name)!r} takes no index")
         if not _GRAMMAR.fullmatch(name):
             hint = did_you_mean(name.lower(), FAMILIAR)
             raise ValueError(f"{name!r} is no device name;{hint or _device_grammar()}")
-    return tuple(names)
+        index = name.partition(":")[2]
+        if index and (len(index) > 3 or int(index) > _LAST_INDEX):
+            raise ValueError(f"{name!r} is no device name: an index is at most {_LAST_INDEX}")
+    return tuple(words)
 
 
 def dtype_names(values: Iterable[str]) -> tuple[str, ...]:
@@ -105,6 +119,11 @@ def meets(supported: str, chosen: str) -> str | None:
     return supported if chosen == kind(chosen) else None
 
 
+def is_excluding(words: Sequence[str], chosen: str) -> bool:
+    """Whether one of the supported words takes a chosen device away (``!cuda`` takes cuda:1)."""
+    return any(word[0] == "!" and meets(word[1:], chosen) == chosen for word in words)
+
+
 def variants(
     chosen_devices: Sequence[str],
     chosen_dtypes: Sequence[str],
@@ -114,11 +133,25 @@ def variants(
     """Return what a marked test runs on: what it supports of what was chosen.
 
     Without a choice: everything it supports, or the cpu. Where the choice and the support do
-    not meet, the supported ones are kept as variants that say why they are skipped.
+    not meet, the supported ones are kept as variants that say why they are skipped. Where ``!``
+    takes away all that was chosen, the first is kept so.
     """
-    run_devices, off = _on_axis("on", chosen_devices, devices, meets, default="cpu")
+    if devices and devices[0][0] == "!":
+        run_devices, off = _but(devices, chosen_devices)
+    else:
+        run_devices, off = _on_axis("on", chosen_devices, devices, meets, default="cpu")
     run_dtypes, other = _on_axis("in", chosen_dtypes, dtypes, _same, default=None)
     return tuple(Variant(*both, off or other) for both in product(run_devices, run_dtypes))
+
+
+def _but(words: Sequence[str], chosen: Sequence[str]) -> tuple[list[str], str]:
+    """Return the chosen devices (or the cpu) that no word takes away, and why there is none."""
+    candidates = [*chosen] or ["cpu"]
+    found = [name for name in candidates if not is_excluding(words, name)]
+    if found:
+        return found, ""
+    but = join_words([word[1:] for word in words], "or")
+    return candidates[:1], f"does not run on {but}; chosen: {', '.join(chosen) or 'nothing'}"
 
 
 def _on_axis(
@@ -154,8 +187,9 @@ class Machine:
     """
 
     def __init__(self, worker: int | None = None) -> None:
-        self._worker = worker
+        self.worker = worker
         self._absent: dict[tuple[str, str | None], str] = {}
+        self._unknown: dict[str, str] = {}
 
     def resolve(self, names: Iterable[str]) -> tuple[str, ...]:
         """Replace the words of :data:`WORDS`. ValueError where there is no accelerator."""
@@ -187,6 +221,36 @@ class Machine:
             return None
         return str(found.type)
 
+    def unknown(self, name: str) -> str:
+        """Return why no machine can have a device of this name, or ``""``.
+
+        Asks torch only about types that are not familiar: another maker's exists once its
+        package is imported, wherever that package comes from.
+        """
+        device_type = kind(name)
+        if device_type in FAMILIAR:
+            return ""
+        if device_type not in self._unknown:
+            self._unknown[device_type] = self._said_unknown(device_type)
+        return self._unknown[device_type]
+
+    @staticmethod
+    def _said_unknown(device_type: str) -> str:
+        import torch
+
+        try:
+            torch.device(device_type)
+        except RuntimeError:
+            suggestion = did_you_mean(device_type, FAMILIAR)
+            return (
+                f"torch knows no device type {device_type!r};{suggestion} A vendor's device exists "
+                f"once its package is imported, in a conftest"
+                if suggestion
+                else f"torch knows no device type {device_type!r}; a vendor's device exists once "
+                f"its package is imported, in a conftest"
+            )
+        return ""
+
     def absent(self, name: str, dtype: str | None = None) -> str:
         """Return why a device (with a dtype) cannot be used, or ``""``.
 
@@ -205,11 +269,7 @@ class Machine:
 
         if name == "accelerator":
             return "" if self.accelerator() else "torch sees no accelerator"
-        try:
-            device = torch.device(name)
-        except RuntimeError:
-            suggestion = did_you_mean(kind(name), FAMILIAR)
-            return f"torch knows no device type {kind(name)!r};{suggestion}".rstrip(";")
+        device = torch.device(name)
         if device.type not in ("cpu", "meta"):
             count: int | None
             try:
@@ -235,7 +295,7 @@ class Machine:
         if name == "accelerator":
             name = self.accelerator() or name
         device = torch.device(name)
-        if self._worker is None or device.index is not None or device.type in ("cpu", "meta"):
+        if self.worker is None or device.index is not None or device.type in ("cpu", "meta"):
             return device
         count = torch.get_device_module(device.type).device_count()
-        return torch.device(device.type, self._worker % count) if count > 1 else device
+        return torch.device(device.type, self.worker % count) if count > 1 else device

@@ -25,6 +25,7 @@ class Running:
         self._is_inside = False
         self._leave_is_due = False
         self._entered: torch.device | None = None
+        self._held: torch.device | None = None
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -82,6 +83,24 @@ class Running:
         if self.dtype is not None:
             self._outer_dtype = torch.get_default_dtype()
             torch.set_default_dtype(self.dtype)
+        self._held = _default_device()
+
+    def overridden(self) -> list[str]:
+        """Return what something has set since :meth:`enter`, against what the id says."""
+        if not self._is_inside:
+            return []
+        found = []
+        now = _default_device()
+        if now != self._held and (
+            now is None
+            or now.type != self.device.type
+            or self.device.index not in (None, now.index)
+        ):
+            found.append(f"default device {now or 'that is not there'}")
+        dtype = torch.get_default_dtype()
+        if self.dtype not in (None, dtype):
+            found.append(f"default dtype {str(dtype).removeprefix('torch.')}")
+        return found
 
     def leave(self) -> None:
         """Put torch's defaults back."""

@@ -19,7 +19,7 @@ import pytest
 import pytest_paramcheck as public
 
 from .devices import Variant
-from .marker import SHOWN, VARIANT, first_variant, variant_of
+from .marked import SHOWN, VARIANT, first_variant, variant_of
 from .session import session_of
 
 if TYPE_CHECKING:

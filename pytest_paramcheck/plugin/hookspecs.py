@@ -72,8 +72,9 @@ def pytest_paramcheck_checks() -> Sequence[Callable[[CaseRun], None]]:  # type: 
 def pytest_paramcheck_devices(item: pytest.Item) -> Sequence[str] | None:
     """Return the devices that a marked test supports, or None to leave it to the marker.
 
-    Says for a whole directory what ``@pytest.mark.params(devices=...)`` says for one test; a
-    marker that names devices wins. Only asked about marked tests. In gpu_tests/conftest.py::
+    Says for a whole directory what ``@pytest.mark.params(devices=...)`` says for one test,
+    ``["!meta"]`` included; a marker that names devices wins. Only asked about
+    marked tests. In gpu_tests/conftest.py::
 
         def pytest_paramcheck_devices(item):
             return ["cuda"]

@@ -1,33 +1,28 @@
-"""What the params marker means: its texts, what a test supports, what it therefore runs on.
+"""What the params marker means: its texts, which marks are ours, what they say a test supports.
 
-The marker says what a test supports (or the conftest above it), the settings what was chosen;
-``devices.py`` says what remains, and here that becomes parameters of pytest's items.
+The marks of a parameter set, of a function, its classes and its module are read together, keyword
+by keyword: the closest to the test wins. What a test therefore runs on stands in ``marked.py``.
 """
 
 from __future__ import annotations
 
-import unittest
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from reprlib import Repr
 from typing import Any, NamedTuple
 
 import pytest
 
 from ..messages.wording import did_you_mean
-from .devices import CHOICES, Variant, device_names, dtype_names, variants
-from .session import session_of
+from .devices import CHOICES, Machine, device_names, dtype_names
 
 MARKER = "params"
 MARKER_LINE = (
     "params(*, devices=None, dtypes=None): run once per device of --param-device (and dtype of "
     "--param-dtype), with the device as torch's default device and from a fixed seed; devices= "
-    "and dtypes= say what the test supports."
+    'and dtypes= say what the test supports, devices=["!meta"] what it does not.'
 )
-#: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
-VARIANT = "_param_variant"
-#: Carries it where ``param_device`` is the first chosen device anyway.
-SHOWN = "_param_shown"
-OURS = frozenset({VARIANT, "param_device", "param_dtype"})
-OURS_IN_ITEMS = OURS | {SHOWN}
+KEYWORDS = ("devices", "dtypes")
 
 
 class ParamCheckWarning(pytest.PytestWarning):
@@ -41,167 +36,189 @@ class Support(NamedTuple):
     dtypes: tuple[str, ...] | None = None
 
 
-def read_marker(mark: pytest.Mark) -> Support:
-    """Return what a params marker supports. ValueError says what is wrong with it."""
-    if mark.args:
-        shown = ", ".join(map(repr, mark.args))
-        raise ValueError(
-            f"@pytest.mark.params takes no positional arguments, got ({shown}); "
-            f"did you mean @pytest.mark.parametrize?"
-        )
-    for name in mark.kwargs:
-        if name not in ("devices", "dtypes"):
-            hint = did_you_mean(name, ("devices", "dtypes")) or " it takes devices= and dtypes="
-            raise ValueError(f"@pytest.mark.params has no argument {name!r};{hint}")
-    return Support(
-        _supported("devices", mark.kwargs.get("devices"), device_names),
-        _supported("dtypes", mark.kwargs.get("dtypes"), dtype_names),
+def marks_of(
+    node: pytest.Item, marker: str, of_parameters: Sequence[pytest.Mark] = ()
+) -> list[pytest.Mark]:
+    """Return the marks of a node, the closest first; ``of_parameters`` are closer than all."""
+    found = list(node.iter_markers_with_node(marker))
+    if len(found) > 1:
+        chain = node.listchain()
+        found.sort(key=lambda pair: (-chain.index(pair[0]), _distance(*pair)))
+    return [*of_parameters, *(mark for _, mark in found)]
+
+
+def _distance(node: object, mark: pytest.Mark) -> int:
+    """Say how far a mark is from the test among those of one node.
+
+    pytest lists those of a parameter set after the function's, and those of a base class before
+    those of the class itself.
+    """
+    if isinstance(node, pytest.Function):
+        return 0 if any(mark is own for own in parameter_marks(node)) else 1
+    if isinstance(node, pytest.Class):
+        for depth, cls in enumerate(node.obj.__mro__):
+            if any(mark is own for own in _plain(vars(cls).get("pytestmark", ()))):
+                return depth
+    return 0
+
+
+def parameter_marks(item: pytest.Function) -> list[pytest.Mark]:
+    """Return the marks that an item has from ``pytest.param(..., marks=...)``."""
+    return list(item.callspec.marks) if hasattr(item, "callspec") else []
+
+
+def _plain(marks: Any) -> list[pytest.Mark]:
+    listed: Iterable[Any] = marks if isinstance(marks, (list, tuple, set)) else [marks]
+    return [getattr(mark, "mark", mark) for mark in listed]
+
+
+def sets_of_parameters(node: pytest.Item, marker: str) -> list[list[list[pytest.Mark]]]:
+    """Return, for each ``parametrize`` of a function, the marks of each of its parameter sets.
+
+    Empty where no parameter set has a mark of ours. Sets that an iterator yields are not looked
+    at: they can be read only once, by pytest.
+    """
+    found: list[list[list[pytest.Mark]]] = []
+    for parametrize in node.iter_markers("parametrize"):
+        given = parametrize.kwargs.get("argvalues", ())
+        values = parametrize.args[1] if len(parametrize.args) > 1 else given
+        if not isinstance(values, (list, tuple)):
+            continue
+        sets: list[list[pytest.Mark]] = []
+        for value in values:
+            of_set: Any = value.marks if isinstance(value, _PARAMETER_SET) else ()
+            ours: list[pytest.Mark] = [m for m in _plain(of_set) if m.name == marker]
+            if ours not in sets:
+                sets.append(ours)
+        if any(sets):
+            found.append(sets)
+    return found
+
+
+_PARAMETER_SET = type(pytest.param())
+
+
+def is_foreign(mark: pytest.Mark) -> bool:
+    """Whether a mark has arguments, and none that anybody could have meant for ours.
+
+    Other projects and plugins have a marker of this name for something else.
+    """
+    return bool(mark.args or mark.kwargs) and not any(map(_is_meant_for_us, mark.kwargs))
+
+
+def _is_meant_for_us(keyword: str) -> bool:
+    word = keyword.lower()
+    if "device" in word or "dtype" in word:
+        return True
+    # "services" and "types" are words of their own; "divices" is not.
+    return word[:1] == "d" and bool(difflib.get_close_matches(word, KEYWORDS, cutoff=0.8))
+
+
+def foreign_text(mark: pytest.Mark) -> str:
+    """Return what to tell of a foreign mark."""
+    short = Repr()
+    short.maxstring = short.maxother = 60
+    said = [short.repr(arg) for arg in mark.args]
+    said += [f"{name}={short.repr(value)}" for name, value in mark.kwargs.items()]
+    hint = ""
+    if len(mark.args) >= 2 and not mark.kwargs and _is_names(mark.args[0]):
+        hint = "; did you mean @pytest.mark.parametrize?"
+    elif mark.args and not mark.kwargs and _are_devices(mark.args):
+        one = mark.args[0] if len(mark.args) == 1 else list(mark.args)
+        hint = f"; did you mean devices={one!r}?"
+    return (
+        f"@pytest.mark.{mark.name}({', '.join(said)}) is left alone: the marker of "
+        f"pytest-paramcheck takes devices= and dtypes= only{hint} "
+        f"(ini param_marker gives it another name)"
     )
 
 
-def read_devices_of_hook(answer: Any) -> tuple[str, ...]:
+def _is_names(value: object) -> bool:
+    names = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(name, str) for name in names)
+
+
+def _are_devices(values: Sequence[object]) -> bool:
+    words = [word for value in values for word in (value if _is_list(value) else [value])]  # type: ignore[attr-defined]
+    try:
+        return bool(words) and bool(device_names([str(word) for word in words]))
+    except ValueError:
+        return False
+
+
+def read_marks(marks: Iterable[pytest.Mark], machine: Machine) -> Support | None:
+    """Return what marks support, the closest of them given first; None where none is ours.
+
+    A keyword that a closer one has given decides, ``None`` included. ValueError says what is
+    wrong with one of them, whether it decides or not.
+    """
+    read = [_read(mark, machine) for mark in marks if not is_foreign(mark)]
+    if not read:
+        return None
+    merged: dict[str, tuple[str, ...] | None] = {}
+    for given in read:
+        merged = {**given, **merged}
+    return Support(**merged)
+
+
+def _read(mark: pytest.Mark, machine: Machine) -> dict[str, tuple[str, ...] | None]:
+    shown = f"@pytest.mark.{mark.name}"
+    if mark.args:
+        args = ", ".join(map(repr, mark.args))
+        raise ValueError(
+            f"{shown} takes no positional arguments, got ({args}); it takes devices= and dtypes="
+        )
+    for name in mark.kwargs:
+        if name not in KEYWORDS:
+            hint = did_you_mean(name, KEYWORDS) or " it takes devices= and dtypes="
+            raise ValueError(f"{shown} has no argument {name!r};{hint}")
+    given: dict[str, tuple[str, ...] | None] = {}
+    if "devices" in mark.kwargs:
+        value = mark.kwargs["devices"]
+        given["devices"] = _devices(value, f"{shown}(devices={value!r})", machine)
+    if "dtypes" in mark.kwargs:
+        value = mark.kwargs["dtypes"]
+        given["dtypes"] = _parsed(value, f"{shown}(dtypes={value!r})", dtype_names)
+    return given
+
+
+def read_devices_of_hook(answer: Any, machine: Machine) -> tuple[str, ...]:
     """Return the devices that a conftest names for a test. ValueError says what is wrong."""
-    origin = f"hook pytest_paramcheck_devices returned {answer!r}"
-    return _supported("devices", answer, device_names, origin) or ()
+    return _devices(answer, f"hook pytest_paramcheck_devices returned {answer!r}", machine) or ()
 
 
-def _supported(
-    name: str, value: Any, parse: Callable[[Sequence[str]], tuple[str, ...]], origin: str = ""
+def _devices(value: Any, origin: str, machine: Machine) -> tuple[str, ...] | None:
+    parsed = _parsed(value, origin, supported_devices)
+    for word in parsed or ():
+        name = word.removeprefix("!")
+        if name in CHOICES:
+            raise ValueError(
+                f"{origin}: {name!r} is a choice for --param-device; "
+                f"devices= names what the test supports, e.g. 'cpu' or 'accelerator'"
+            )
+        if problem := machine.unknown(name):
+            raise ValueError(f"{origin}: {problem}")
+    return parsed
+
+
+def supported_devices(values: Sequence[str]) -> tuple[str, ...]:
+    """Return the devices that are supported, or those that are not, each with its ``!``."""
+    return device_names(values, excluding=True)
+
+
+def _parsed(
+    value: Any, origin: str, parse: Callable[[Sequence[str]], tuple[str, ...]]
 ) -> tuple[str, ...] | None:
     if value is None:
         return None
-    origin = origin or f"@pytest.mark.params({name}={value!r})"
     values = [value] if isinstance(value, str) or not _is_list(value) else list(value)
     # torch.device and torch.dtype are welcome too, without importing torch to recognize them.
     texts = [v if isinstance(v, str) else str(v) for v in values]
     try:
-        parsed = parse(texts)
+        return parse(texts)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
-    for word in CHOICES:
-        if name == "devices" and word in parsed:
-            raise ValueError(
-                f"{origin}: {word!r} is a choice for --param-device; "
-                f"devices= names what the test supports, e.g. 'cpu' or 'accelerator'"
-            )
-    return parsed
 
 
 def _is_list(value: object) -> bool:
     return isinstance(value, (list, tuple, set, frozenset))
-
-
-def parametrize_devices(metafunc: pytest.Metafunc) -> None:
-    """Give a marked test one parameter per variant; a wrong marker fails its collection."""
-    support = support_or_fail(metafunc.definition)
-    if support is None or parametrized_by_hand(metafunc):
-        return
-    chosen = variants_of(metafunc.config, support)
-    asks = not OURS.isdisjoint(metafunc.fixturenames)
-    # Session-scoped parameters make pytest regroup tests across modules, so that they keep
-    # their order only tests that ask for a device get one, and only where there is a choice.
-    plain = asks and chosen == (first_variant(metafunc.config),)
-    argument = SHOWN if plain else VARIANT
-    if argument not in metafunc.fixturenames:
-        metafunc.fixturenames.append(argument)
-    metafunc.parametrize(
-        argument,
-        chosen,
-        ids=[variant.id for variant in chosen],
-        indirect=True,
-        scope="session" if asks and not plain else "function",
-    )
-
-
-def support_of(node: pytest.Item) -> Support | None:
-    """Return what the closest marker supports (None: unmarked); check the outer ones as well."""
-    supports = [read_marker(mark) for mark in node.iter_markers(MARKER)]
-    if not supports:
-        return None
-    if supports[0].devices is None:
-        answer = node.ihook.pytest_paramcheck_devices(item=node)
-        if answer is not None:
-            return supports[0]._replace(devices=read_devices_of_hook(answer))
-    return supports[0]
-
-
-def support_or_fail(node: pytest.Item) -> Support | None:
-    """Return what a node supports; fail it where its marker is wrong."""
-    try:
-        return support_of(node)
-    except ValueError as error:
-        problem = str(error)
-    # Outside the handler: pytest would show the error a second time as the cause of the first.
-    pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
-
-
-def variants_of(config: pytest.Config, support: Support) -> tuple[Variant, ...]:
-    """Return what a test with this support runs on, each variant one object per session."""
-    session = session_of(config)
-    settings, known = session.settings, session.variants
-    found = variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
-    # pytest 8.0 builds a wider fixture again unless its parameter is the very same object.
-    return tuple(known.setdefault(variant, variant) for variant in found)
-
-
-def first_variant(config: pytest.Config) -> Variant:
-    """Return what an unmarked test that requests ``param_device`` gets."""
-    settings = session_of(config).settings
-    return variants(settings.devices, settings.dtypes, None, None)[0]
-
-
-def parametrized_by_hand(metafunc: pytest.Metafunc) -> bool:
-    """Whether the test parametrizes ``param_device`` or ``param_dtype`` itself."""
-    names: set[str] = set()
-    for mark in metafunc.definition.iter_markers("parametrize"):
-        argnames = mark.args[0] if mark.args else mark.kwargs.get("argnames", "")
-        names.update(argnames.replace(",", " ").split() if isinstance(argnames, str) else argnames)
-    return not OURS.isdisjoint(names)
-
-
-def params_of(item: pytest.Function) -> dict[str, Any]:
-    """Return the parameters of a test; none where it is not parametrized."""
-    return dict(item.callspec.params) if hasattr(item, "callspec") else {}
-
-
-def variant_of(item: pytest.Item) -> Variant | None:
-    """Return what a marked item runs on; None for what is left alone."""
-    own = getattr(item, "param_variant", None)  # an item of --param-model brings its own
-    if isinstance(own, Variant):
-        return own
-    if not isinstance(item, pytest.Function) or item.get_closest_marker(MARKER) is None:
-        return None
-    given = params_of(item)
-    for argument in (VARIANT, SHOWN):
-        if isinstance(given.get(argument), Variant):
-            variant: Variant = given[argument]
-            return variant
-    if "param_device" in given:
-        return Variant(str(given["param_device"]))
-    if "param_dtype" in given:
-        return None
-    support = support_of(item)  # a TestCase, or marked after the collection
-    return None if support is None else variants_of(item.config, support)[0]
-
-
-def warn_unparametrized(item: pytest.Function) -> None:
-    """Warn of a marked test that has no parameter of ours and should run on several devices."""
-    if not OURS_IN_ITEMS.isdisjoint(params_of(item)):
-        return
-    support = support_or_fail(item)
-    if support is None:
-        return
-    chosen = variants_of(item.config, support)
-    if len(chosen) > 1:
-        ids = ", ".join(variant.id for variant in chosen)
-        is_case = item.cls is not None and issubclass(item.cls, unittest.TestCase)
-        cause = (
-            "unittest.TestCase cannot be parametrized"
-            if is_case
-            else "marked params after it was collected"
-        )
-        item.warn(
-            ParamCheckWarning(
-                f"{cause}: {item.name} runs on {chosen[0].id} only, not on each of {ids}"
-            )
-        )

@@ -19,6 +19,7 @@ from ..messages.wording import did_you_mean
 from ..model_checks.case import ModelCase, NothingToCheck, as_cases, name_declaration, unknown_check
 from .devices import Variant
 from .options import CASES
+from .properties import CHECK, MODEL
 
 if TYPE_CHECKING:
     from ..model_checks.check import Check
@@ -87,7 +88,7 @@ class BoundCheck:
     @property
     def properties(self) -> list[tuple[str, object]]:
         """What reports carry: to JUnit, and to the summary through xdist."""
-        return [("param_model", self.model), ("param_check", self.name)]
+        return [(MODEL, self.model), (CHECK, self.name)]
 
     def __call__(self) -> None:
         """Run the check; skip where there is nothing to look at."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ..messages.wording import shorten
+from .properties import CHECK, MODEL, own_properties
 
 
 class CaseReport:
@@ -17,9 +18,9 @@ class CaseReport:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not report.user_properties:
             return
-        properties = dict(report.user_properties)
-        model, check = properties.get("param_model"), properties.get("param_check")
-        if not isinstance(model, str) or not isinstance(check, str):
+        properties = own_properties(report)
+        model, check = properties.get(MODEL), properties.get(CHECK)
+        if model is None or check is None:
             return
         key = report.nodeid.partition("::")[0], model
         items = self._checks.setdefault(key, {})

@@ -6,6 +6,7 @@ came from and what would be valid.
 
 from __future__ import annotations
 
+import keyword
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -28,7 +29,16 @@ _INI: dict[str, tuple[str, Sequence[Literal["args", "string", "int"]]]] = {
     "param_devices": ("Devices for tests marked params", ("args", "string")),
     "param_dtypes": ("Default dtypes for tests marked params", ("args", "string")),
     "param_seed": ("Seed that every test marked params starts from", ("string", "int")),
+    "param_marker": (
+        "Name of the marker params, where a project has another marker of this name",
+        ("string",),
+    ),
 }
+#: Markers that mean something to pytest, or to us.
+_TAKEN = (
+    *("parametrize", "usefixtures", "filterwarnings", "skip", "skipif", "xfail", "tryfirst"),
+    *("trylast", CASES),
+)
 
 
 class Settings(NamedTuple):
@@ -41,6 +51,7 @@ class Settings(NamedTuple):
     dtypes: tuple[str, ...] = ()
     seed: int = 0
     asked: tuple[str, ...] = ()
+    marker: str = "params"
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -109,6 +120,16 @@ def selects(config: pytest.Config) -> bool:
     )
 
 
+def marker_name(config: pytest.Config) -> str:
+    """Return what the marker is called. Raises :class:`pytest.UsageError` for no name of one."""
+    name = str(_written(config, "param_marker") or "params")
+    if not name.isidentifier() or keyword.iskeyword(name) or name[0] == "_":
+        raise pytest.UsageError(f"param_marker (ini): {name!r} is no name of a marker")
+    if name in _TAKEN:
+        raise pytest.UsageError(f"param_marker (ini): {name!r} is another marker's name")
+    return name
+
+
 def read_settings(config: pytest.Config, machine: Machine) -> Settings:
     """Resolve command line over ini over default, or raise :class:`pytest.UsageError`.
 
@@ -127,12 +148,15 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
             devices = machine.resolve(devices)
         except ValueError as error:
             raise pytest.UsageError(f"{origin}: {error}") from None
+        for device in devices:
+            if problem := machine.unknown(device):
+                raise pytest.UsageError(f"{origin}: {problem}")
         if asked:
             for device in devices:
                 for dtype in dtypes or (None,):
                     if reason := machine.absent(device, dtype):
                         raise pytest.UsageError(f"{origin}: {device} is not there: {reason}")
-    return Settings(devices, dtypes, _seed(config), devices if asked else ())
+    return Settings(devices, dtypes, _seed(config), devices if asked else (), marker_name(config))
 
 
 def _choice(

@@ -34,6 +34,8 @@ class ParamSession:
         self.manifests = manifests
         #: Each variant once, under itself.
         self.variants: dict[Variant, Variant] = {}
+        #: Whether it was said that a marker of our name means something else.
+        self.warned_of_foreign = False
         #: Of the test that runs now; None where it is not marked.
         self.running: Running | None = None
         #: Of the test that runs now.

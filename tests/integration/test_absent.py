@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
+
 import pytest
 
 from .conftest import Run
@@ -41,11 +43,66 @@ def test_a_device_only_the_marker_names_is_a_skip(run: Run) -> None:
     result.stdout.fnmatch_lines(["*test_b[[]cuda[]] SKIPPED*", f"SKIPPED*test_it.py:*: {NO_CUDA}"])
 
 
-def test_an_unknown_type_from_the_marker_is_a_skip_that_suggests(run: Run) -> None:
-    result = run("import pytest\n@pytest.mark.params(devices='cudaa')\ndef test_a(): pass", "-rs")
-    result.stdout.fnmatch_lines(
-        "SKIPPED*: torch knows no device type 'cudaa'; did you mean 'cuda'?"
+UNKNOWN = [
+    (
+        "cudaa",
+        "torch knows no device type 'cudaa'; did you mean 'cuda'? A vendor's device exists once "
+        "its package is imported, in a conftest",
+    ),
+    (
+        "fast:1",
+        "torch knows no device type 'fast'; a vendor's device exists once its package is "
+        "imported, in a conftest",
+    ),
+]
+
+
+@pytest.mark.parametrize(("device", "text"), UNKNOWN)
+def test_a_device_that_no_machine_can_have_is_an_error_wherever_it_is_written(
+    run: Run, pytester: pytest.Pytester, device: str, text: str
+) -> None:
+    for args, origin in (
+        ([f"--param-device=cpu,{device}"], "--param-device (command line)"),
+        (["-o", f"param_devices=cpu {device}"], "param_devices (ini)"),
+    ):
+        result = run(ONE, *args)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert [line for line in result.errlines if line] == [f"ERROR: {origin}: {text}"]
+    for word in (device, f"!{device}"):
+        marked = run(f"import pytest\n@pytest.mark.params(devices={word!r})\ndef test_a(): pass")
+        assert marked.ret == pytest.ExitCode.INTERRUPTED
+        assert (
+            f"test_it.py::test_a: @pytest.mark.params(devices={word!r}): {text}" in marked.outlines
+        )
+    pytester.makeconftest(f"def pytest_paramcheck_devices(item): return [{device!r}]")
+    hooked = run("import pytest\n@pytest.mark.params\ndef test_a(): pass")
+    assert hooked.ret == pytest.ExitCode.INTERRUPTED
+    assert (
+        f"test_it.py::test_a: hook pytest_paramcheck_devices returned [{device!r}]: {text}"
+        in hooked.outlines
     )
+
+
+def test_a_device_that_a_conftest_brings_is_there_to_be_named(run: Run, pytester) -> None:
+    """What a vendor's package does when it is imported: torch learns a name."""
+    pytester.makeconftest(
+        """
+        import torch
+        parse = torch.device
+        class device:
+            def __new__(cls, *args):
+                return parse("meta") if args == ("vend",) else parse(*args)
+        torch.device = device
+        def pytest_unconfigure(): torch.device = parse
+        """
+    )
+    source = """
+    import pytest
+    @pytest.mark.params(devices=["cpu", "vend"])
+    def test_a(): pass
+    """
+    assert run(source, "--co").ret == pytest.ExitCode.OK
+    assert run(source, "--co", "-o", "param_devices=vend").ret == pytest.ExitCode.OK
 
 
 @pytest.mark.usefixtures("no_accelerator")
@@ -54,7 +111,6 @@ def test_an_unknown_type_from_the_marker_is_a_skip_that_suggests(run: Run) -> No
     [
         ("cuda:9", "cuda:9 is not there: torch sees no cuda device"),
         ("mps", "mps is not there: torch sees no mps device"),
-        ("cudaa", "cudaa is not there: torch knows no device type 'cudaa'; did you mean 'cuda'?"),
         ("accelerator", "'accelerator': torch sees no accelerator on this machine"),
         (
             "hpu",
@@ -111,6 +167,35 @@ def test_tests_that_all_support_another_asked_device_fail_the_run(run: Run) -> N
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert error_lines(result) == ["ERROR: --param-device=meta: not one of 1 marked test ran on it"]
+
+
+@pytest.mark.parametrize("devices", ["['!meta']", "['!meta', '!cuda']"])
+def test_nothing_is_due_where_every_test_says_that_it_does_not_run(
+    run: Run, devices: str, plugin_args: tuple[str, ...]
+) -> None:
+    source = f"""
+    import pytest
+    @pytest.mark.params(devices={devices})
+    def test_a(): pass
+    @pytest.mark.params(devices={devices})
+    def test_b(param_device): pass
+    """
+    result = run(source, "--param-device=cpu,meta", *plugin_args)
+    result.assert_outcomes(passed=2)
+    assert (result.ret, error_lines(result)) == (pytest.ExitCode.OK, [])
+
+    one = dedent(source) + "@pytest.mark.params(devices='cpu')\ndef test_c(): pass\n"
+    mixed = run(one, "--param-device=cpu,meta", *plugin_args)
+    assert mixed.ret == pytest.ExitCode.TESTS_FAILED
+    assert error_lines(mixed) == ["ERROR: --param-device=meta: not one of 1 marked test ran on it"]
+
+    nowhere = run(source, "--param-device=meta", *plugin_args)
+    nowhere.assert_outcomes(skipped=2)
+    assert nowhere.ret == pytest.ExitCode.TESTS_FAILED
+    reason = f"does not run on {'meta or cuda' if 'cuda' in devices else 'meta'}; chosen: meta"
+    assert error_lines(nowhere) == [
+        f"ERROR: --param-device=meta: not one of 2 marked tests ran on it (2 skipped: {reason})"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -323,30 +323,172 @@ def test_marked_classes_modules_and_files(ids) -> None:
     ]
 
 
+def test_markers_are_merged_keyword_by_keyword_and_the_closest_wins(ids) -> None:
+    source = """
+    import pytest
+    params = pytest.mark.params
+    pytestmark = params(devices=["cpu", "meta"])
+    @params(dtypes="bfloat16")
+    def test_adds(): pass
+    @params
+    def test_bare(): pass
+    @params(devices="meta")
+    @params(dtypes="float16")
+    def test_two(): pass
+    @params(devices="meta")
+    @params(devices="cpu")
+    def test_the_inner_of_two(): pass
+    @params(devices=None)
+    def test_none_is_a_word(): pass
+    @params(devices="meta", dtypes="float64")
+    class TestBase:
+        def test_m(self): pass
+        @params(dtypes="float16")
+        def test_narrower(self): pass
+    @params(devices="cpu")
+    class TestDerived(TestBase): pass
+    class TestPlain(TestDerived): pass
+    """
+    assert ids(source) == [
+        *("test_adds[cpu-bfloat16]", "test_adds[meta-bfloat16]"),
+        *("test_bare[cpu]", "test_bare[meta]"),
+        "test_two[meta-float16]",
+        "test_the_inner_of_two[cpu]",
+        "test_none_is_a_word[cpu]",
+        *("TestBase::test_m[meta-float64]", "TestBase::test_narrower[meta-float16]"),
+        *("TestDerived::test_m[cpu-float64]", "TestDerived::test_narrower[cpu-float16]"),
+        *("TestPlain::test_m[cpu-float64]", "TestPlain::test_narrower[cpu-float16]"),
+    ]
+
+
+OF_PARAMETERS = """
+    import pytest
+    params = pytest.mark.params
+    meta, double = params(devices=["meta"]), params(dtypes="float64")
+    sets = [0, pytest.param(1, marks=meta), pytest.param(2, marks=[pytest.mark.x, double])]
+    {mark}
+    @pytest.mark.parametrize("i", sets)
+    def test_a(i{asks}): pass
+"""
+
+
+@pytest.mark.parametrize("asks", ["", ", param_device"])
+def test_the_mark_of_a_parameter_set_is_the_closest(ids, pytester, asks: str) -> None:
+    pytester.makeini("[pytest]\nmarkers = x")
+    source = OF_PARAMETERS.format(mark="@params(devices=['cpu', 'meta'])", asks=asks)
+    assert sorted(ids(source)) == sorted(
+        [
+            *("test_a[cpu-0]", "test_a[meta-0]"),
+            "test_a[meta-1]",
+            *("test_a[cpu-float64-2]", "test_a[meta-float64-2]"),
+        ]
+    )
+    both = """
+    import pytest
+    params = pytest.mark.params
+    @params(devices="cpu")
+    @pytest.mark.parametrize("i", [0, pytest.param(1, marks=params(devices=["meta"]))])
+    @pytest.mark.parametrize("j", (0, pytest.param(1, marks=params(dtypes=["float64"]))))
+    def test_a(i, j): pass
+    """
+    assert sorted(ids(both)) == [
+        *("test_a[cpu-0-0]", "test_a[cpu-float64-1-0]"),
+        *("test_a[meta-0-1]", "test_a[meta-float64-1-1]"),
+    ]
+
+
+@pytest.mark.parametrize("asks", ["", ", param_device"])
+def test_only_a_parameter_set_is_marked(ids, run: Run, pytester, asks: str) -> None:
+    pytester.makeini("[pytest]\nmarkers = x")
+    source = OF_PARAMETERS.format(mark="", asks=asks)
+    if hasattr(pytest, "HIDDEN_PARAM"):
+        assert sorted(ids(source)) == sorted(
+            ["test_a[0]", "test_a[meta-1]", "test_a[cpu-float64-2]"]
+        )
+    else:  # without an id that names the device, but on it
+        assert ids(source) == ["test_a[0]", "test_a[1]", "test_a[2]"]
+    body = source.replace(
+        "): pass", "): assert torch.ones(1).device.type == ('cpu', 'meta', 'cpu')[i]"
+    )
+    run("    import torch" + body).assert_outcomes(passed=3)
+
+
+def test_a_mark_that_only_an_iterator_yields_is_refused(run: Run) -> None:
+    source = """
+    import pytest
+    meta = pytest.mark.params(devices=["meta"])
+    @pytest.mark.params
+    def test_a(i): pass
+    def pytest_generate_tests(metafunc):
+        metafunc.parametrize("i", [0, pytest.param(1, marks=meta)])
+    """
+    result = run(source)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert (
+        "test_it.py::test_a: the params mark of a pytest.param adds meta, which is only seen where "
+        "the parameter sets are a list in @pytest.mark.parametrize"
+    ) in result.outlines
+    run(source.replace('"meta"', '"cpu"')).assert_outcomes(passed=2)
+
+
+# -- everywhere but ... ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("two_cards")
+@pytest.mark.parametrize(
+    ("supported", "chosen", "expected"),
+    [
+        ("'!meta'", "", ["cpu"]),
+        ("['!meta']", "cpu,meta", ["cpu"]),
+        ("['!meta']", "meta,cpu,cuda:1", ["cpu", "cuda:1"]),
+        ("'!meta,!cuda'", "meta,cpu,cuda:1", ["cpu"]),
+        ("'!cuda:1'", "cuda:0,cuda:1", ["cuda:0"]),
+        ("'!accelerator'", "cpu,cuda,meta", ["cpu", "meta"]),
+        ("'!meta'", "meta", ["meta SKIPPED does not run on meta; chosen: meta"]),
+        (
+            "['!cpu', '!accelerator']",
+            "cuda,cpu",
+            ["cuda SKIPPED does not run on cpu or accelerator; chosen: cuda, cpu"],
+        ),
+        ("'!cpu'", "", ["cpu SKIPPED does not run on cpu; chosen: nothing"]),
+    ],
+)
+def test_everywhere_but(run: Run, supported: str, chosen: str, expected: list[str]) -> None:
+    source = f"import pytest\n@pytest.mark.params(devices={supported})\ndef test_a(): pass"
+    result = run(source, "-v", "-rs", *([f"--param-device={chosen}"] if chosen else []))
+    assert marked_results(result) == expected
+
+
 def test_k_params_selects_the_marked(ids) -> None:
     assert ids(SUITE, "-k", "params") == ["test_a[cpu-1]", "test_a[cpu-2]", "test_c[cpu]"]
 
 
-@pytest.mark.parametrize("how", ["", ", indirect=True"])
-def test_param_device_parametrized_by_hand(run: Run, how: str) -> None:
-    override = """
-    @pytest.fixture
-    def param_device(request): return request.param
-    """
-    result = run(
-        f"""
-    import pytest, torch
-    {override if how else ""}
-    @pytest.mark.params
-    @pytest.mark.parametrize("param_device", ["meta", torch.device("cpu"), "cuda:9"]{how})
-    def test_a(param_device):
-        assert torch.ones(1).device == torch.device(param_device)
-    """,
-        "-v",
-        "-rs",
-    )
-    result.assert_outcomes(passed=2, skipped=1)
-    result.stdout.fnmatch_lines(["*test_a[[]meta[]]*", "SKIPPED*torch sees no cuda device"])
+@pytest.mark.parametrize("mark", ["", "@pytest.mark.params\n"])
+@pytest.mark.parametrize(
+    ("name", "keyword"), [("param_device", "devices"), ("param_dtype", "dtypes")]
+)
+@pytest.mark.parametrize("how", ["mark", "indirect", "fixture", "hook"])
+def test_parametrizing_our_fixtures_by_hand_is_an_error(
+    run: Run, mark: str, name: str, keyword: str, how: str
+) -> None:
+    """The id would name what the test does not run on."""
+    by = {
+        "mark": f"@pytest.mark.parametrize({name!r}, ['meta', 'float64'])\n",
+        "indirect": f"@pytest.mark.parametrize(['x', {name!r}], [(1, 2)], indirect=[{name!r}])\n",
+        "fixture": f"@pytest.fixture(params=[1, 2])\ndef {name}(request): return request.param\n",
+        "hook": f"def pytest_generate_tests(metafunc): metafunc.parametrize({name!r}, [1, 2])\n",
+    }[how]
+    source = f"def test_a({name}{', x' if how == 'indirect' else ''}): pass\n"
+    if how in ("fixture", "hook"):
+        source = by + mark + source
+    else:
+        source = mark + by + source
+    result = run(f"import pytest\n{source}", "--param-device=cpu")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert (
+        f"test_it.py::test_a: {name} is not to be parametrized: the test would run elsewhere "
+        f"than its id says; write @pytest.mark.params({keyword}=[...])"
+    ) in result.outlines
 
 
 def test_marked_after_the_collection(run: Run, pytester: pytest.Pytester) -> None:

@@ -254,6 +254,58 @@ def test_errors_leave_the_defaults_as_they_were(run: Run) -> None:
     result.assert_outcomes(passed=2, failed=1, errors=2)
 
 
+SETS = """
+    import pytest, torch
+    @pytest.fixture(autouse=True)
+    def sets():
+        dtype = torch.get_default_dtype()
+        {line}
+        yield
+        torch.set_default_device(None)
+        torch.set_default_dtype(dtype)
+    @pytest.mark.params(devices="{device}"{dtypes})
+    def test_a(): pass
+    def test_unmarked(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "dtypes", "line", "text"),
+    [
+        ("cpu", "", "torch.set_default_device('meta')", "default device meta"),
+        ("meta", "", "torch.set_default_device('cpu')", "default device cpu"),
+        (
+            "cpu",
+            ", dtypes='bfloat16'",
+            "torch.set_default_dtype(torch.float64)",
+            "default dtype float64",
+        ),
+        (
+            "cpu",
+            ", dtypes='bfloat16'",
+            "torch.set_default_dtype(torch.float64); torch.set_default_device('meta')",
+            "default device meta and default dtype float64",
+        ),
+        # What the id does not name may be set, and what it does may be said again.
+        ("cpu", "", "torch.set_default_dtype(torch.float64)", ""),
+        ("meta", "", "torch.set_default_device('meta')", ""),
+    ],
+)
+def test_a_fixture_that_sets_the_defaults_against_the_id(
+    run: Run, device: str, dtypes: str, line: str, text: str
+) -> None:
+    source = SETS.format(device=device, dtypes=dtypes, line=line)
+    result = run(source, "-W", "default::pytest_paramcheck.ParamCheckWarning")
+    result.assert_outcomes(passed=2, warnings=1 if text else 0)
+    said = [o.partition("Warning: ")[2] for o in result.outlines if "ParamCheckWarning: " in o]
+    name = f"test_a[{device}{'-bfloat16' if dtypes else ''}]"
+    whole = (
+        f"{name} starts under {text}, which its id does not say: a fixture or hook has set that "
+        f"since the marker did"
+    )
+    assert said == ([whole] if text else [])
+
+
 # -- seeds -----------------------------------------------------------------------------------
 
 DRAW = """

@@ -13,19 +13,36 @@ SUITE = "import pytest\n@pytest.mark.params\ndef test_a(): pass"
     ("args", "text"),
     [
         (
-            "'a', [1, 2]",
-            (
-                " takes no positional arguments, got ('a', [1, 2]); did you mean "
-                "@pytest.mark.parametrize?"
-            ),
+            "'cpu', devices='cpu'",
+            " takes no positional arguments, got ('cpu'); it takes devices= and dtypes=",
         ),
         (
             "device='cpu'",
             " has no argument 'device'; did you mean 'devices'?",
         ),
         (
-            "n_coins=4",
+            "n_coins=4, devices='cpu'",
             " has no argument 'n_coins'; it takes devices= and dtypes=",
+        ),
+        ("dtype='float64'", " has no argument 'dtype'; did you mean 'dtypes'?"),
+        ("Devices='cpu'", " has no argument 'Devices'; did you mean 'devices'?"),
+        (
+            "on_device='cpu'",
+            " has no argument 'on_device'; did you mean 'devices'?",
+        ),
+        (
+            "devices=['cpu', '!meta']",
+            "(devices=['cpu', '!meta']): '!meta' beside 'cpu': name what is supported, or with "
+            "'!' what is not",
+        ),
+        (
+            "devices='!auto'",
+            "(devices='!auto'): 'auto' is a choice for --param-device; devices= names what the "
+            "test supports, e.g. 'cpu' or 'accelerator'",
+        ),
+        (
+            "devices='cuda:256'",
+            "(devices='cuda:256'): 'cuda:256' is no device name: an index is at most 127",
         ),
         ("devices=[]", "(devices=[]): names no device"),
         ("devices=''", "(devices=''): names no device"),
@@ -74,8 +91,93 @@ def test_a_wrong_marker_is_an_error_of_the_collection(run: Run, args: str, text:
 
 
 def test_a_wrong_marker_further_out_is_an_error_as_well(run: Run) -> None:
-    result = run(SUITE + "\npytestmark = pytest.mark.params(1)", "-q")
+    result = run(SUITE + "\npytestmark = pytest.mark.params(device='cpu')", "-q")
     assert result.ret == pytest.ExitCode.INTERRUPTED
+
+
+# -- a marker of our name that means something else ---------------------------------------------
+
+LEFT_ALONE = (
+    "ParamCheckWarning: test_a: @pytest.mark.params({args}) is left alone: the marker of "
+    "pytest-paramcheck takes devices= and dtypes= only{hint} (ini param_marker gives it another "
+    "name)"
+)
+FOREIGN = [
+    ("[1, 2]", ""),
+    ("n_coins=4", ""),
+    ("services=['db'], types=3", ""),
+    ("'a', [1, 2]", "; did you mean @pytest.mark.parametrize?"),
+    ("('a', 'b'), [(1, 2)]", "; did you mean @pytest.mark.parametrize?"),
+    ("'cpu'", "; did you mean devices='cpu'?"),
+    ("['cpu', 'meta']", "; did you mean devices=['cpu', 'meta']?"),
+]
+
+
+@pytest.mark.parametrize(("args", "hint"), FOREIGN)
+def test_a_foreign_marker_is_left_alone_with_one_warning(run: Run, args: str, hint: str) -> None:
+    source = f"""
+    import pytest, torch
+    @pytest.mark.params({args})
+    def test_a():
+        assert torch.ones(1).device.type == "cpu"
+    @pytest.mark.params(n_coins=5)
+    def test_b(): pass
+    @pytest.mark.params
+    def test_ours(): pass
+    """
+    as_warning = ("-W", "default::pytest_paramcheck.ParamCheckWarning")
+    result = run(source, "--param-device=meta", "-v", *as_warning)
+    result.assert_outcomes(passed=3, warnings=1)
+    said = [line for line in result.outlines if "ParamCheckWarning" in line]
+    assert [line.partition(": ")[2] for line in said] == [LEFT_ALONE.format(args=args, hint=hint)]
+    result.stdout.fnmatch_lines(["*::test_a PASSED*", "*::test_b PASSED*", "*test_ours[[]meta[]]*"])
+
+
+def test_a_foreign_marker_of_a_test_case(run: Run) -> None:
+    source = """
+    import pytest, unittest
+    @pytest.mark.params(n_coins=4)
+    class TestIt(unittest.TestCase):
+        def test_a(self): pass
+        def test_b(self): pass
+    """
+    result = run(source, "-W", "default::pytest_paramcheck.ParamCheckWarning")
+    result.assert_outcomes(passed=2, warnings=1)
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "0")], ids=["plain", "n0"])
+def test_the_marker_can_have_another_name(run: Run, pytester, args: tuple[str, ...]) -> None:
+    pytester.makeini("[pytest]\nparam_marker = on_devices\nmarkers = params(n_coins): theirs")
+    source = """
+    import pytest, torch
+    @pytest.mark.params(n_coins=4)
+    def test_theirs(): pass
+    @pytest.mark.on_devices(devices=["cpu", "meta"])
+    def test_ours(request):
+        assert torch.ones(1).device.type == request.node.name[10:-1]
+    """
+    run(source, *args).assert_outcomes(passed=3)
+    listed = run("", "--markers").outlines
+    assert any(o.startswith("@pytest.mark.on_devices(*, devices=None") for o in listed)
+    wrong = run(source.replace("devices=[", "device=["))
+    assert (
+        "test_it.py::test_ours: @pytest.mark.on_devices has no argument 'device'; did you mean "
+        "'devices'?"
+    ) in wrong.outlines
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a b", "'a b' is no name of a marker"),
+        ("class", "'class' is no name of a marker"),
+        ("skipif", "'skipif' is another marker's name"),
+    ],
+)
+def test_no_name_of_a_marker(run: Run, name: str, text: str) -> None:
+    result = run(SUITE, "-o", f"param_marker={name}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [o for o in result.errlines if o] == [f"ERROR: param_marker (ini): {text}"]
 
 
 NO_SEED = "is no seed; a seed is an integer from 0 to 2**63 - 1"

@@ -89,6 +89,71 @@ def test_the_marker_is_listed(run: Run) -> None:
     result.stdout.fnmatch_lines("@pytest.mark.params([*], devices=None, dtypes=None): run once *")
 
 
+def test_properties_of_other_plugins_need_not_be_pairs(run: Run, pytester) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_setup(item):
+            item.user_properties += [("a", "b", "c"), 3, None, ("param_device", ["cpu"]), ([], 1)]
+        """
+    )
+    source = """
+    import pytest
+    @pytest.mark.params(devices="cpu")
+    def test_a(): pass
+    def test_b(): pass
+    """
+    result = run(source, "--param-device=cpu")
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.OK
+
+
+VALUES = """
+    import pytest, torch
+    from torch import nn
+    @pytest.mark.params{args}
+    def test_a(): assert torch.ones(1).item() == 1
+    @pytest.mark.params{args}
+    def test_finding(assert_tied): assert_tied(nn.Linear(1, 1), nn.Linear(1, 1))
+    @pytest.mark.params(devices=["meta"])
+    def test_asks_for_it(): assert torch.ones(1).item() == 1
+    @pytest.fixture
+    def value(): return torch.ones(1).item()
+    @pytest.mark.params{args}
+    def test_set_up(value): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "origin"),
+    [
+        (["--param-device=meta"], "--param-device"),
+        (["-o", "param_devices=meta"], "param_devices (ini)"),
+    ],
+)
+def test_why_a_test_ran_on_meta(run: Run, args: list[str], origin: str) -> None:
+    result = run(VALUES.format(args=""), *args)
+    result.assert_outcomes(failed=3, errors=1)
+    lines = result.outlines
+    starts = [n for n, line in enumerate(lines) if line.strip("- ") == "paramcheck"]
+    hint = (
+        f"run on meta because of {origin}; if it reads values: "
+        f'@pytest.mark.params(devices=["!meta"])'
+    )
+    assert [lines[n + 1] for n in starts] == [hint, hint]  # test_a and test_set_up
+
+    followed = run(VALUES.format(args=hint.rpartition("params")[2]), *args)
+    followed.assert_outcomes(failed=1, skipped=3)
+    assert "paramcheck" not in [line.strip("- ") for line in followed.outlines]
+
+
+def test_nothing_is_said_of_meta_elsewhere(run: Run) -> None:
+    result = run(VALUES.format(args="").replace("== 1", "== 2"), "-k", "not asks")
+    result.assert_outcomes(failed=2, passed=1, deselected=1)
+    assert "paramcheck" not in [line.strip("- ") for line in result.outlines]
+
+
 def test_without_the_plugin_a_conftest_of_ours_is_no_error(run: Run, pytester) -> None:
     pytester.makeconftest("def pytest_configure(config): pass")
     run("def test_a(): pass", "-p", "no:paramcheck").assert_outcomes(passed=1)

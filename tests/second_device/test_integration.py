@@ -22,7 +22,6 @@ __all__ = ["here", "no_accelerator", "two_cards"]
 for name in (
     "test_ids_and_order_do_not_depend_on_xdist",
     "test_the_property_reaches_junit",
-    "test_param_device_parametrized_by_hand",
     "test_the_device_is_the_default_in_the_body",
 ):
     del globals()[name]

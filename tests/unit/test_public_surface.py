@@ -119,7 +119,12 @@ def test_the_options_and_ini_values() -> None:
         "--param-model": "append",
         "--param-update": "store_true",
     }
-    assert parser.ini == {"param_devices": "args", "param_dtypes": "args", "param_seed": "string"}
+    assert parser.ini == {
+        "param_devices": "args",
+        "param_dtypes": "args",
+        "param_seed": "string",
+        "param_marker": "string",
+    }
 
 
 def test_the_hooks_and_their_arguments() -> None:
