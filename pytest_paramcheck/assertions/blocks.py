@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from ..checks import blocks as checks
-from ..messages.errors import raise_if
+from ..checks.writers import causes
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
+from ..parameters.running.elsewhere import Elsewhere
 from ..parameters.running.kept import AfterBlock, Kept, finite_before, keep, require_values
 from ..parameters.running.watch import Watch
-from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import (
+    any_entry,
     parameters_only,
     present,
     select,
@@ -41,13 +44,19 @@ def assert_unchanged(
     ``"flags"`` or several. Bits are compared by digest, so it does not matter who wrote:
     ``.data``, numpy, a fused optimizer, BatchNorm. Writing the same values is no change.
 
+    A state_dict and (name, tensor) pairs hold tensors, not the places they come from: a parameter
+    that is replaced in the model is seen only where the subject is the module (or a dict that is
+    written itself).
+
     Fails, naming each entry with what changed and by how much (of a large tensor, judged by
-    64 values spread over it), whether object or memory was replaced, what vanished and what
-    appeared, and the reason where it is known.
+    64 values spread over it), whether object or memory was replaced, what was removed and what
+    was added, and the reason where it was seen: which optimizer's step wrote it and with what,
+    which module updates its statistics.
 
     Raises :class:`ParamCheckError` at the end of the block; :class:`ParamCheckUsageError` for
-    a pattern that matches nothing, another ``only``, and for values that cannot be read (meta,
-    fake, lazy), which ``only=("objects", "flags")`` does not ask about.
+    a pattern that matches nothing, another ``only``, ``only="objects"`` of pairs or a state_dict,
+    a block that is entered a second time, and for values that cannot be read (meta, fake, lazy),
+    which ``only=("objects", "flags")`` does not ask about.
 
     >>> from torch import nn
     >>> model = nn.Linear(3, 2)
@@ -62,16 +71,18 @@ def assert_unchanged(
 def assert_changed(model: Subject, *patterns: Pattern) -> Block:
     """Assert that a ``with`` block changes each parameter, by whatever means.
 
-    Passes where every selected parameter (the trainable ones by default, buffers where a
-    pattern names them) holds other bits than before: an optimizer, an EMA, a soft update or a
-    reset may have done it. Tensors without elements cannot change and are left out.
-    ``assert_updated`` asks for more: that a gradient did it.
+    Passes where every selected parameter (all of them by default, frozen ones too: EMA copies and
+    target networks are frozen; buffers where a pattern names them, or where there is nothing
+    else) holds other bits than before: an optimizer, an EMA, a soft update or a reset may have
+    done it. Tensors without elements cannot change and are left out. ``assert_updated`` asks for
+    more: that a gradient did it.
 
-    Fails, naming each one that holds the bits it held.
+    Fails, naming each one that holds the bits it held, was cast to another dtype only, has no
+    values any more or was removed.
 
     Raises :class:`ParamCheckError` at the end of the block; :class:`ParamCheckUsageError` for
-    a pattern that matches nothing, no trainable parameter to start from, and for values that
-    cannot be read (meta, fake, lazy).
+    a pattern that matches nothing, nothing that has elements, a block that is entered a second
+    time, and for values that cannot be read (meta, fake, lazy).
 
     >>> from torch import nn
     >>> model = nn.Linear(3, 2)
@@ -86,18 +97,21 @@ def assert_updated(model: Subject, *patterns: Pattern) -> Block:
     """Assert that a ``with`` block moves each parameter, because of a gradient.
 
     Passes where every selected parameter (the trainable ones by default) holds other bits than
-    before, all finite, and a gradient that is not all zero was there when an optimizer stepped
-    it (or, where no optimizer holds it, had arrived). Gradients are noted as they arrive and as
-    optimizers step: a ``zero_grad()`` at the end, closures, accumulation, several steps and
-    several optimizers do not mislead it.
+    before, all finite, and a step of an optimizer wrote it with a gradient that is not all zero
+    (or, where no optimizer that stepped holds it, such a gradient had arrived: an update by hand,
+    float32 masters). Contents are compared right before and right after each step until one has
+    done so. Gradients are noted as they arrive and as optimizers step: a ``zero_grad()`` at the
+    end, closures, accumulation, several steps and several optimizers do not mislead it. An
+    optimizer may hold another tensor on the same memory (a flat buffer, the parameter of a view).
 
-    Fails, with the reason: moved by weight decay or momentum only, moved to NaN, frozen, no
-    gradient, a gradient but no step, not in the optimizer that stepped, cleared before the
-    step, lr 0, a step rounded away.
+    Fails, with the reason: changed by weight decay or momentum only, by something else than the
+    step, became NaN, frozen, no gradient (or one in ``main_grad``), a gradient but no step, not in
+    the optimizer that stepped, cleared before the step, lr 0, a step that a GradScaler skipped,
+    that wrote nothing or was rounded away, no values left.
 
     Raises :class:`ParamCheckError` at the end of the block; :class:`ParamCheckUsageError` for
-    a pattern that matches no parameter, no trainable parameter to start from, and for values
-    that cannot be read (meta, fake, lazy).
+    a pattern that matches no parameter, no trainable parameter to start from, a block that is
+    entered a second time, and for values that cannot be read (meta, fake, lazy).
 
     >>> import torch
     >>> from torch import nn
@@ -129,7 +143,7 @@ class Block:
     """The context of one ``with`` statement; ``_begin`` and ``_end`` are the assertion's."""
 
     _assertion = ""  # its public name
-    _entered = False
+    _entered = _begun = _left = False
 
     def __init__(self, subject: Subject, patterns: tuple[Pattern, ...]) -> None:
         # An iterator can be read once, and is read before and after the block.
@@ -148,8 +162,13 @@ class Block:
 
     def __enter__(self) -> None:
         __tracebackhide__ = True
+        if self._entered:
+            raise ParamCheckUsageError(
+                f"this {self._assertion} was entered before: call it again for a second block"
+            )
         self._entered = True
         self._begin(take_inventory(self._subject))
+        self._begun = True
 
     def __exit__(
         self,
@@ -158,6 +177,7 @@ class Block:
         traceback: TracebackType | None,
     ) -> None:
         __tracebackhide__ = True
+        self._left = True
         self._stop()
         try:
             if kind is not None:
@@ -169,15 +189,22 @@ class Block:
         raise_if(findings, inventory.title)
 
     def __del__(self) -> None:
+        self._stop()  # a block that was entered and dropped: its hooks are of the whole process
         if not self._entered:
             warnings.warn(
                 f"{self._assertion} was called without `with`: it asserted nothing",
+                stacklevel=2,
+            )
+        elif self._begun and not self._left:
+            warnings.warn(
+                f"{self._assertion} was entered and never left: it asserted nothing",
                 stacklevel=2,
             )
 
 
 class _Unchanged(Block):
     _assertion = "assert_unchanged"
+    _watch: Watch | None = None
 
     def __init__(
         self,
@@ -190,10 +217,10 @@ class _Unchanged(Block):
         self._eligible = present if buffers else parameters_only
         self._what = "parameter or buffer" if buffers else "parameter"
         self._aspects = aspects
-        self._watch: Watch | None = None
 
     def _begin(self, inventory: Inventory) -> None:
         __tracebackhide__ = True
+        checks.require_objects(self._aspects, inventory)
         entries = select(inventory, self._patterns, eligible=self._eligible, what=self._what)
         values = "values" in self._aspects
         if values:
@@ -209,11 +236,13 @@ class _Unchanged(Block):
     def _end(self, inventory: Inventory) -> list[Finding]:
         watch, self._watch = self._watch, None
         after = AfterBlock(self._kept, inventory, values="values" in self._aspects)
-        cause = checks.causes(inventory, watch) if watch is not None else checks.no_cause
+        if watch is None:
+            return []
+        cause = causes(inventory, watch, after)
         findings = checks.changes(self._kept, after, self._aspects, cause)
         if "objects" in self._aspects:
             selected = select_again(inventory, self._patterns, eligible=self._eligible)
-            findings += checks.appeared(self._kept, selected)
+            findings += checks.added(self._kept, selected)
         return findings
 
 
@@ -225,15 +254,21 @@ class _Changed(Block):
         entries = select(
             inventory,
             self._patterns,
-            default=trainable,
+            default=_default_of(inventory),
             eligible=with_elements,
-            what="parameter or buffer with elements" if self._patterns else "trainable parameter",
+            what="parameter or buffer with elements",
         )
         require_values(entries)
         self._kept = keep(entries, values=True)
 
     def _end(self, inventory: Inventory) -> list[Finding]:
         return checks.unchanged(AfterBlock(self._kept, inventory, values=True))
+
+
+def _default_of(inventory: Inventory) -> Callable[[Entry], bool]:
+    """All parameters; of a subject that has none with elements, the buffers."""
+    any_parameter = any(with_elements(entry) for entry in inventory.parameters)
+    return parameters_only if any_parameter else any_entry
 
 
 class _Updated(Block):
@@ -253,6 +288,7 @@ class _Updated(Block):
         require_values(entries)
         self._kept = keep(entries, values=True)
         self._finite = finite_before(self._kept)
+        self._elsewhere = Elsewhere(old.tensor for old in self._kept)
         self._watch = Watch([old.tensor for old in self._kept])
         self._watch.start()
 
@@ -265,6 +301,9 @@ class _Updated(Block):
         if watch is None:
             return []
         after = AfterBlock(self._kept, inventory, values=True)
+        written = zip(self._kept, self._elsewhere.written(), strict=True)
+        elsewhere = {id(old.tensor): attribute for old, attribute in written}
+        broken = after.not_finite()
         return checks.not_updated(
-            after, watch, self._finite, after.not_finite(), self._may_stand_still
+            after, watch, self._finite, broken, elsewhere, self._may_stand_still
         )

@@ -8,7 +8,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``moves``: what a move to another device takes;
 * ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
   ``tied_grads_sum``: a tied gradient against its uses' sum;
-* ``flags``: frozen and trainable; ``blocks``: what a block changed, and why;
+* ``flags``: frozen and trainable; ``blocks``: what a block changed; ``writers``: who did;
 * ``optimizer``: who is covered; ``param_groups``: with what; ``optimizer_state``: state that fits;
   ``optimizer_sharing``: state in memory of its own; ``optimizer_saved``: as it was saved;
 * ``shapes``: sizes and symbols; ``structure``: dtypes, devices, counts, materialization;

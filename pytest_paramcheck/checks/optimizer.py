@@ -10,7 +10,8 @@ from torch import Tensor
 from ..messages.findings import Finding
 from ..messages.wording import join_words
 from ..parameters.running.gradstate import GradState, grad_state
-from ..parameters.running.watch import MOMENTUM_KEYS, largest_magnitude
+from ..parameters.running.magnitude import largest_magnitude
+from ..parameters.running.steps import MOMENTUM_KEYS
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot
 from ..parameters.tensors.content import no_values

@@ -144,7 +144,8 @@ def test_batchnorm_statistics_are_seen_and_explained() -> None:
           norm.num_batches_tracked  0 before, 1 after; \
         BatchNorm1d in train mode updates it in every forward
 
-          hint: model.eval() keeps the statistics of BatchNorm1d; requires_grad does not
+          hint: model.norm.eval() after every model.train() keeps the statistics of BatchNorm1d; \
+        requires_grad does not
         """)
     with assert_unchanged(model.eval()):
         model(torch.ones(4, 3))
@@ -182,8 +183,9 @@ def test_who_wrote_is_said_where_it_is_known() -> None:
         values changed: a.weight, a.bias (Net)
 
           a.weight  1 of 6 values changed, by at most 2; \
-        written behind autograd's back (.data, numpy, a fused optimizer, the storage)
-          a.bias    2 of 2 values changed, by at most 0.5
+        written behind autograd's back (.data, numpy, the storage)
+          a.bias    2 of 2 values changed, by at most 0.5; \
+        written in place, and no optimizer stepped
         """)
 
 
@@ -201,7 +203,8 @@ def test_decay_and_momentum_of_a_frozen_parameter_are_said() -> None:
           a.weight  6 of 6 values changed, by at most 0.05; \
         SGD moved it by weight decay 0.5 only, its gradient was all zero
 
-          hint: keep it out of SGD, or clear its gradient before the step
+          hint: its gradient has to be None, not zero: zero_grad(set_to_none=True), \
+        or keep it out of SGD
         """)
     model.a.weight.grad = None
     with assert_unchanged(model, "a.weight"):
@@ -217,21 +220,32 @@ def test_objects_memory_and_flags_are_named() -> None:
         model.norm.running_mean = None
         model.extra = nn.Parameter(torch.ones(1))
     assert str(caught.value) == whole(r"""
-        replaced: a.weight; memory replaced: a.bias; frozen: norm.weight; \
-        vanished: norm.running_mean; appeared: extra (Net)
+        replaced: a.weight; memory replaced: a.bias; requires_grad turned off: norm.weight; \
+        removed: norm.running_mean; added: extra (Net)
 
           replaced:
             a.weight  another Parameter object
           memory replaced:
             a.bias  the same Parameter object, on other memory
-          frozen:
+          requires_grad turned off:
             norm.weight  requires_grad was True, is False
-          vanished:
+          removed:
             norm.running_mean  was Tensor 2 float32 cpu
-          appeared:
+          added:
             extra  Parameter 1 float32 cpu
 
           hint: an optimizer built before still holds the old one
+        """)
+
+
+def test_requires_grad_turned_on_is_said() -> None:
+    model = nn.Linear(3, 2).requires_grad_(False)
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model):
+        model.weight.requires_grad_(True)
+    assert str(caught.value) == whole("""
+        requires_grad turned on: weight (Linear)
+
+          weight  requires_grad was False, is True
         """)
 
 
@@ -261,7 +275,7 @@ def test_only_what_is_asked_is_compared() -> None:
 def test_what_vanished_is_never_unchanged() -> None:
     for only in ("values", "objects", "flags"):
         model = Net()
-        with pytest.raises(ParamCheckError, match=r"^vanished: a\.weight, a\.bias \(Net\)"):
+        with pytest.raises(ParamCheckError, match=r"^removed: a\.weight, a\.bias \(Net\)"):
             with assert_unchanged(model, "a", only=only):
                 del model.a
 
@@ -340,7 +354,7 @@ def test_values_without_values_are_a_wrong_call() -> None:
         with assert_unchanged(model, only=("objects", "flags")):
             model.requires_grad_(False)
     assert str(failed.value) == whole("""
-        frozen: weight, bias (Linear)
+        requires_grad turned off: weight, bias (Linear)
 
           weight  requires_grad was True, is False
           bias    requires_grad was True, is False
@@ -379,6 +393,65 @@ def test_a_call_without_with_warns_that_it_asserted_nothing(assertion: Callable[
     said = f"{assertion.__name__} was called without `with`: it asserted nothing"
     with pytest.warns(UserWarning, match=f"^{said}$"):
         assertion(Net())
+
+
+BLOCKS = [assert_unchanged, assert_changed, assert_updated]
+
+
+@pytest.mark.parametrize("assertion", BLOCKS)
+def test_a_block_is_entered_once(assertion: Callable[..., Any]) -> None:
+    said = f"this {assertion.__name__} was entered before: call it again for a second block"
+    model = Net()
+    hooks, after = optimizers._global_optimizer_pre_hooks, optimizers._global_optimizer_post_hooks
+    before = len(hooks), len(after)
+    block = assertion(model)
+    with pytest.raises(ParamCheckUsageError) as caught, block:
+        with block:
+            pass
+    assert str(caught.value) == said
+    assert (len(hooks), len(after)) == before
+    assert usage(block.__enter__) == said  # and not again after it was left
+    assert all(p._post_accumulate_grad_hooks is None for p in model.parameters())
+    with assertion(model), assertion(model):  # two of them nest
+        model.a.weight.grad = None
+        if assertion is not assert_unchanged:
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert (len(hooks), len(after)) == before
+
+
+@pytest.mark.parametrize("assertion", BLOCKS)
+def test_a_dropped_block_takes_its_hooks_along(assertion: Callable[..., Any]) -> None:
+    hooks, after = optimizers._global_optimizer_pre_hooks, optimizers._global_optimizer_post_hooks
+    before = len(hooks), len(after)
+    model = Net()
+    block = assertion(model)
+    block.__enter__()
+    said = f"{assertion.__name__} was entered and never left: it asserted nothing"
+    with pytest.warns(UserWarning, match=f"^{said}$"):
+        del block
+    assert (len(hooks), len(after)) == before
+    assert all(p._post_accumulate_grad_hooks is None for p in model.parameters())
+
+
+def test_objects_of_pairs_and_of_a_state_dict_cannot_be_asked_for_alone() -> None:
+    model = Net()
+    assert usage(assert_unchanged(model.named_parameters(), only="objects").__enter__) == (
+        "only='objects': (name, tensor) pairs hold the tensors themselves, so one that is replaced "
+        "in the model is not seen: pass the module"
+    )
+    assert usage(assert_unchanged(model.state_dict(), only=("objects", "flags")).__enter__) == (
+        "only='objects': a state_dict holds the tensors themselves, so one that is replaced in the "
+        "model is not seen: pass the module"
+    )
+    for subject in (model.named_parameters(), model.state_dict(), dict(model.named_parameters())):
+        with assert_unchanged(subject):
+            pass
+    slots = dict(model.named_parameters())
+    with pytest.raises(ParamCheckError, match=r"^replaced: a\.weight"):
+        with assert_unchanged(slots, only="objects"):
+            slots["a.weight"] = nn.Parameter(torch.ones(2, 3))
 
 
 def test_mappings_and_generators_are_subjects() -> None:
@@ -512,7 +585,7 @@ def test_a_wrapper_subclass_is_proven_by_its_inner_tensors() -> None:
         values changed: w (dict)
 
           w  other content; \
-        written behind autograd's back (.data, numpy, a fused optimizer, the storage)
+        written behind autograd's back (.data, numpy, the storage)
         """)
     with pytest.raises(ParamCheckError) as replaced, assert_unchanged({"w": tensor}):
         tensor.inner = tensor.inner.clone()

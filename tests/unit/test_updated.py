@@ -1,14 +1,16 @@
 """assert_updated and assert_changed: who moved, by what, and why not."""
 
-# ruff: noqa: PT012 - what a block does is the subject here, and it takes several lines
+# ruff: noqa: PT012, SIM117 - what a block does is the subject here, and it takes several lines
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import optimizer as optimizers
 from torch.utils.checkpoint import checkpoint
 
@@ -199,7 +201,7 @@ def test_moved_by_weight_decay_only() -> None:
         optimizer.zero_grad()
 
     assert failing(model, body, "a") == whole(r"""
-        moved, but by no gradient: a.weight, a.bias (Net)
+        changed without a gradient: a.weight, a.bias (Net)
 
           a.weight  4 of 4 values changed, by at most 0.05: \
         AdamW moved it by weight decay 0.5 only, its gradient was all zero
@@ -220,7 +222,7 @@ def test_moved_by_momentum_only() -> None:
         optimizer.step()
 
     assert failing(model, body, "b.bias") == whole(r"""
-        moved, but by no gradient: b.bias (Net)
+        changed without a gradient: b.bias (Net)
 
           b.bias  2 of 2 values changed, by at most 0.05: \
         SGD moved it by momentum of earlier steps only, its gradient was all zero
@@ -241,7 +243,7 @@ def test_written_by_something_else() -> None:
         overwrite()
 
     assert failing(model, overwrite, "a.weight") == whole(r"""
-        moved, but by no gradient: a.weight (Net)
+        changed without a gradient: a.weight (Net)
 
           a.weight  4 of 4 values changed, by at most 1: \
         no gradient reached it and no optimizer stepped it, something else wrote it
@@ -249,7 +251,7 @@ def test_written_by_something_else() -> None:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     assert failing(model, step_and_overwrite, "a.weight") == whole(r"""
-        moved, but by no gradient: a.weight (Net)
+        changed without a gradient: a.weight (Net)
 
           a.weight  4 of 4 values changed, by at most 1: \
         SGD stepped without a gradient for it, something else wrote it
@@ -266,12 +268,12 @@ def test_moved_to_nan() -> None:
         optimizer.zero_grad()
 
     assert failing(model, body, "a.bias") == whole("""
-        moved to NaN or infinity: a.bias (Net)
+        became NaN or infinite: a.bias (Net)
 
           a.bias  2 of 2 values: 2 NaN, first at [0]: its gradient was not finite
         """)
     assert failing(model, body, "a.bias") == whole(r"""
-        moved to NaN or infinity: a.bias (Net)
+        became NaN or infinite: a.bias (Net)
 
           a.bias  2 of 2 values: 2 NaN, first at [0]: it was not finite before the block either
         """)
@@ -284,7 +286,7 @@ def test_moved_to_nan() -> None:
         optimizer.step()
 
     assert failing(model, overflow, "b.bias") == whole(r"""
-        moved to NaN or infinity: b.bias (Net)
+        became NaN or infinite: b.bias (Net)
 
           b.bias  2 of 2 values: 2 -inf, first at [0]: \
         its gradient was finite: the step itself overflowed
@@ -420,8 +422,7 @@ def test_a_step_that_rounds_away() -> None:
           b.bias  got a gradient, but SGD's step was rounded away in bfloat16 \
         (largest gradient 0.5, lr 0.001)
 
-          hint: keep a float32 copy of bfloat16 parameters for the optimizer, or round \
-        stochastically
+          hint: keep float32 master weights, or use stochastic rounding
         """)
     model = Net()
     with assert_updated(model):
@@ -454,10 +455,14 @@ def test_nothing_is_left_behind_and_exceptions_pass_through() -> None:
 
 def test_nothing_to_look_at_is_a_wrong_call() -> None:
     frozen = Net().requires_grad_(False)
+    assert usage(assert_updated(frozen).__enter__) == (
+        "Net has no trainable parameter that this applies to: there is nothing to check"
+    )
+    assert usage(assert_changed({"w": torch.empty(0)}).__enter__) == (
+        "dict has no parameter or buffer with elements that this applies to: there is nothing to "
+        "check"
+    )
     for assertion in (assert_updated, assert_changed):
-        assert usage(assertion(frozen).__enter__) == (
-            "Net has no trainable parameter that this applies to: there is nothing to check"
-        )
         assert usage(assertion(nn.Linear(2, 2, device="meta")).__enter__) == (
             "weight: on meta, where tensors have no values; whether its values change cannot be "
             "told"
@@ -486,7 +491,7 @@ def test_changed_takes_any_writer() -> None:
         model.a.reset_parameters()
         model.b.weight.detach().numpy()[0, 0] = 5
         model.b.bias = nn.Parameter(torch.zeros(2))
-    with assert_changed(average, "*"), torch.no_grad():
+    with assert_changed(average), torch.no_grad():
         for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
             mine.lerp_(theirs, 0.5)
 
@@ -501,14 +506,91 @@ def test_changed_names_what_stood_still() -> None:
         model.b.weight = nn.Parameter(model.b.weight.detach().clone())
         del model.b.bias
     assert str(caught.value) == whole("""
-        not changed: count, a.bias, b.weight; vanished: b.bias (Net)
+        not changed: count, a.bias, b.weight; removed: b.bias (Net)
 
           not changed:
             count     every bit is as it was
             a.bias    it was written, with the bits it had
             b.weight  replaced by another object with the same bits
-          vanished:
+          removed:
             b.bias  was Parameter 2 float32 cpu
         """)
     with assert_changed(model, "count"):
         model.count += 1
+
+
+def test_by_default_every_parameter_has_to_change_frozen_ones_too() -> None:
+    half = Net()
+    half.a.requires_grad_(False)
+    with pytest.raises(ParamCheckError, match=r"^not changed: a\.weight, a\.bias \(Net\)"):
+        with assert_changed(half):
+            half.b.reset_parameters()
+    target = nn.BatchNorm1d(2).requires_grad_(False)  # its statistics need a pattern
+    with assert_changed(target):
+        for parameter in target.parameters():
+            parameter.data.mul_(0.9).add_(1)
+    counted = nn.BatchNorm1d(2, affine=False)
+    with assert_changed(counted):  # no parameter: then its buffers
+        counted(torch.rand(4, 2))
+
+
+def without_storage(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.untyped_storage().resize_(0)
+
+
+def made_lazy(model: Net) -> None:
+    for layer in (model.a, model.b):
+        for name in ("weight", "bias"):
+            setattr(layer, name, nn.UninitializedParameter())
+
+
+def made_fake(model: Net) -> None:
+    with FakeTensorMode():
+        for layer in (model.a, model.b):
+            layer.weight, layer.bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+
+
+@pytest.mark.parametrize("way", [without_storage, made_lazy, made_fake, lambda m: m.to("meta")])
+@pytest.mark.parametrize("assertion", [assert_changed, assert_updated])
+def test_what_has_no_values_any_more_did_not_change(
+    assertion: Callable[..., Any], way: Callable[[nn.Module], object]
+) -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ParamCheckError) as caught, assertion(model):
+        loss_of(model).backward()
+        optimizer.step()
+        way(model)
+    problems = {finding.problem for finding in caught.value.findings}
+    assert problems <= {"no values left", "replaced, not updated"}
+    assert len(caught.value.findings) == 4
+
+
+def test_no_values_left_and_removed_are_said() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(ParamCheckError) as caught, assert_changed(model):
+        model.to("meta")
+        model.bias = None
+    assert str(caught.value) == whole("""
+        no values left: weight; removed: bias (Linear)
+
+          no values left:
+            weight  Parameter 2x2 float32 meta: on meta, where tensors have no values
+          removed:
+            bias  was Parameter 2 float32 cpu
+        """)
+
+
+def test_a_cast_alone_is_no_change() -> None:
+    model = nn.Linear(2, 2, bias=False)
+    with pytest.raises(ParamCheckError) as caught, assert_changed(model):
+        model.double()
+    assert str(caught.value) == whole(r"""
+        not changed: weight (Linear)
+
+          weight  was Parameter 2x2 float32 cpu, is Parameter 2x2 float64 cpu, \
+        with the values it had
+        """)
+    with assert_changed(model):
+        model.weight.data = model.weight.data.float() * 0.9

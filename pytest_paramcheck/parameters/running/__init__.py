@@ -10,13 +10,14 @@
 * ``untie``: what each use of a tied parameter gives, on a copy without ties;
 * ``graph``: the leaves of a graph, those that nobody registered among them;
 * ``kept``: what entries were before a block, and what became of them;
-* ``watch``: gradients and optimizer steps as they come, during a block;
+* ``watch``: gradients as they come, during a block; ``steps``: what each optimizer step wrote;
+  ``magnitude``: how large values are;
 * ``preserve``: all that a run touches, put back: ``held_state`` (what modules hold),
   ``tensor_state`` (one tensor), ``containers`` (the members of built-in ones), ``modes`` (of the
   process), ``randomness`` (random states); ``undo``: the steps, taken whatever interrupts.
 
 What has no tests of its own is tested through the assertions: ``test_reach`` and ``test_trace``
 (``custom_functions``, ``operands``, ``elsewhere``), ``test_tied_grads_sum``, ``test_registered``
-(``graph``), ``test_unchanged`` and ``test_updated`` (``kept``, ``watch``), ``test_preserve`` (all
+(``graph``), ``test_unchanged`` and ``test_updated`` (``kept``, ``watch``), ``test_writers`` (``steps``, ``magnitude``), ``test_preserve`` (all
 that puts back).
 """

@@ -107,6 +107,16 @@ class AfterBlock:
             return True  # it had values and has none any more
         return content.digest != old.content.digest
 
+    def only_cast(self, old: Kept, now: Tensor) -> bool:
+        """Whether what differs is the dtype, and the old values are all there."""
+        if old.content is None or now.dtype.is_complex or now.dtype == old.content.dtype:
+            return False
+        try:
+            back = read_contents([now.detach().to(old.content.dtype)])[0]
+        except (RuntimeError, NotImplementedError, ValueError):
+            return False  # kinds of tensor that cannot be cast
+        return back.digest == old.content.digest
+
     def not_finite(self) -> dict[int, str]:
         """Count by object the values that are not finite now; nothing where all are."""
         tensors = [t for _, _, t in self.rows if t is not None and not no_values(t)]

@@ -136,7 +136,7 @@ def gradient_arrives(tensor: Tensor, held: Tensor) -> bool:
         # Nothing to compare: of a flat buffer a gradient is set by hand, a twin has its own.
         return not alias
     with torch.no_grad():
-        there = _region(held.grad, held, tensor)
+        there = region_of(held.grad, held, tensor)
         if there is None:
             return not alias
         if memory_of(there).overlaps(memory_of(tensor.grad)):
@@ -148,7 +148,7 @@ def gradient_arrives(tensor: Tensor, held: Tensor) -> bool:
         return bool(there.any()) or not bool(tensor.grad.any())
 
 
-def _region(grad: Tensor, held: Tensor, tensor: Tensor) -> Tensor | None:
+def region_of(grad: Tensor, held: Tensor, tensor: Tensor) -> Tensor | None:
     """Return the part of a gradient that belongs to a tensor that lies in what it is of."""
     strided = all(t.layout is torch.strided for t in (grad, held, tensor))
     if not strided or grad.shape != held.shape or grad.stride() != held.stride():

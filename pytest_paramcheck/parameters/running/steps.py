@@ -1,0 +1,253 @@
+"""What optimizer steps wrote: contents compared right before and right after each of them.
+
+That an optimizer holds a parameter, has a gradient for it and steps does not say that its step
+moved it: lr can be 0, a warm-up or a skipped step writes nothing, and whatever else writes between
+two steps would be taken for them. So a step is the cause only of what it wrote. A parameter is
+read until a step with a gradient has written it, and not in the steps that follow.
+
+An optimizer may hold another tensor on the same memory (a flat buffer, the parameter that a
+state_dict shares its memory with): what is stepped is found by memory.
+"""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from ..subject.optimizers import UnreadableError, read_groups, state_of
+from ..tensors.content import no_values, same_bits
+from ..tensors.cover import region_of
+from ..tensors.digest import read_contents
+from ..tensors.memory import Memory, memory_of
+from .magnitude import largest_magnitude, note_largest
+
+#: Under these names optimizers keep what goes on moving a parameter without a gradient.
+MOMENTUM_KEYS = ("momentum_buffer", "exp_avg", "momentum", "m")
+
+
+@dataclass(slots=True)
+class Noted:
+    """What the steps of a block did to one tensor; lists hold the largest size, or nothing."""
+
+    optimizers: dict[str, None] = field(default_factory=dict)
+    writers: dict[str, None] = field(default_factory=dict)
+    #: Of the gradients of all steps, and of those that wrote.
+    stepped_with: list[Tensor] = field(default_factory=list)
+    wrote_with: list[Tensor] = field(default_factory=list)
+    #: The largest lr; None where no group has a number for it.
+    lr: float | None = None
+    weight_decay: float = 0.0
+    momentum: list[Tensor] = field(default_factory=list)
+    #: Whether an optimizer holds it only through its memory.
+    shared: bool = False
+    #: Whether every step that wrote nothing would be lost in the rounding of its dtype.
+    rounded: bool | None = None
+    #: Whether a step with a gradient has written it: nothing more has to be read.
+    settled: bool = False
+
+
+@dataclass(slots=True)
+class _Touch:
+    """One watched tensor in one running step."""
+
+    tensor: Tensor
+    held: Tensor
+    lr: float | None = None
+    weight_decay: float = 0.0
+    gradient: list[Tensor] = field(default_factory=list)
+    momentum: list[Tensor] = field(default_factory=list)
+    before: bytes | None = None
+
+
+class Steps:
+    """Listens to every optimizer's ``step``; what could not be read counts as written."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = tensors
+        self._held: _Held | None = None
+        self.notes = {id(tensor): Noted() for tensor in tensors}
+        #: The steps that run right now, by optimizer (closures run backward inside of them).
+        self._running: dict[int, dict[int, _Touch]] = {}
+        #: The optimizers that stepped in the block, whatever they hold.
+        self.optimizers: dict[str, None] = {}
+        #: Those of them that could not be read: whether they hold a parameter is not known.
+        self.unread: dict[str, None] = {}
+
+    def listen(self) -> Iterable[Any]:
+        """Register the hooks one by one; yields the handles."""
+        yield register_optimizer_step_pre_hook(_untraced(self._before))
+        yield register_optimizer_step_post_hook(_untraced(self._after))
+
+    def arrived(self, tensor: Tensor, size: Tensor) -> None:
+        """Note a gradient that arrives while a step runs: it steps with that one."""
+        for touched in self._running.values():
+            if touch := touched.get(id(tensor)):
+                note_largest(touch.gradient, size)
+                note_largest(self.notes[id(tensor)].stepped_with, size)
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Note what steps with what; never raise into a step, which need not be ours to read."""
+        name = type(optimizer).__name__
+        self.optimizers[name] = None
+        touched = self._running[id(optimizer)] = {}
+        try:
+            self._touch(optimizer, name, touched)
+            unsettled = [t for key, t in touched.items() if not self.notes[key].settled]
+            for touch, content in zip(unsettled, _contents(unsettled), strict=True):
+                touch.before = content
+        except Exception:
+            self.unread[name] = None
+
+    def _touch(self, optimizer: Optimizer, name: str, touched: dict[int, _Touch]) -> None:
+        if self._held is None:
+            self._held = _Held(self._tensors)
+        for group, tensors in read_groups(optimizer):
+            lr = _number(group.get("lr"))
+            decay = _number(group.get("weight_decay")) or 0.0
+            for held in tensors:
+                for tensor in self._held.by(held):
+                    touch = touched.setdefault(id(tensor), _Touch(tensor, held))
+                    notes = self.notes[id(tensor)]
+                    notes.optimizers[name] = None
+                    notes.shared = notes.shared or held is not tensor
+                    if lr is not None:
+                        touch.lr = max(touch.lr or 0.0, abs(lr))
+                        notes.lr = max(notes.lr or 0.0, abs(lr))
+                    touch.weight_decay = max(touch.weight_decay, decay)
+                    if held.grad is not None:
+                        size = largest_magnitude(gradient_there(held, tensor))
+                        note_largest(touch.gradient, size)
+                        note_largest(notes.stepped_with, size)
+                    for value in _momentum(optimizer, held):
+                        note_largest(touch.momentum, largest_magnitude(value))
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        name = type(optimizer).__name__
+        try:
+            self._compare(name, self._running.pop(id(optimizer), {}))
+        except Exception:
+            self.unread[name] = None
+
+    def _compare(self, name: str, touched: dict[int, _Touch]) -> None:
+        unsettled = [t for key, t in touched.items() if not self.notes[key].settled]
+        for touch, content in zip(unsettled, _contents(unsettled), strict=True):
+            notes = self.notes[id(touch.tensor)]
+            if content is not None and content == touch.before:
+                if touch.gradient and bool(touch.gradient[0] != 0):
+                    notes.rounded = notes.rounded is not False and _rounds_away(touch)
+                continue
+            notes.writers[name] = None
+            notes.weight_decay = max(notes.weight_decay, touch.weight_decay)
+            for size in touch.momentum:
+                note_largest(notes.momentum, size)
+            for size in touch.gradient:
+                note_largest(notes.wrote_with, size)
+                notes.settled = bool(size != 0)
+
+
+def _untraced(hook: Callable[..., None]) -> Callable[..., None]:
+    """Keep a compiled step from tracing a hook, which warns of what it finds there.
+
+    Only where the compiler is loaded already: loading it takes seconds.
+    """
+    disable = getattr(sys.modules.get("torch._dynamo"), "disable", None)
+    return hook if disable is None else disable(hook)
+
+
+def gradient_there(held: Tensor, tensor: Tensor) -> Tensor:
+    """Return the part of a tensor's gradient that is the other's; all of it where none is told."""
+    grad: Any = held.grad
+    if held is tensor:
+        return grad  # type: ignore[no-any-return]
+    part = region_of(grad, held, tensor)
+    return grad if part is None else part
+
+
+class _Held:
+    """Which of the watched tensors another tensor holds: itself, or by a byte in common."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._by_id = {id(tensor): tensor for tensor in tensors}
+        spans: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
+        self._tensors = list(tensors)
+        self._memories = [memory_of(tensor) for tensor in tensors]
+        for number, memory in enumerate(self._memories):
+            for block in memory.blocks:
+                span = (block.layout.base, block.layout.end, number)
+                spans.setdefault(block.space, []).append(span)
+        self._spans = {space: sorted(found) for space, found in spans.items()}
+        self._reach = {
+            space: list(accumulate((end for _, end, _ in found), max))
+            for space, found in self._spans.items()
+        }
+        # Asked once: in nearly every model no two watched tensors meet.
+        self._others = {
+            id(tensor): [t for t in self._on(memory) if t is not tensor]
+            for tensor, memory in zip(tensors, self._memories, strict=True)
+        }
+
+    def by(self, held: Tensor) -> list[Tensor]:
+        """Return the watched tensors that one which an optimizer holds is, or lies on."""
+        if id(held) in self._by_id:
+            return [held, *self._others[id(held)]]
+        return self._on(memory_of(held))
+
+    def _on(self, memory: Memory) -> list[Tensor]:
+        near: dict[int, None] = {}
+        for block in memory.blocks:
+            spans = self._spans.get(block.space, [])
+            reach = self._reach.get(block.space, [])
+            place = bisect_left(spans, (block.layout.end,))
+            while place and reach[place - 1] > block.layout.base:
+                place -= 1
+                near[spans[place][2]] = None
+        return [self._tensors[n] for n in sorted(near) if memory.overlaps(self._memories[n])]
+
+
+def _contents(touched: Sequence[_Touch]) -> list[bytes | None]:
+    """Return the digest of each tensor now; None where it cannot be read."""
+    readable = [touch.tensor for touch in touched if not no_values(touch.tensor)]
+    digests = {id(t): c.digest for t, c in zip(readable, read_contents(readable), strict=True)}
+    return [digests.get(id(touch.tensor)) for touch in touched]
+
+
+def _rounds_away(touch: _Touch) -> bool:
+    """Whether a step of lr times the gradient, or of lr as adaptive ones take, changes no bit."""
+    held, grad = touch.held.detach(), touch.held.grad
+    if grad is None or not touch.lr or grad.layout is not torch.strided or no_values(held):
+        return False
+    try:
+        with torch.no_grad():
+            return any(
+                same_bits(held, held.sub(step.to(held.dtype), alpha=touch.lr)) is True
+                for step in (grad, torch.sgn(grad))
+            )
+    except Exception:
+        return False  # an operation that a subclass or a dtype does not have
+
+
+def _momentum(optimizer: Optimizer, held: Tensor) -> list[Tensor]:
+    try:
+        state = state_of(optimizer, held)
+    except UnreadableError:
+        return []
+    return [value for key in MOMENTUM_KEYS if isinstance(value := state.get(key), Tensor)]
+
+
+def _number(value: Any) -> float | None:
+    """Return a setting as a number; a tensor of one element (a compiled step's lr) is one."""
+    if isinstance(value, Tensor):
+        return float(value.detach()) if value.numel() == 1 and not no_values(value) else None
+    return float(value) if isinstance(value, (int, float)) else None
