@@ -18,6 +18,6 @@
 
 What has no tests of its own is tested through the assertions: ``test_reach`` and ``test_trace``
 (``custom_functions``, ``operands``, ``elsewhere``), ``test_tied_grads_sum``, ``test_registered``
-(``graph``), ``test_unchanged`` and ``test_updated`` (``kept``, ``watch``), ``test_writers`` (``steps``, ``magnitude``), ``test_preserve`` (all
-that puts back).
+(``graph``), ``test_unchanged`` and ``test_updated`` (``kept``, ``watch``), ``test_writers``
+(``steps``, ``magnitude``), ``test_preserve`` (all that puts back).
 """
