@@ -141,15 +141,15 @@ def _validate_title(row: str, shown: str) -> None:
     version = _format_of(row)
     if version is None:
         raise ParamCheckUsageError(
-            f"{shown}, line 1: {_cut(row)}\n"
+            f"{shown}, line 1: {_cut(row)}",
             f"this is no manifest: its first line would be {HEADER[0]!r}. "
-            f"Restore the file, or delete it and run with --param-update"
+            f"Restore the file, or delete it and run with --param-update",
         )
     if version > FORMAT:
         raise ParamCheckUsageError(
-            f"{shown}, line 1: {_cut(row)}\n"
+            f"{shown}, line 1: {_cut(row)}",
             f"this version of pytest-paramcheck reads format {FORMAT}: upgrade it "
-            f"(pip install -U pytest-paramcheck)"
+            f"(pip install -U pytest-paramcheck)",
         )
 
 
@@ -197,8 +197,8 @@ def _take_name(text: str) -> tuple[str, str]:
 
 def _damaged(shown: str, number: int, row: str, reason: str) -> ParamCheckUsageError:
     return ParamCheckUsageError(
-        f"{shown}, line {number}: {_cut(row)}\n"
-        f"{reason}. Restore the line, or write the file anew with --param-update"
+        f"{shown}, line {number}: {_cut(row)}",
+        f"{reason}. Restore the line, or write the file anew with --param-update",
     )
 
 

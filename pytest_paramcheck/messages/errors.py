@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from .findings import Finding
 from .rendering import MAX_ROWS, render
+from .wording import printable
 
 
 class ParamCheckError(AssertionError):
@@ -31,7 +32,13 @@ class ParamCheckError(AssertionError):
 
 
 class ParamCheckUsageError(ValueError):
-    """A wrong call: an unknown name, a pattern without a match, an empty subject."""
+    """A wrong call: an unknown name, a pattern without a match, an empty subject.
+
+    Where it has several arguments, each is a line of its text.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(printable(str(line)) for line in self.args)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_usage, self.args, self.__dict__

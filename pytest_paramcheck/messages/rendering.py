@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from .findings import Finding
-from .wording import fold, fold_names, shorten
+from .wording import fold, fold_names, printable, shorten
 
 #: How many rows a failure shows, and how many lines of one finding; None shows all of them.
 MAX_ROWS = 10
@@ -22,8 +23,9 @@ def render(findings: Sequence[Finding], subject: str = "", max_rows: int | None 
     summary shows no more. Then all findings, one row each, repeated layers folded, at most
     ``max_rows`` of them, and the hints.
     """
+    subject = printable(subject)
     by_problem: dict[str, list[Finding]] = {}
-    for finding in findings:
+    for finding in map(_escaped, findings):
         by_problem.setdefault(finding.problem, []).append(finding)
 
     lines = [headline(by_problem, subject), ""]
@@ -43,12 +45,24 @@ def render(findings: Sequence[Finding], subject: str = "", max_rows: int | None 
             lines.pop()
     if hidden:
         lines.append(f"  ... and {hidden} more (-vv shows all)")
-    hints = list(dict.fromkeys(f.hint for f in findings if f.hint))
+    hints = list(dict.fromkeys(printable(f.hint) for f in findings if f.hint))
     if hints:
         if lines[-1]:
             lines.append("")
         lines.extend(f"  hint: {hint}" for hint in (hints if max_rows is None else hints[:HINTS]))
     return "\n".join(lines).rstrip()
+
+
+def _escaped(finding: Finding) -> Finding:
+    """Return a finding without what a terminal would act on: its names may be a file's."""
+    texts = (finding.problem, finding.expected, finding.found, finding.why, finding.hint)
+    pieces = itertools.chain(finding.names, texts, *finding.rows)
+    if all(map(str.isprintable, pieces)):
+        return finding
+    problem, expected, found, why, hint = map(printable, texts)
+    names = tuple(map(printable, finding.names))
+    rows = tuple((printable(label), printable(text)) for label, text in finding.rows)
+    return Finding(names, problem, expected, found, why, hint, rows)
 
 
 def headline(by_problem: dict[str, list[Finding]], subject: str) -> str:

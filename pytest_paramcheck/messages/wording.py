@@ -37,6 +37,20 @@ def plural(count: int, singular: str, several: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
+def printable(text: str) -> str:
+    """Return the text with what a terminal would act on escaped: ``\\x1b``, ``\\u202e``.
+
+    Names come from files that nobody has read: control characters, bidirectional controls,
+    lone surrogates and line breaks are written as Python's ``repr`` writes them.
+
+    >>> printable("w\\x1b[2J"), printable("größe")
+    ('w\\\\x1b[2J', 'größe')
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def cut(text: str, at_most: int) -> str:
     """Return the text, or its beginning and ``...`` where it is longer than ``at_most``."""
     return text if len(text) <= at_most else text[: at_most - 3] + "..."

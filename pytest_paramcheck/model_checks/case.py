@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..messages.errors import ParamCheckUsageError
-from ..messages.wording import did_you_mean
+from ..messages.wording import did_you_mean, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,8 @@ def _calling_line() -> str:
 def name_declaration(error: ParamCheckUsageError, case: ModelCase) -> None:
     """Let a usage error that a check of a case ended with say where the case is declared."""
     place: str = getattr(case, "_place", "")
-    error.args = (f"{error} (ModelCase {case.name!r}{place and ', ' + place})",)
+    said, *more = error.args or ("",)
+    error.args = (f"{said} (ModelCase {case.name!r}{place and ', ' + place})", *more)
 
 
 def is_module(value: object) -> bool:
@@ -210,7 +211,7 @@ def _name(value: object, field_name: str) -> str:
             f"ModelCase: {field_name} becomes part of test ids: a string without '::', "
             f"got {value!r}"
         )
-    return value
+    return printable(value)  # it is shown in ids, titles and the summary
 
 
 _PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
@@ -230,7 +231,7 @@ _PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
 
 def _factory_name(factory: Any) -> str:
     name = getattr(factory, "__name__", "") or type(factory).__name__
-    return "model" if name == "<lambda>" else name
+    return "model" if name == "<lambda>" else printable(name)
 
 
 def as_cases(value: Any, origin: str) -> list[ModelCase]:

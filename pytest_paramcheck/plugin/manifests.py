@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..messages.wording import plural
+from ..messages.wording import plural, printable
 
 if TYPE_CHECKING:
     from ..manifest.paths import ManifestRequest
@@ -158,7 +158,7 @@ class ManifestRun:
                     f"paramcheck: {verb} {plural(len(files), 'manifest')}{remedy}:"
                 )
                 for path in files:
-                    terminalreporter.write_line(f"  {below_root(path, self._root)}")
+                    terminalreporter.write_line(f"  {printable(below_root(path, self._root))}")
 
 
 def _id_without_device(item: pytest.Item, variant: Variant | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..messages.errors import ParamCheckError, ParamCheckUsageError
-from ..messages.wording import did_you_mean
+from ..messages.wording import did_you_mean, printable
 from ..model_checks.case import ModelCase, NothingToCheck, as_cases, name_declaration, unknown_check
 from .devices import Variant
 from .options import CASES
@@ -105,7 +105,7 @@ class BoundCheck:
             raise
         else:
             return
-        pytest.skip(reason)
+        pytest.skip(printable(reason))
 
     def __repr__(self) -> str:
         return f"<{self.name} of {self.model}>"

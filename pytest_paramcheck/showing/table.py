@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
-from ..messages.wording import fold, fold_names, plural, shorten
+from ..messages.wording import fold, fold_names, plural, printable, shorten
 from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
@@ -44,7 +44,9 @@ def param_table(model: Subject, *patterns: Pattern) -> str:
     if not entries:
         raise ParamCheckUsageError(f"{inventory.title} holds None only: there is nothing to show")
     columns = _columns(entries)
-    rows = fold((entry.name, cells) for entry, cells in zip(entries, columns, strict=True))
+    rows = fold(
+        (printable(entry.name), cells) for entry, cells in zip(entries, columns, strict=True)
+    )
     heads = ["name", "shape", "dtype", "device", "elements", "state", "grad"]
     table: list[list[str]] = []
     for name, (shape, dtype, device, elements, state, grad), count in rows:
@@ -55,7 +57,7 @@ def param_table(model: Subject, *patterns: Pattern) -> str:
     hidden = _same_everywhere(table)
     lines = [_headline(inventory, entries, table, hidden), ""]
     lines += _layout([heads, *table], hidden)
-    return "\n".join(lines + _ties(entries))
+    return "\n".join(map(printable, lines + _ties(entries)))
 
 
 Cells = tuple[str, str, str, "int | None", str, str]

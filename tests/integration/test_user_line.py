@@ -98,13 +98,15 @@ PLACES = """
         model.register_forward_hook(hook)
         assert_grads_reach(model, lambda m: m(torch.ones(4, 3)).sum())
 
-    def test_a_subtest(subtests):
-        with subtests.test("one"):
-            assert_finite(net(), "x")  # here
-
     @parametrize_with_param_checks([ModelCase(net, frozen=["backbone"], name="a")])
     def test_parameters(check):
         check()  # here
+"""
+
+SUBTEST = """
+    def test_a_subtest(subtests):
+        with subtests.test("one"):
+            assert_finite(net(), "x")  # here
 """
 
 
@@ -113,7 +115,8 @@ def _file(pytester: pytest.Pytester) -> list[str]:
         f"def test_typo_{number}():\n    {call}  # here"
         for number, call in enumerate(TYPOS.values())
     ]
-    source = "\n\n".join([dedent(HEAD), *typos, dedent(PLACES)])
+    parts = [HEAD, PLACES, SUBTEST if pytest.version_tuple >= (9,) else ""]
+    source = "\n\n".join([*map(dedent, parts), *typos])
     pytester.makepyfile(test_it=source)
     return source.strip().splitlines()
 

@@ -298,3 +298,27 @@ def test_with_vv_all_its_names_are_shown() -> None:
     assert render([Finding(names, "no gradient", found="x")], max_rows=None).splitlines()[-1] == (
         "  cell0.weight, cell1.weight, cell2.weight, cell3.weight, cell4.weight, cell5.weight  x"
     )
+
+
+#: Clears the screen, sets the title, turns the text around, is no text at all, starts a line.
+CONTROLS = "\x1b[2J\x1b]0;t\x07\u202e\ud800\n\x85\u2028w"
+ESCAPED = r"\x1b[2J\x1b]0;t\x07\u202e\ud800\n\x85\u2028w"
+
+
+def test_what_a_terminal_would_act_on_is_escaped_wherever_it_stands() -> None:
+    findings = [
+        Finding((CONTROLS,), CONTROLS, CONTROLS, CONTROLS, CONTROLS, CONTROLS),
+        Finding(("ü.重み",), "p", rows=((CONTROLS, CONTROLS),)),
+    ]
+    e = ESCAPED
+
+    assert render(findings, CONTROLS) == whole(rf"""
+        {e}: {e}; p: ü.重み ({e})
+
+          {e}:
+            {e}  expected {e}, found {e}: {e}
+          p:
+            {e}  {e}
+
+          hint: {e}
+        """)

@@ -16,6 +16,7 @@ from pytest_paramcheck.messages.wording import (
     fold_names,
     join_words,
     plural,
+    printable,
     shorten,
 )
 
@@ -167,3 +168,14 @@ def test_the_first_line_that_says_something(
 def test_what_is_cut_is_as_long_as_it_may_be() -> None:
     assert cut("x" * 40, 40) == "x" * 40
     assert cut("x" * 41, 40) == "x" * 37 + "..."
+
+
+def test_what_can_be_printed_is_left_as_it_is() -> None:
+    assert printable("größe.重み 'a\\b'") == "größe.重み 'a\\b'"
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=20))
+def test_printable_text_holds_nothing_that_a_terminal_acts_on(text: str) -> None:
+    assert printable(text).isprintable()
+    assert printable(printable(text)) == printable(text)
+    printable(text).encode("utf-8")  # a lone surrogate would raise
