@@ -98,13 +98,18 @@ def strangers(
         )
         for key in unknown
     ]
-    declared = _declared("missing", [entry.name for entry in lost])
+    repairs = {entry: _repair(model, entry, lost) for entry in lost}
+    hints = {
+        repair: f"{repair}if it is meant to be new: "
+        + _declared("missing", [entry.name for entry in lost if repairs[entry] == repair])
+        for repair in dict.fromkeys(repairs.values())
+    }
     return findings + [
         Finding(
             tuple(entry.names),
             "not in the checkpoint",
             found=f"{describe(entry.tensor)} as the model was built",
-            hint=_repair(model, entry, lost) + f"if it is meant to be new: {declared}",
+            hint=hints[repairs[entry]],
         )
         for entry in lost
     ]

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+#: Digits of the largest number that is taken for the index of a layer.
+_LONGEST_INDEX = 18
 
 
 def did_you_mean(word: str, choices: Iterable[str], *, at_most: int = 3) -> str:
@@ -85,8 +87,7 @@ def fold(items: Iterable[tuple[str, T]]) -> list[tuple[str, T, int]]:
     groups: dict[tuple[T, tuple[str | None, ...]], dict[tuple[int, ...], None]] = {}
     for name, value in items:
         parts = _split(name)
-        # "01" is a name somebody chose, not an index: only canonical integers fold.
-        digits = [p.isascii() and p.isdigit() and str(int(p)) == p for p in parts]
+        digits = list(map(_is_index, parts))
         template = tuple(None if d else p for p, d in zip(parts, digits, strict=True))
         indices = tuple(int(p) for p, d in zip(parts, digits, strict=True) if d)
         groups.setdefault((value, template), {})[indices] = None
@@ -100,6 +101,15 @@ def fold(items: Iterable[tuple[str, T]]) -> list[tuple[str, T, int]]:
                 count *= len(numbers)
             folded.append((_joined(parts), value, count))
     return folded
+
+
+def _is_index(part: str) -> bool:
+    """Whether a part is an integer as an index is written: "01" is a name that somebody chose.
+
+    So is one of many digits: Python turns at most 4,300 of them into a number.
+    """
+    canonical = part.isascii() and part.isdigit() and (part[0] != "0" or part == "0")
+    return canonical and len(part) <= _LONGEST_INDEX
 
 
 def _split(name: str) -> list[str]:

@@ -374,6 +374,13 @@ class TestLoaded:
             "meant to be new: missing=['mask']"
         )
         assert_loaded(model, state, missing=["mask"])
+        model.gain = nn.Parameter(torch.ones(2))
+        assert failure_lines(assert_loaded, model, state)[-2:] == [
+            "  hint: if it is meant to be new: missing=['gain']",
+            "  hint: if it can be computed: register_buffer(..., persistent=False); if it is "
+            "meant to be new: missing=['mask']",
+        ]
+        del model.gain
         model.register_buffer("mask", torch.ones(2), persistent=False)
         assert_loaded(model, state)
 
@@ -693,10 +700,15 @@ class TestLoaded:
     def test_a_header_as_long_as_its_file_is_none(self, tmp_path: Path) -> None:
         """What looks like safetensors must have room for the header that it announces."""
         file = tmp_path / "model.pt"
-        file.write_bytes(b"\x0a\0\0\0\0\0\0\0{}")  # ten bytes, in a file of ten
-        assert usage(assert_loaded, nn.Linear(3, 2), file).startswith(
-            f"{file} cannot be read as a torch.save file: it is damaged or another kind of file"
-        )
+        header = b"{" + b" " * 98 + b"}"
+        for length, said in (
+            (100, f"it looks like safetensors; name it {file.stem}.safetensors"),
+            (108, "it is damaged or another kind of file"),
+        ):
+            file.write_bytes(length.to_bytes(8, "little") + header)  # 108 bytes
+            assert usage(assert_loaded, nn.Linear(3, 2), file).startswith(
+                f"{file} cannot be read as a torch.save file: {said}"
+            )
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
         model = nn.Linear(3, 2)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -415,6 +420,26 @@ class TestRoundtrip:
         assert usage(assert_roundtrip, model) == (
             "Linear cannot be copied, so nothing can be done to a copy: "
             "cannot pickle '_thread.lock' object"
+        )
+
+    @pytest.mark.parametrize("through", ["torch.save", "safetensors"])
+    def test_a_disk_that_is_full_is_no_fault_of_the_model(
+        self, through: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def full(*args: Any, **options: Any) -> Any:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        said = f"nothing can be saved to the temporary folder {tmp_path}: "
+        for owner, name in ((torch, "save"), (safetensors.torch, "save_model")):
+            monkeypatch.setattr(owner, name, full)
+        assert usage(assert_roundtrip, nn.Linear(2, 2), through) == (
+            f"{said}No space left on device"
+        )
+        assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr(tempfile, "mkdtemp", full)
+        assert usage(assert_roundtrip, nn.Linear(2, 2), through) == (
+            f"{said}No space left on device"
         )
 
     def test_usage(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,3 +179,14 @@ def test_printable_text_holds_nothing_that_a_terminal_acts_on(text: str) -> None
     assert printable(text).isprintable()
     assert printable(printable(text)) == printable(text)
     printable(text).encode("utf-8")  # a lone surrogate would raise
+
+
+def test_a_name_of_very_many_digits_is_a_name() -> None:
+    """Python turns at most 4,300 digits into a number."""
+    long = "9" * 4301
+    assert fold_names([f"{long}.w", f"{long[1:]}8.w", "1.w", "2.w"]) == [
+        f"{long}.w",
+        f"{long[1:]}8.w",
+        "{1,2}.w",
+    ]
+    assert fold_names(["00.w", "01.w", "0.w", "10.w"]) == ["00.w", "01.w", "{0,10}.w"]

@@ -9,7 +9,8 @@ Tests: ``tests/unit/test_roundtrip.py``.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, first_line, fold_names, shorten
 from ..subject.inventory import take_inventory
 from .checkpoint_files import load_file, refused_name, safetensors_torch
+from .files import reason_of
 from .operations import OPERATIONS, copied, quiet_storage_warnings, tensors_by_id
 from .overwrite import overwrite
 
@@ -91,11 +93,13 @@ def _pickle(model: nn.Module) -> Returned:
 def _torch_save(model: nn.Module) -> Returned:
     target = _overwritten(model)
     state = model.state_dict()
-    with tempfile.TemporaryDirectory() as folder:
+    with _scratch() as folder:
         file = Path(folder) / "model.pt"
         try:
             with quiet_storage_warnings():
                 torch.save(state, file)
+        except OSError:
+            raise  # a full disk
         except Exception as error:  # what is in a state_dict may be anything, and so its errors
             return Returned(target, unsaved=_said(error))
         try:
@@ -113,13 +117,15 @@ def _torch_save(model: nn.Module) -> Returned:
 def _safetensors(model: nn.Module) -> Returned:
     library = safetensors_torch()
     target = _overwritten(model)
-    with tempfile.TemporaryDirectory() as folder:
+    with _scratch() as folder:
         file = str(Path(folder) / "model.safetensors")
         try:
             with quiet_storage_warnings():
                 library.save_model(model, file)
         except KeyError as error:  # the table of dtypes that the format has
             return Returned(target, unsaved=_no_dtype(model, str(error)))
+        except OSError:
+            raise
         except Exception as error:  # views, sparse layouts, what is no tensor: each in its way
             return Returned(target, unsaved=_said(error))
         try:
@@ -127,6 +133,19 @@ def _safetensors(model: nn.Module) -> Returned:
         except RuntimeError as error:
             return Returned(target, refused=_reason(error))
     return Returned(target, tuple(missing), tuple(unexpected))
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """Lend a folder; what the system says against it is not about the model."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+    except OSError as error:
+        raise ParamCheckUsageError(
+            f"nothing can be saved to the temporary folder {tempfile.gettempdir()}: "
+            f"{reason_of(error)}"
+        ) from None
 
 
 def _state_dict(model: nn.Module) -> Returned:
