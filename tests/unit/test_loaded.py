@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import assert_loaded, assert_manifest, assert_same_values
+from pytest_paramcheck.messages.wording import printable
 
 from ..models import IgnoresLoads, lm
 from .messages import failure_lines, usage
@@ -667,7 +668,8 @@ class TestLoaded:
             (tmp_path / "file").touch()
             if not (tmp_path / "loop").is_symlink():
                 (tmp_path / "loop").symlink_to("loop")
-            assert usage(assert_loaded, model, path).startswith(f"{path} cannot be read: {reason}")
+            said = f"{printable(path)} cannot be read: {reason}"
+            assert usage(assert_loaded, model, path).startswith(said)
         assert usage(assert_loaded, model, str(tmp_path / "no" / "model.pt")) == (
             f"{tmp_path / 'no' / 'model.pt'} does not exist"
         )
