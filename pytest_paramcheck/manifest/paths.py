@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..messages.errors import ParamCheckUsageError
+from . import FOLDER
 
-#: The folder of the manifests, beside the test file.
-FOLDER = "__params__"
 SUFFIX = ".txt"
 _SAFE = re.compile(r"[A-Za-z0-9_.\-]+")
 _NAME = re.compile(r"[A-Za-z0-9_\-]+")

@@ -87,11 +87,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         config.rootpath,
         update=config.getoption("--param-update"),
         selected=lambda: options.selects(config),
+        dtypes=settings.dtypes,
     )
     ours = ParamSession(machine, settings, FixtureScopes(OURS), manifests)
     keep_session(config, ours)
+    config.pluginmanager.register(manifests, "paramcheck-manifests")
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(manifests, "paramcheck-manifests")
         config.pluginmanager.register(CaseReport(), "paramcheck-cases")
         if settings.asked:
             from .device_report import RunReport
@@ -120,9 +121,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take in what a worker's tests visited; a crashed worker sends nothing."""
-    output = (getattr(node, "workeroutput", None) or {}).get(OUTPUT)
-    if output:
-        session_of(node.config).manifests.merge(output)
+    manifests = session_of(node.config).manifests
+    output = getattr(node, "workeroutput", None)
+    if output is None:
+        manifests.lose()
+    else:
+        manifests.merge(output.get(OUTPUT, {}))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,13 +7,16 @@ send home.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..manifest import FOLDER
 from ..messages.wording import plural, printable
+from .devices import DTYPES
 
 if TYPE_CHECKING:
     from ..manifest.paths import ManifestRequest
@@ -21,25 +24,37 @@ if TYPE_CHECKING:
 
 OUTPUT = "paramcheck_manifests"
 
-# manifest/ is imported where it is used: with what it needs it takes nearly as long to load as the
-# whole plugin, and most runs have no manifests.
+# The files of manifest/ are imported where they are used: with what they need they take nearly as
+# long to load as the whole plugin, and most runs have no manifests.
 
 
 class ManifestRun:
     """Which manifests a run asked for and wrote, and which no test asked for.
 
     Registered as a plugin; silent in a run that has no manifests. On xdist each worker has one
-    and sends home what it saw (:meth:`output`, :meth:`merge`).
+    and sends home what it saw (:meth:`output`, :meth:`merge`), and which test files it did not
+    collect as a whole.
     """
 
-    def __init__(self, root: Path, *, update: bool, selected: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        update: bool,
+        selected: Callable[[], bool],
+        dtypes: Sequence[str] = (),
+    ) -> None:
         self._root = root
         self._update = update
         self._selected = selected
+        self._dtypes = dtypes
         self._visited: dict[str, None] = {}
         self._written: dict[str, None] = {}
         self._owners: dict[str, str] = {}
         self._finished: dict[str, bool] = {}
+        self._collected: Counter[str] = Counter()
+        self._partial: dict[str, None] = {}
+        self._lost = False
         self._stale: list[Path] = []
 
     @property
@@ -124,28 +139,57 @@ class ManifestRun:
 
     def output(self) -> dict[str, list[str]]:
         """Return what a worker sends home."""
-        return {"visited": self.visited, "written": self.written} if self._visited else {}
+        found = {"visited": self.visited, "written": self.written, "partial": [*self._partial]}
+        return {name: files for name, files in found.items() if files}
 
     def merge(self, output: dict[str, list[str]]) -> None:
         """Take in what a worker sent home."""
         self._visited.update(dict.fromkeys(output.get("visited", ())))
         self._written.update(dict.fromkeys(output.get("written", ())))
+        self._partial.update(dict.fromkeys(output.get("partial", ())))
+
+    def lose(self) -> None:
+        """Note that a worker ended without sending anything home."""
+        self._lost = True
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        self._collected[_file(item.nodeid)] += 1
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note the files of which some tests were taken out, by whomever and however."""
+        left = Counter(_file(item.nodeid) for item in session.items)
+        self._partial.update(
+            (file, None) for file, count in self._collected.items() if left[file] < count
+        )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        file = report.nodeid.partition("::")[0]
+        file = _file(report.nodeid)
         # A test that was skipped, or failed and perhaps before it asked, says nothing about
         # what is stale.
         self._finished[file] = self._finished.get(file, True) and report.passed
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """List what is stale, at the end of a full run: nothing deselected, nothing stopped it."""
-        if session.shouldstop or session.shouldfail or self._selected():
+        """List what may be unused, of files of which all tests ran to their end."""
+        if hasattr(session.config, "workerinput"):
+            return  # the controller knows what the others saw
+        if session.shouldstop or session.shouldfail or self._lost or self._selected():
             return
-        done = [self._root / file for file, passed in self._finished.items() if passed]
-        if done:
+        done = [
+            self._root / file
+            for file, passed in self._finished.items()
+            if passed and file not in self._partial
+        ]
+        folders = {file.parent for file in done}
+        if any((folder / FOLDER).is_dir() for folder in folders):
             from ..manifest.paths import stale_files
 
-            self._stale = stale_files((file for file in done if file.is_file()), self._visited)
+            stale = stale_files((file for file in done if file.is_file()), self._visited)
+            self._stale = [path for path in stale if not self._is_of_another_dtype(path)]
+
+    def _is_of_another_dtype(self, path: Path) -> bool:
+        """Whether a manifest may belong to a run with a dtype that this one did not choose."""
+        named = {*path.stem.replace(".", "-").split("-")} & {*DTYPES}
+        return not named <= {*self._dtypes} or (bool(self._dtypes) and not named)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for verb, files in (
@@ -153,12 +197,16 @@ class ManifestRun:
             ("no test asked for", self._stale),
         ):
             if files:
-                remedy = "" if verb == "wrote" else "; delete what is stale"
+                doubt = "" if verb == "wrote" else ", which may be unused"
                 terminalreporter.write_line(
-                    f"paramcheck: {verb} {plural(len(files), 'manifest')}{remedy}:"
+                    f"paramcheck: {verb} {plural(len(files), 'manifest')}{doubt}:"
                 )
                 for path in files:
                     terminalreporter.write_line(f"  {printable(below_root(path, self._root))}")
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def _id_without_device(item: pytest.Item, variant: Variant | None) -> str | None:

@@ -64,6 +64,19 @@ def test_collecting_marked_tests_does_not_load_torch(pytester: pytest.Pytester) 
     assert loaded(pytester, ("--co",)) == ""
 
 
+def test_a_run_without_manifests_does_not_load_what_reads_them(pytester: pytest.Pytester) -> None:
+    witness = WITNESS.replace(
+        'name.partition(".")[0] in ("torch", "numpy")', '".manifest." in name'
+    )
+    pytester.makeconftest(witness)
+    pytester.makepyfile("def test_a(): pass")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    assert (pytester.path / "loaded.txt").read_text(encoding="utf-8") == ""
+    (pytester.path / "__params__").mkdir()
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    assert "pytest_paramcheck.manifest.paths" in (pytester.path / "loaded.txt").read_text("utf-8")
+
+
 def test_importing_the_package_loads_neither_torch_nor_pytest(pytester: pytest.Pytester) -> None:
     script = pytester.makepyfile(
         script="""

@@ -172,12 +172,97 @@ def test_what_is_stale_is_said_at_the_end_of_a_full_run_only(
     full = run(MANY.replace('"big"', '"large"'), UPDATE)
 
     assert stale(full) == [
-        "paramcheck: no test asked for 1 manifest; delete what is stale:",
+        "paramcheck: no test asked for 1 manifest, which may be unused:",
         f"  {FOLDER}/test_sizes-big.txt",
     ]
     assert full.ret == pytest.ExitCode.OK
     for partial in (("-k", "small"), ("test_it.py::TestLM",), ("--deselect", "test_it.py::TestLM")):
         assert stale(run("", *partial)) == []
+
+
+LEFT_OUT = {
+    # As plugins that split a suite do, some without a word to pytest.
+    "told": "config.hook.pytest_deselected(items=items[:1]); del items[:1]",
+    "not told": "del items[0]",
+}
+TWO = """
+    import os
+    from torch import nn
+
+    def test_a(assert_manifest): assert_manifest(nn.Linear(3, 2))
+    def test_b(assert_manifest):
+        assert_manifest(nn.Linear(3, 2))
+        assert "RED" not in os.environ
+    def test_c(assert_manifest): pass
+"""
+
+
+@pytest.mark.parametrize("how", LEFT_OUT)
+@pytest.mark.parametrize("args", [(), ("-n", "0"), ("-n", "1")], ids=["plain", "n0", "n1"])
+def test_tests_that_were_left_out_by_others_leave_nothing_unused(
+    run: Run,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    args: tuple[str, ...],
+) -> None:
+    pytester.makeconftest(
+        "import os\n"
+        "def pytest_collection_modifyitems(config, items):\n"
+        f"    if 'PART' in os.environ: {LEFT_OUT[how]}\n"
+    )
+    run(TWO, UPDATE).assert_outcomes(passed=3)
+    run(TWO.replace("test_a", "test_d"), UPDATE, name="test_other").assert_outcomes(passed=6)
+    unused = pytester.path / "__params__/test_other/test_gone.txt"
+    unused.write_bytes((pytester.path / "__params__/test_other/test_b.txt").read_bytes())
+    monkeypatch.setenv("PART", "1")
+
+    # The file of which all was collected is still told of.
+    assert stale(run("", *args)) == [
+        "paramcheck: no test asked for 1 manifest, which may be unused:",
+        "  __params__/test_other/test_gone.txt",
+    ]
+
+
+def test_stepwise_leaves_nothing_unused(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(test_it=dedent(TWO))
+    pytester.runpytest_inprocess(UPDATE).assert_outcomes(passed=3)
+    monkeypatch.setenv("RED", "1")
+    pytester.runpytest_inprocess("--sw").assert_outcomes(passed=1, failed=1)
+    monkeypatch.delenv("RED")
+
+    again = pytester.runpytest_inprocess("--sw")
+
+    again.assert_outcomes(passed=2, deselected=1)
+    assert stale(again) == []
+
+
+def test_manifests_of_another_dtype_are_not_unused(run: Run) -> None:
+    source = """
+    import pytest
+    from torch import nn
+    @pytest.mark.params
+    def test_a(assert_manifest): assert_manifest(nn.Linear(3, 2))
+    """
+    run(source, UPDATE)
+    run("", UPDATE, "--param-dtype=float64,bfloat16").assert_outcomes(passed=2)
+
+    for args in ((), ("--param-dtype=float64",), ("--param-dtype=bfloat16,float64",)):
+        assert stale(run("", *args)) == []
+    renamed = source.replace("test_a", "test_b")
+    run(renamed, UPDATE, "--param-dtype=float64")
+    assert stale(run("", "--param-dtype=float64"))[1:] == [f"  {FOLDER}/test_a-float64.txt"]
+
+
+def test_a_crashed_worker_takes_along_what_was_asked_for(run: Run) -> None:
+    source = LINEAR + "    def test_more(assert_manifest): os._exit(3)\n"
+    run(LINEAR, UPDATE)
+    run(LINEAR, UPDATE, name="test_other")
+    result = run("    import os" + source, "-n", "1", name="test_third")
+
+    assert stale(result) == []
 
 
 def test_a_test_that_did_not_come_so_far_leaves_nothing_stale(
