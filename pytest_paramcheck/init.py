@@ -1,7 +1,7 @@
 """Distributions that parameters start from, for ``assert_init``.
 
 Each is a frozen value that says what ``torch.nn.init`` would have drawn from; fans are computed
-as there (``size(1)`` and ``size(0)`` times the receptive field)::
+as there (``size(1)`` and ``size(0)`` times the receptive field), whatever the weight is used for::
 
     from pytest_paramcheck import assert_init, init
 
@@ -97,8 +97,17 @@ class Uniform(Distribution):
         return f"uniform({self.a:g}, {self.b:g})"
 
 
+class FanDistribution(Distribution):
+    """One whose spread follows from the fans of the weight, as torch counts them."""
+
+    def fans_text(self, shape: Sequence[int]) -> str:
+        """Return which fans it takes from this shape: ``fan_in 512``."""
+        fan_in, fan_out = fans(shape, self)
+        return f"fan_in {fan_in}, fan_out {fan_out}"
+
+
 @dataclass(frozen=True)
-class XavierUniform(Distribution):
+class XavierUniform(FanDistribution):
     """Uniform within ``gain * sqrt(6 / (fan_in + fan_out))``."""
 
     gain: float = 1.0
@@ -115,7 +124,7 @@ class XavierUniform(Distribution):
 
 
 @dataclass(frozen=True)
-class XavierNormal(Distribution):
+class XavierNormal(FanDistribution):
     """Normal with std ``gain * sqrt(2 / (fan_in + fan_out))``."""
 
     gain: float = 1.0
@@ -131,7 +140,7 @@ class XavierNormal(Distribution):
 
 
 @dataclass(frozen=True)
-class _Kaiming(Distribution):
+class _Kaiming(FanDistribution):
     a: float = 0.0
     mode: Literal["fan_in", "fan_out"] = "fan_in"
     nonlinearity: str = "leaky_relu"
@@ -153,6 +162,10 @@ class _Kaiming(Distribution):
     def describe(self) -> str:
         kind = "uniform" if isinstance(self, KaimingUniform) else "normal"
         return f"kaiming_{kind}(a={self.a:.4g}, mode={self.mode!r}, {self.nonlinearity!r})"
+
+    def fans_text(self, shape: Sequence[int]) -> str:
+        fan_in, fan_out = fans(shape, self)
+        return f"fan_in {fan_in}" if self.mode == "fan_in" else f"fan_out {fan_out}"
 
     def std(self, shape: Sequence[int]) -> float:
         """The standard deviation for a parameter of this shape."""

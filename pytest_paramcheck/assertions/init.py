@@ -20,15 +20,17 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
     """Assert that parameters were drawn from the distributions they should be.
 
     ``expected`` maps patterns to distributions of ``pytest_paramcheck.init``; where several
-    patterns match, the last one decides. Constants are compared in the parameter's dtype, the
+    patterns match, the last one decides. Parameters are looked at, and a buffer where a pattern
+    is its very name. Constants are compared in the parameter's dtype, the
     others tested from a few values up, dtype rounding allowed for. The padding row of an
     embedding must be zero and is left out of the test.
 
     Calibrated: one call in a million (1e-6, shared among all tests of the call) alarms on
     values that were drawn as declared. ``checks/statistics.py`` says which tests these are.
+    Values that repeat (equal rows, equal blocks, half of them zero) as no draws do fail as well.
 
-    Fails with what does not fit (mean, std, bounds, shape of the curve), and names layers that
-    start identical though each should have been drawn by itself.
+    Fails with what does not fit (mean, std, bounds, shape of the curve, repeats), and names layers
+    that start identical though each should have been drawn by itself.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for what is no distribution,
     a pattern that matches nothing or has no effect, and tensors without values (meta).
@@ -53,7 +55,13 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
                 f"pytest_paramcheck.init, like init.normal(0, 0.02){called}"
             )
     inventory = take_inventory(model)
-    decided = decide(inventory, expected)
+    named = {pattern for pattern in expected if isinstance(pattern, str)}
+    decided = decide(
+        inventory,
+        expected,
+        eligible=lambda entry: entry.kind != "buffer" or not named.isdisjoint(entry.names),
+        what="parameter (a buffer counts where a pattern is its very name)",
+    )
     findings = checks.wrong_init(inventory, decided)
     raise_if(with_rivals(findings, decided, lambda value: value.describe()), inventory.title)
 

@@ -14,8 +14,8 @@ A check never walks a module itself, raises nothing (but usage errors) and print
 * ``shapes``: sizes and symbols; ``structure``: dtypes, devices, counts, materialization;
   ``registered``: nothing hidden;
 * ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value;
-* ``init``: distributions, with the tests of ``statistics``; ``init_complete``: runs a factory
-  on poisoned memory;
+* ``init``: distributions, with the tests of ``statistics`` and ``repeats``; ``init_complete``:
+  runs a factory on poisoned memory;
 * ``loaded``: a checkpoint against a model, ``loaded_values``: entry by entry,
   ``loaded_names``: under other names, ``loaded_own``: in a module's own way;
   ``roundtrip``: what came back of a save;

@@ -7,13 +7,14 @@ exact (constants, supports, orthogonality, padding rows, copies) costs nothing o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..init import Constant, Distribution, Normal, Orthogonal, TruncNormal, Uniform
+from ..init import Constant, Distribution, FanDistribution, Normal, Orthogonal, TruncNormal, Uniform
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import fold_rows, plural
@@ -22,7 +23,16 @@ from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import dtype_name, kind_of
 from ..parameters.tensors.memory import inner_tensors
-from .statistics import Outcome, number_of_tests, sample_tests
+from .repeats import equal_slices
+from .statistics import (
+    Outcome,
+    Test,
+    chance_of_one,
+    failed,
+    number_of_tests,
+    sample_tests,
+    spread_sample,
+)
 
 #: Chance that one call on values drawn as expected alarms.
 FALSE_ALARM_RATE = 1e-6
@@ -40,6 +50,7 @@ class _Drawn:
     shape: tuple[int, ...]
     said: Distribution
     meant: Distribution
+    padding: int | None = None
 
 
 def wrong_init(
@@ -126,7 +137,8 @@ def _prepare(
                     )
                 )
             values = torch.cat([values[:row], values[row + 1 :]])
-        drawn.append(_Drawn(item.names, entry, values, shape, said, meant))
+        left_out = row if random else None
+        drawn.append(_Drawn(item.names, entry, values, shape, said, meant, left_out))
     return drawn, findings
 
 
@@ -172,14 +184,17 @@ def _orthogonal(item: _Drawn, meant: Orthogonal) -> Finding | None:
     flat = flat.double() if flat.device.type != "mps" else flat.cpu().double()
     if flat.shape[0] > flat.shape[1]:
         flat = flat.T
-    if flat.shape[0] > ORTHOGONAL_ROWS:
-        flat = flat[:: -(-flat.shape[0] // ORTHOGONAL_ROWS)]
+    every, flat = flat, spread_sample(flat, ORTHOGONAL_ROWS)
     gram = flat @ flat.T
     ideal = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) * meant.gain**2
     off = float((gram - ideal).abs().max())
     # A QR in float32 and one rounding to the dtype: each of a row's products is off by eps.
     eps = max(torch.finfo(item.values.dtype).eps, torch.finfo(torch.float32).eps)
-    if off <= meant.gain**2 * max(4 * eps, 64 * torch.finfo(torch.float32).eps):
+    limit = meant.gain**2 * max(4 * eps, 64 * torch.finfo(torch.float32).eps)
+    if off <= limit and len(every) > len(flat):
+        off = _all_rows(every, meant.gain)
+        limit *= max(1.0, 0.25 * math.sqrt(len(every)))  # what rounding left of all products
+    if off <= limit:
         return None
     side = "rows" if item.shape[0] <= item.values.numel() // item.shape[0] else "columns"
     lengths = gram.diagonal().clamp(min=0).sqrt()
@@ -194,29 +209,83 @@ def _orthogonal(item: _Drawn, meant: Orthogonal) -> Finding | None:
     )
 
 
+def _all_rows(rows: Tensor, gain: float) -> float:
+    """How far products of any two rows are off, where there are too many pairs to look at.
+
+    Each row's products with all are added up under random signs, so that one wrong one shows
+    whatever it is and those that rounding left cancel.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    bits = torch.randint(2, (len(rows), 16), generator=generator, device="cpu")
+    signs = (bits.double() * 2 - 1).to(rows.device)
+    return float((rows @ (rows.T @ signs) - gain**2 * signs).abs().max())
+
+
 def _random(modules: Mapping[str, nn.Module], item: _Drawn, share: float) -> Finding | None:
     meant = item.meant
     if not isinstance(meant, (Normal, TruncNormal, Uniform)):
         raise ParamCheckUsageError(f"{item.said!r} is no distribution of pytest_paramcheck.init")
     flat = item.values.reshape(-1)
-    wrong = [outcome for outcome in sample_tests(flat, meant) if not outcome.p >= share]
+    wrong = failed(sample_tests(flat, meant), share, flat.numel())
+    pair = equal_slices(item.values, chance_of_one(item.values, meant))
+    if pair is not None and not any(outcome.what is Test.REPEATS for outcome in wrong):
+        wrong.insert(0, Outcome(Test.REPEATS, 0.0, _slices_text(item, *pair)))
     if not wrong:
         return None
     expected = item.said.describe()
     if meant != item.said:
         expected += f" = {meant.describe()} here"
+        if isinstance(item.said, FanDistribution):
+            expected += f" ({item.said.fans_text(item.shape)})"
     return Finding(
         item.names,
         "wrong initial values",
         expected=expected,
-        found=f"{', '.join(outcome.text for outcome in wrong)} over {flat.numel():,} values",
+        found=f"{', '.join(outcome.text for outcome in wrong)}{_over(wrong, flat.numel())}",
         why=_probability(wrong),
-        hint=_default_hint(modules, item, flat),
+        hint=_default_hint(modules, item, flat) or _fans_hint(item, flat),
     )
 
 
+def _over(wrong: Sequence[Outcome], count: int) -> str:
+    # Who says how many repeat, or where one lies outside, says it all.
+    figures = any(outcome.what not in (Test.REPEATS, Test.SUPPORT) for outcome in wrong)
+    return f", over {plural(count, 'value')}" if figures else ""
+
+
+def _slices_text(item: _Drawn, dimension: int, i: int, j: int) -> str:
+    if dimension == 0 and item.padding is not None:
+        i, j = (number + (number >= item.padding) for number in (i, j))
+    if item.values.dim() == 2:
+        return f"{('rows', 'columns')[dimension]} {i} and {j} are equal bit for bit"
+    return f"[{':, ' * dimension}{i}] and [{':, ' * dimension}{j}] are equal bit for bit"
+
+
+def _fans_hint(item: _Drawn, flat: Tensor) -> str:
+    """Say so where the values fit the fans of another layout than torch's."""
+    if not isinstance(item.said, FanDistribution) or len(item.shape) < 2 or flat.numel() < 16:
+        return ""
+    rows, columns, *field = item.shape
+    layouts = [((columns, rows, *field), "of a weight stored (in, out), used as x @ w")]
+    layouts += [
+        ((rows // several, columns, *field), f"of each of {several} weights stacked in this one")
+        for several in (2, 3, 4)
+        if rows % several == 0
+    ]
+    for shape, what in layouts:
+        meant = item.said.for_shape(shape)
+        if meant == item.meant or not isinstance(meant, (Normal, Uniform)):
+            continue
+        if min(outcome.p for outcome in sample_tests(flat, meant)) >= 1e-3:
+            return (
+                f"they fit {item.said.fans_text(shape)}, {what}: if it is one, "
+                f"declare init.{meant.describe()}"
+            )
+    return ""
+
+
 def _probability(wrong: Sequence[Outcome]) -> str:
-    if any(outcome.what == "support" for outcome in wrong):
+    if any(outcome.p == 0.0 and outcome.what in (Test.SUPPORT, Test.REPEATS) for outcome in wrong):
         return "impossible"
     p = min(outcome.p for outcome in wrong)
     return "probability below 1e-12" if p < 1e-12 else f"probability {p:.1g}"
@@ -235,7 +304,9 @@ def _default_hint(modules: Mapping[str, nn.Module], item: _Drawn, flat: Tensor) 
         usual = Uniform(-bound, bound)
     else:
         return ""
-    if flat.numel() < 16 or min(o.p for o in sample_tests(flat, usual)) < 1e-3:
+    if usual == item.meant or flat.numel() < 16:
+        return ""
+    if min(outcome.p for outcome in sample_tests(flat, usual)) < 1e-3:
         return ""
     kind = type(module).__name__
     return f"these look like the values nn.{kind} starts from: your initialisation did not run"

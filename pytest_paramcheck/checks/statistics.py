@@ -14,36 +14,76 @@ tested by its support, by its smallest and largest value (``P(max U <= u) = u**n
 A dtype rounds what was drawn. The distance is therefore taken at the borders between stored
 values, where rounding to nearest changes nothing, and means and spreads get the slack that
 coarse random bits (torch draws bfloat16 uniforms from 8 bits) and rounding can cause.
+
+Values that repeat are evidence of their own (``checks/repeats.py``), certain or not said at all.
 """
 
 from __future__ import annotations
 
+import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..init import Normal, TruncNormal, Uniform
+from .repeats import repeated
 
 #: Values looked at for the shape: a distance of 0.003 is plain among a million.
 SHAPE_SAMPLE = 1 << 20
 CHUNK = 1 << 24
 
 
+class Test(str, enum.Enum):
+    """What a test looks at."""
+
+    SUPPORT = "support"
+    MEAN = "mean"
+    STD = "std"
+    EXTREMES = "extremes"
+    LARGEST = "largest"
+    SMALLEST = "smallest"
+    SHAPE = "shape"
+    REPEATS = "repeats"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One test: what it looked at, its p-value (0 where no sample could look so), and words."""
+    """One test: what it looked at, its p-value (0 where no sample could look so), and words.
 
-    what: str
+    ``beside`` is the p-value of a mean under the spread that was found, and of a spread around
+    the mean that was found.
+    """
+
+    what: Test
     p: float
     text: str
+    beside: float = 1.0
 
 
 def number_of_tests(distribution: Normal | TruncNormal | Uniform) -> int:
     """How many tests a sample gets: the false-alarm rate is shared among them."""
     return {Normal: 4, TruncNormal: 3, Uniform: 3}[type(distribution)]
+
+
+def failed(outcomes: Sequence[Outcome], share: float, n: int) -> list[Outcome]:
+    """Return the tests that fail, each fact once: a wrong spread moves the other figures too."""
+    failing = {outcome.what: outcome for outcome in outcomes if not outcome.p >= share}
+    if n == 1 and Test.EXTREMES in failing:
+        return [failing[Test.EXTREMES]]  # one value has no spread
+    if Test.REPEATS in failing:
+        return [failing[Test.REPEATS]]  # the figures of values that repeat are those of fewer ones
+    if Test.STD in failing:
+        failing.pop(Test.EXTREMES, None)
+        if Test.MEAN in failing and failing[Test.MEAN].beside >= share:
+            del failing[Test.MEAN]
+        elif Test.MEAN in failing and failing[Test.STD].beside >= share:
+            del failing[Test.STD]
+    if len(failing) > 1:
+        failing.pop(Test.SHAPE, None)
+    return list(failing.values())
 
 
 def sample_tests(flat: Tensor, distribution: Normal | TruncNormal | Uniform) -> list[Outcome]:
@@ -64,16 +104,18 @@ def _normal(flat: Tensor, of: Normal | TruncNormal, eps: float) -> list[Outcome]
             outside = (x < of.a - _ulps(of.a, flat.dtype)) | (x > of.b + _ulps(of.b, flat.dtype))
             if bool((outside | x.isnan()).any()):
                 worst = float(x[outside | x.isnan()][0])
-                return [Outcome("support", 0.0, f"{worst:.4g} lies outside [{of.a:g}, {of.b:g}]")]
+                return [
+                    Outcome(Test.SUPPORT, 0.0, f"{worst:.4g} lies outside [{of.a:g}, {of.b:g}]")
+                ]
         elif not bool(x.isfinite().all()):
-            return [Outcome("support", 0.0, "NaN or infinity among the values")]
+            return [Outcome(Test.SUPPORT, 0.0, "NaN or infinity among the values")]
         z = _scores(x, of, flat.dtype)
         total += float(z.sum())
         squares += float((z * z).sum())
         largest = max(largest, float(z.abs().max()))
         plain += float(x.sum())
         plain_squares += float(((x - of.mean) ** 2).sum())
-    std = math.sqrt(plain_squares / n)
+    std = math.sqrt(max(0.0, plain_squares / n - (plain / n - of.mean) ** 2)) if n > 1 else 0.0
     # Rounding a value of size s moves it by at most s * eps / 2, and by half a subnormal step.
     step = torch.finfo(flat.dtype).smallest_normal * torch.finfo(flat.dtype).eps / of.std
     size = abs(of.mean) / of.std
@@ -82,20 +124,34 @@ def _normal(flat: Tensor, of: Normal | TruncNormal, eps: float) -> list[Outcome]
     shift = max(0.0, abs(total / n) - mean_slack)
     tests = [
         Outcome(
-            "mean",
+            Test.MEAN,
             math.erfc(shift * math.sqrt(n / 2)),
             f"mean {plain / n:.4g}",
+            math.erfc(abs(plain / n - of.mean) / std * math.sqrt(n / 2)) if std else 1.0,
         ),
-        Outcome("std", _chi_square(squares, n, spread_slack), f"std {std:.4g}"),
         Outcome(
-            "shape", _kolmogorov(flat, lambda x: _cdf(x, of), eps / 2), "not the shape of the curve"
+            Test.STD,
+            _chi_square(squares, n, spread_slack),
+            _std_text(std, of),
+            _chi_square(squares - total * total / n, n - 1, spread_slack) if n > 1 else 1.0,
         ),
+        *_shape(flat, of, lambda x: _cdf(x, of), "not the shape of the curve"),
     ]
     if isinstance(of, Normal):
         reach = largest * (1 - eps)
         p = -math.expm1(n * math.log1p(-min(math.erfc(reach / math.sqrt(2)), 1 - 1e-16)))
-        tests.append(Outcome("extremes", p, f"a value {largest:.3g} standard deviations away"))
+        tests.append(Outcome(Test.EXTREMES, p, f"a value {largest:.3g} standard deviations away"))
     return tests
+
+
+def _std_text(std: float, of: Normal | TruncNormal) -> str:
+    ratio = std / of.std
+    if isinstance(of, TruncNormal) or not ratio:
+        return f"std {std:.4g}"
+    if 0.9 < ratio < 1.1:
+        return f"std {std:.4g}, {ratio:.3g} times as wide"
+    times = f"{ratio:.2g} times as wide" if ratio > 1 else f"{1 / ratio:.2g} times as narrow"
+    return f"std {std:.2g}, {times}"
 
 
 def _uniform(flat: Tensor, of: Uniform, eps: float) -> list[Outcome]:
@@ -106,18 +162,14 @@ def _uniform(flat: Tensor, of: Uniform, eps: float) -> list[Outcome]:
     bounds = f"[{of.a:.4g}, {of.b:.4g}]"
     if not (low >= of.a - slack and high <= of.b + slack):
         worst = low if not low >= of.a - slack else high
-        return [Outcome("support", 0.0, f"{worst:.4g} lies outside {bounds}")]
+        return [Outcome(Test.SUPPORT, 0.0, f"{worst:.4g} lies outside {bounds}")]
     slack = slack / width + eps / 2
     top = min(1.0, (high - of.a) / width + slack)
     bottom = min(1.0, (of.b - low) / width + slack)
     return [
-        Outcome("largest", top**n, f"no value above {high:.4g} in {bounds}"),
-        Outcome("smallest", bottom**n, f"no value below {low:.4g} in {bounds}"),
-        Outcome(
-            "shape",
-            _kolmogorov(flat, lambda x: ((x - of.a) / width).clamp(0, 1), eps / 2),
-            f"not even over {bounds}",
-        ),
+        Outcome(Test.LARGEST, top**n, f"no value above {high:.4g} in {bounds}"),
+        Outcome(Test.SMALLEST, bottom**n, f"no value below {low:.4g} in {bounds}"),
+        *_shape(flat, of, lambda x: ((x - of.a) / width).clamp(0, 1), f"not even over {bounds}"),
     ]
 
 
@@ -148,10 +200,14 @@ def _chi_square(squares: float, n: int, slack: float) -> float:
     return min(1.0, math.erfc((z if upper else -z) / math.sqrt(2)))
 
 
-def _kolmogorov(flat: Tensor, cdf: Callable[[Tensor], Tensor], slack: float) -> float:
-    """Bound the p-value of the largest distance between the sample's distribution and ``cdf``."""
-    if flat.numel() > SHAPE_SAMPLE:
-        flat = flat[:: -(-flat.numel() // SHAPE_SAMPLE)]
+def _shape(
+    flat: Tensor, of: Normal | TruncNormal | Uniform, cdf: Callable[[Tensor], Tensor], text: str
+) -> list[Outcome]:
+    """Bound the p-value of the largest distance between the sample's distribution and ``cdf``.
+
+    An outcome more says which values repeat, where that is certain.
+    """
+    flat = spread_sample(flat, SHAPE_SAMPLE)
     n = flat.numel()
     stored, counts = torch.unique(_double(flat), sorted=True, return_counts=True)
     below = counts.cumsum(0).double() / n
@@ -160,8 +216,52 @@ def _kolmogorov(flat: Tensor, cdf: Callable[[Tensor], Tensor], slack: float) -> 
     lower = cdf(_border(stored, flat.dtype, up=False))
     before = torch.cat([below.new_zeros(1), below[:-1]])
     distance = max(float((below - upper).abs().max()), float((before - lower).abs().max()))
-    d = max(0.0, distance - slack)
-    return min(1.0, 2 * math.exp(-2 * n * d * d))
+    d = max(0.0, distance - _coarseness(flat.dtype) / 2)
+    outcomes = [Outcome(Test.SHAPE, min(1.0, 2 * math.exp(-2 * n * d * d)), text)]
+    grid = _grid(flat)
+    if grid is not flat.dtype:
+        upper, lower = (cdf(_border(stored, grid, up=up)) for up in (True, False))
+    # The random bits of torch's generators: 24 for float32, those of the mantissa below.
+    bits = max(torch.finfo(grid).eps, torch.finfo(torch.float64).eps * 2)
+    if said := repeated(stored, counts, (upper - lower).abs() + 4 * bits):
+        outcomes.append(Outcome(Test.REPEATS, 0.0, said))
+    return outcomes
+
+
+def _grid(flat: Tensor) -> torch.dtype:
+    """The narrowest dtype that holds all values: what was drawn in it and widened repeats."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        if flat.element_size() <= dtype.itemsize:
+            break
+        if torch.equal(flat.to(dtype).to(flat.dtype), flat):
+            return dtype
+    return flat.dtype
+
+
+def chance_of_one(values: Tensor, of: Normal | TruncNormal | Uniform) -> float:
+    """Bound the probability of each single number that a sample can hold."""
+    info = torch.finfo(_grid(values.reshape(-1)))
+    if isinstance(of, Uniform):
+        size, width = max(abs(of.a), abs(of.b)), of.b - of.a
+    else:
+        size, width = abs(of.mean) + 4 * of.std, of.std
+    # What rounds to one number, and the random bits (at least 24 for float32).
+    return min(1.0, 2 * size * info.eps / width + 4 * info.eps)
+
+
+def spread_sample(values: Tensor, at_most: int) -> Tensor:
+    """Return at most so many rows, spread evenly, each at random within its share.
+
+    A fixed stride would never look at the columns or rows that it has a divisor in common with.
+    """
+    step = -(-len(values) // at_most)
+    if step <= 1:
+        return values
+    generator = torch.Generator("cpu").manual_seed(0)
+    count = len(values) // step
+    within = torch.randint(step, (count,), generator=generator, device="cpu")
+    places = torch.arange(count, device="cpu") * step + within
+    return values[places.to(values.device)]
 
 
 def _border(stored: Tensor, dtype: torch.dtype, *, up: bool) -> Tensor:

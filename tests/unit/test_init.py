@@ -86,7 +86,7 @@ def test_complex_normal() -> None:
     assert_init({"w": weight}, {"w": init.normal(0, 0.1)})
     assert re.fullmatch(
         r"wrong initial values: w \(dict\)\n\n  w  expected normal\(0, 0\.1\) = "
-        r"normal\(0, 0\.0707107\) here, found std 0\.09\d+, not the shape of the curve over "
+        r"normal\(0, 0\.0707107\) here, found std 0\.09\d*, 1\.3 times as wide, over "
         r"8,000 values: probability below 1e-12",
         failure(assert_init, {"w": weight * 1.3}, {"w": init.normal(0, 0.1)}),
     )
@@ -102,9 +102,9 @@ def test_a_layer_that_was_forgotten() -> None:
         wrong initial values: {0,1}.bias, {1,2}.weight (Sequential)
 
           0.bias    expected constant(0), found 64 of 64 values off, first 0.09093 at [0]
-          1.weight  expected normal(0, 0.02), found std 0.07193, not the shape of the curve over 4,096 values: probability below 1e-12
+          1.weight  expected normal(0, 0.02), found std 0.072, 3.6 times as wide, over 4,096 values: probability below 1e-12
           1.bias    expected constant(0), found 64 of 64 values off, first -0.1024 at [0]
-          2.weight  expected normal(0, 0.02), found mean -0.02318, std 1.032, not the shape of the curve, a value 171 standard deviations away over 640 values: probability below 1e-12
+          2.weight  expected normal(0, 0.02), found std 1, 52 times as wide, over 640 values: probability below 1e-12
 
           hint: these look like the values nn.Linear starts from: your initialisation did not run
           hint: these look like the values nn.Embedding starts from: your initialisation did not run""")
@@ -123,10 +123,11 @@ def test_a_layer_that_was_forgotten() -> None:
         (lambda: torch.rand(400) * 1.1, init.uniform(), "lies outside [0, 1]"),
         (lambda: torch.rand(5000) ** 1.2, init.uniform(), "not even over [0, 1]"),
         (lambda: torch.randn(20_000), init.trunc_normal(), "lies outside [-2, 2]"),
-        (lambda: torch.randn(20_000).clamp(-2, 2), init.trunc_normal(), "std"),
+        (lambda: torch.randn(20_000).clamp(-2, 2), init.trunc_normal(), "values are exactly 2: impossible"),
+        (lambda: torch.randn(20_000).mul(0.4), init.trunc_normal(), "found std 0.4"),
         (lambda: torch.tensor([30.0]), init.normal(), "a value 30 standard deviations away"),
-        (lambda: torch.zeros(100), init.normal(), "std 0"),
-        (lambda: torch.zeros(1000, dtype=torch.bfloat16), init.normal(0, 0.02), "std 0"),
+        (lambda: torch.zeros(100), init.normal(), "all 100 values are 0: impossible"),
+        (lambda: torch.zeros(1000, dtype=torch.bfloat16), init.normal(0, 0.02), "all 1,000 values are 0: impossible"),
     ],
     ids=lambda value: "made" if callable(value) else str(value),
 )  # fmt: skip
@@ -135,6 +136,154 @@ def test_what_is_wrong_is_named(made: Callable[[], Tensor], declared: Any, text:
 
 
 NAN = float("nan")
+
+
+def said(values: Tensor, declared: init.Distribution) -> str:
+    """Return what is found of values that should have been drawn, and hold the rest to its form."""
+    text = failure(assert_init, {"w": values}, {"w": declared})
+    head = f"wrong initial values: w (dict)\n\n  w  expected {declared.describe()}, found "
+    assert text.startswith(head)
+    return text.removeprefix(head)
+
+
+HALF = torch.randn(64, 64, generator=torch.Generator().manual_seed(5))
+ODD = torch.empty(40).uniform_(-10, 10, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(
+    ("values", "declared", "text"),
+    [
+        (HALF.expand(8, 64, 64).reshape(512, 64), init.normal(), "only 4,096 of 32,768 values differ: impossible"),
+        (torch.cat([HALF, HALF.flip(0)]), init.normal(), "only 4,096 of 8,192 values differ: impossible"),
+        (torch.cat([HALF, HALF.flip(1)], 1), init.normal(), "only 4,096 of 8,192 values differ: impossible"),
+        (torch.cat([HALF, -HALF.flip(0, 1)]), init.normal(), "only 4,096 of 8,192 values differ but for their signs: impossible"),
+        (HALF.double().tile(2), init.normal(), "only 4,096 of 8,192 values differ: impossible"),
+        (torch.cat([HALF, HALF]).bfloat16(), init.normal(), "rows 0 and 64 are equal bit for bit: impossible"),
+        (torch.cat([HALF, HALF], 1).half(), init.normal(), "columns 0 and 64 are equal bit for bit: impossible"),
+        (HALF.bfloat16().view(4, 16, 64)[[0, 1, 2, 1, 3]], init.normal(), "[1] and [3] are equal bit for bit: impossible"),
+        (HALF.bfloat16().view(4, 16, 64)[:, [0, 1, 2, 2]], init.normal(), "[:, 2] and [:, 3] are equal bit for bit: impossible"),
+        (torch.cat([HALF, HALF[3:4]]), init.normal(), "rows 3 and 64 are equal bit for bit: impossible"),
+        (torch.where(torch.arange(40) % 2 == 0, 0.0, ODD), init.uniform(-10, 10), "20 of 40 values are exactly 0: impossible"),
+        (torch.where(torch.arange(400) % 2 == 0, 0.0, ODD.repeat(10)).bfloat16(), init.uniform(-10, 10), "200 of 400 values are exactly 0: impossible"),
+        (ODD[:5].repeat(8), init.uniform(-10, 10), "8 of 40 values are exactly -7.478: impossible"),
+        (ODD.clamp(max=3), init.uniform(-10, 10), "19 of 40 values are exactly 3: impossible"),
+    ],
+)  # fmt: skip
+def test_values_that_repeat_were_not_drawn(
+    values: Tensor, declared: init.Distribution, text: str
+) -> None:
+    assert said(values, declared) == text
+    torch.manual_seed(1)
+    drawn = torch.empty_like(values, memory_format=torch.contiguous_format)
+    fresh = drawn.uniform_(-10, 10) if isinstance(declared, init.Uniform) else drawn.normal_()
+    assert_init({"w": fresh}, {"w": declared})
+
+
+def test_what_was_drawn_in_a_narrower_dtype_may_repeat() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        for wide in (torch.float32, torch.float64):
+            drawn = torch.randn(128, 128, dtype=dtype).to(wide)
+            assert len(drawn.unique()) < 0.9 * drawn.numel()
+            assert_init({"w": drawn}, {"w": init.normal()})
+    assert_init({"w": torch.randn(128, 128).double()}, {"w": init.normal()})
+    far = torch.empty(64, 64).normal_(1000, 0.01)  # two hundred float32 numbers
+    assert len(far.unique()) < 2000
+    assert_init({"w": far}, {"w": init.normal(1000, 0.01)})
+
+
+def test_the_rows_are_those_of_the_parameter_with_its_padding() -> None:
+    model = nn.Embedding(50, 64, padding_idx=3)
+    with torch.no_grad():
+        model.weight[7] = model.weight[2]
+    assert failure(assert_init, model, {"weight": init.normal()}) == dedent("""\
+        wrong initial values: weight (Embedding)
+
+          weight  expected normal(0, 1), found rows 2 and 7 are equal bit for bit: impossible""")
+
+
+@pytest.mark.parametrize("columns", [2048, 2049])
+@pytest.mark.parametrize("step", [2, 4, 8])
+def test_no_column_is_never_looked_at(columns: int, step: int) -> None:
+    """A fixed stride would see the columns alone that it has a divisor in common with."""
+    size = torch.rand(1024, columns).add(0.5).div((13 / 12) ** 0.5)  # of spread 1
+    weight = torch.randn(1024, columns).sign() * size
+    weight[:, ::step] = torch.randn(1024, len(range(0, columns, step)))
+    assert "not the shape of the curve" in said(weight, init.normal())
+
+
+def test_no_row_of_an_orthogonal_matrix_is_never_looked_at() -> None:
+    weight = torch.eye(2304)
+    assert_init({"w": weight}, {"w": init.orthogonal()})
+    assert_init({"w": weight.bfloat16()}, {"w": init.orthogonal()})
+    for place in (1, 1000, 2300):
+        wrong = weight.clone()
+        wrong[place + 1] = wrong[place]
+        assert re.fullmatch(
+            r"rows of length 1 to 1, products off by [12]", said(wrong, init.orthogonal())
+        )
+
+
+def test_each_fact_is_said_once() -> None:
+    model = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(4))
+    for layer in model:
+        nn.init.normal_(layer.weight, std=0.02)
+    assert (
+        failure(assert_init, model, {"*": init.normal(0, 0.005)})
+        == dedent("""\
+        wrong initial values: {0..3}.weight (ModuleList)
+
+          {0..3}.weight  expected normal(0, 0.005), found std 0.02, 4 times as wide, over 4,096 values: probability below 1e-12""")
+    )
+    both = (
+        r"mean (0\.9|1\.0)\d*, std 0\.(49|5|51), [12](\.9)? times as narrow, over 4,096 values: .*"
+    )
+    assert re.fullmatch(both, said(torch.randn(4096) * 0.5 + 1, init.normal()))
+    mean = r"mean (0\.9|1\.0)\d*, over 4,096 values: probability below 1e-12"
+    assert re.fullmatch(mean, said(torch.randn(4096) + 1, init.normal()))
+
+
+def test_fans_of_another_layout() -> None:
+    declared = init.kaiming_normal(nonlinearity="linear")
+    weight = nn.init.kaiming_normal_(torch.empty(512, 64), nonlinearity="linear").T
+    assert (
+        failure(assert_init, {"w": weight}, {"w": declared})
+        == dedent("""\
+        wrong initial values: w (dict)
+
+          w  expected kaiming_normal(a=0, mode='fan_in', 'linear') = normal(0, 0.0441942) here (fan_in 512), found std 0.13, 2.8 times as wide, over 32,768 values: probability below 1e-12
+
+          hint: they fit fan_in 64, of a weight stored (in, out), used as x @ w: if it is one, declare init.normal(0, 0.125)""")
+    )
+    assert_init({"w": weight}, {"w": init.normal(0, 0.125)})
+
+
+def test_fans_of_weights_stacked_in_one() -> None:
+    weight = torch.cat([nn.init.xavier_uniform_(torch.empty(64, 64)) for _ in range(3)])
+    lines = failure(assert_init, {"w": weight}, {"w": init.xavier_uniform()}).splitlines()
+    assert lines[-1] == (
+        "  hint: they fit fan_in 64, fan_out 64, of each of 3 weights stacked in this one: if it is "
+        "one, declare init.uniform(-0.216506, 0.216506)"
+    )
+    assert_init({"w": weight}, {"w": init.uniform(-0.216506, 0.216507)})
+    other = torch.empty(192, 64).uniform_(-0.5, 0.5)
+    assert "hint" not in failure(assert_init, {"w": other}, {"w": init.xavier_uniform()})
+
+
+def test_buffers_count_where_they_are_named() -> None:
+    model = nn.ModuleDict({"attn": nn.Module(), "fc": nn.Linear(2, 2)})
+    model["attn"].register_buffer("bias", torch.ones(4, 4).tril())
+    nn.init.zeros_(model["fc"].bias)
+    assert_init(model, {"*.bias": init.zeros()})
+    assert_init(model, {nn.Module: init.uniform(-1, 1), "*.bias": init.zeros()})
+    assert_init({"a": torch.zeros(2), "b": torch.zeros(2)}, {"*": init.zeros()})
+    assert failure(assert_init, model, {"attn.bias": init.zeros()}) == dedent("""\
+        wrong initial values: attn.bias (ModuleDict)
+
+          attn.bias  expected constant(0), found 10 of 16 values off, first 1 at [0, 0]""")
+    assert usage(assert_init, model, {"attn": init.zeros()}) == (
+        "pattern 'attn' matches no parameter (a buffer counts where a pattern is its very name): "
+        "'attn.bias' is a buffer"
+    )
 
 
 def test_constants_are_compared_in_the_dtype() -> None:
@@ -255,6 +404,26 @@ def test_each_test_alone_is_calibrated() -> None:
         assert 0.035 < below[what] / runs < 0.065, (what, below)  # 4 standard errors
     assert below["shape"] / runs < 0.065
     assert number_of_tests(init.normal()) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+)
+@pytest.mark.parametrize("size", [3, 30, 1000, 300_000])
+def test_what_torch_draws_never_repeats_as_no_draws_do(dtype: torch.dtype, size: int) -> None:
+    for seed in range(300 if size < 10_000 else 10):
+        torch.manual_seed(seed)
+        for declared, drawn in (
+            (init.normal(0, 0.02), torch.empty(size, dtype=dtype).normal_(0, 0.02)),
+            (init.uniform(-0.1, 0.1), torch.empty(size, dtype=dtype).uniform_(-0.1, 0.1)),
+            (
+                init.trunc_normal(0, 0.02, -0.04, 0.04),
+                nn.init.trunc_normal_(torch.empty(size, dtype=dtype), 0, 0.02, -0.04, 0.04),
+            ),
+        ):
+            assert isinstance(declared, (init.Normal, init.Uniform, init.TruncNormal))
+            assert "repeats" not in {outcome.what for outcome in sample_tests(drawn, declared)}
 
 
 @pytest.mark.slow
