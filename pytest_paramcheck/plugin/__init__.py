@@ -83,10 +83,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     number = worker.removeprefix("gw")
     machine = Machine(int(number) if number.isdigit() else None)
     settings = options.read_settings(config, machine)
+    models = config.getoption("--param-model")
+    selected = options.selects(config)  # before the ids of models are taken out
     manifests = ManifestRun(
         config.rootpath,
         update=config.getoption("--param-update"),
-        selected=lambda: options.selects(config),
+        selected=selected,
         dtypes=settings.dtypes,
     )
     ours = ParamSession(machine, settings, FixtureScopes(OURS), manifests)
@@ -97,17 +99,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if settings.asked:
             from .device_report import RunReport
 
-            config.pluginmanager.register(RunReport(config, settings.asked), "paramcheck-run")
+            config.pluginmanager.register(
+                RunReport(settings.asked, selected=selected), "paramcheck-run"
+            )
     if any(kind(device) == "meta" for device in settings.devices):
         from .device_report import MetaReport
 
         config.pluginmanager.register(MetaReport(), "paramcheck-meta")
-    if models := config.getoption("--param-model"):
-        from .model_items import ModelRun, load_cases
+    if models:
+        from .model_items import ModelRun, load_cases, take_ids
 
         cases = load_cases(models, config.invocation_params.dir)
         chosen = variants_of(config, Support())
-        run = ModelRun(session, cases, chosen, settings.seed, ours.latest)
+        ids = take_ids(config, models)
+        run = ModelRun(session, cases, chosen, settings.seed, ours.latest, ids)
         config.pluginmanager.register(run, "paramcheck-models")
 
 

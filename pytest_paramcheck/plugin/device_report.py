@@ -9,7 +9,6 @@ import pytest
 
 from ..messages.errors import ParamCheckError
 from ..messages.wording import plural
-from . import options
 from .devices import meets
 from .marked import support_of
 from .properties import DEVICE, NOT_ON, own_properties
@@ -103,12 +102,12 @@ def _why(item: pytest.Item, error: BaseException) -> str:
 class RunReport:
     """Registered where devices were asked for on the command line: fails a run that tested none."""
 
-    def __init__(self, config: pytest.Config, asked: Sequence[str]) -> None:
+    def __init__(self, asked: Sequence[str], *, selected: bool) -> None:
         self._asked = asked
         self._tally = Tally()
         self._untested: list[str] = []
         # On xdist's controller nobody reports deselected tests, hence the options.
-        self._selected = options.selects(config)
+        self._selected = selected
 
     def pytest_deselected(self) -> None:
         self._selected = True

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import pluggy
+
     from ..messages.errors import ParamCheckUsageError
+
+
+def hooks_for(node: pytest.Item | pytest.Session) -> pluggy.HookRelay:
+    """Return the hooks that are asked for a node: those of the conftests above it.
+
+    What ``--param-model`` names lies below no folder: every conftest that is loaded is asked.
+    """
+    everywhere = isinstance(node, pytest.Session) or hasattr(node, "param_variant")
+    return node.config.hook if everywhere else node.ihook
 
 
 @contextmanager
@@ -22,7 +33,7 @@ def conftests_asked(item: pytest.Item) -> Iterator[None]:
     """Let the conftests above an item read its subjects and open its tensors."""
     with ExitStack() as stack:
         for name, (answer, asking) in _READERS.items():
-            hook = getattr(item.ihook, name)
+            hook = getattr(hooks_for(item), name)
             if hook.get_hookimpls():
                 stack.enter_context(asking(partial(answer, hook)))
         yield

@@ -1,8 +1,12 @@
 """The extension points: hooks that a ``conftest.py`` or a plugin may implement.
 
 They are asked through the test's own node, so that a conftest in a sub-directory answers for
-the tests below it and for no others. Mark an implementation ``optionalhook=True`` where the
-tests also have to run without this plugin (``-p no:paramcheck``)::
+the tests below it and for no others. For ``--param-model``, which lies in no directory, every
+conftest answers that pytest loads at its start: beside its configuration, in the paths that are
+named (or ``testpaths``) and in ``test*`` folders beside them.
+
+Mark an implementation ``optionalhook=True`` where the tests also have to run without
+this plugin (``-p no:paramcheck``)::
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_paramcheck_checks(): ...

@@ -41,7 +41,7 @@ class ManifestRun:
         root: Path,
         *,
         update: bool,
-        selected: Callable[[], bool],
+        selected: bool,
         dtypes: Sequence[str] = (),
     ) -> None:
         self._root = root
@@ -172,7 +172,7 @@ class ManifestRun:
         """List what may be unused, of files of which all tests ran to their end."""
         if hasattr(session.config, "workerinput"):
             return  # the controller knows what the others saw
-        if session.shouldstop or session.shouldfail or self._lost or self._selected():
+        if session.shouldstop or session.shouldfail or self._lost or self._selected:
             return
         done = [
             self._root / file

@@ -7,9 +7,12 @@ to pytest. Torch is loaded when the first case is collected.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +21,7 @@ from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.wording import did_you_mean, printable
 from ..model_checks.case import ModelCase, NothingToCheck, as_cases, name_declaration, unknown_check
 from .devices import Variant
+from .hook_answers import hooks_for
 from .options import CASES
 from .properties import CHECK, MODEL
 
@@ -79,6 +83,11 @@ class BoundCheck:
     def model(self) -> str:
         """The name of the case."""
         return self._case.name
+
+    @property
+    def factory(self) -> Callable[[], object]:
+        """What builds the model."""
+        return self._case.factory
 
     @property
     def name(self) -> str:
@@ -149,7 +158,7 @@ def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[CaseRun]
 
     hook = "hook pytest_paramcheck_checks"
     found: dict[str, Callable[[CaseRun], None]] = {}
-    for answer in node.ihook.pytest_paramcheck_checks():
+    for answer in hooks_for(node).pytest_paramcheck_checks():
         if not isinstance(answer, (list, tuple)):
             raise ParamCheckUsageError(
                 f"{hook}: expected a list of functions, got {type(answer).__name__}"
@@ -241,6 +250,21 @@ def _load(spec: str, origin: str, folder: Path) -> Any:
     return found
 
 
+def place_of(factory: object) -> tuple[Path | None, int]:
+    """Return the file and line (from 0) where a factory is written; its file, or None."""
+    found: Any = factory
+    while isinstance(found, partial):
+        found = found.func
+    found = inspect.unwrap(found) if callable(found) else found
+    code = getattr(found, "__code__", None)
+    if isinstance(found, type):
+        code = getattr(vars(found).get("__init__"), "__code__", None)
+    if isinstance(code, CodeType):
+        return Path(code.co_filename), code.co_firstlineno - 1
+    file = getattr(sys.modules.get(getattr(found, "__module__", None) or ""), "__file__", None)
+    return (Path(file), 0) if isinstance(file, str) else (None, 0)
+
+
 class ModelNode(pytest.Collector):
     """What one ``--param-model`` names: the parent of its items."""
 
@@ -270,7 +294,18 @@ class ModelCheckItem(pytest.Item):
         return super().repr_failure(excinfo, style=style or "long")
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"
+        """Return where the factory is written: a skip needs a place, and this is the user's."""
+        spec = self.parent.name if self.parent else ""
+        # At -v pytest writes "::" for the dots of a name that a node id ends with: what is shown
+        # could not be given as an argument.
+        shown = f"--param-model={spec}" if "." in spec else spec
+        return *self.place, f"{shown}::{self.name}"
+
+    @property
+    def place(self) -> tuple[Path, int]:
+        """The file of the factory and its line, counted from 0 as pytest does."""
+        file, line = place_of(self.bound.factory)
+        return (self.path if file is None else file), line
 
 
 def model_items(
@@ -307,9 +342,20 @@ def note_check(item: pytest.Item, value: object) -> None:
         item.user_properties += value.properties
 
 
+def take_ids(config: pytest.Config, specs: Sequence[str]) -> list[str]:
+    """Take the ids of ``--param-model`` items out of the arguments: pytest looks for files."""
+
+    def is_ours(arg: str) -> bool:
+        return any(arg == spec or arg.startswith(f"{spec}::") for spec in specs)
+
+    ids = [arg for arg in config.args if is_ours(arg)]
+    config.args = [arg for arg in config.args if not is_ours(arg)]
+    return ids
+
+
 class ModelRun:
-    """Registered where ``--param-model`` is given: adds the items, and collects nothing else
-    unless a path was named as well."""
+    """Registered where ``--param-model`` is given: adds the items (or, where ids were named,
+    those), and collects nothing else unless a path was named as well."""
 
     def __init__(
         self,
@@ -318,6 +364,7 @@ class ModelRun:
         chosen: Sequence[Variant],
         seed: int,
         latest: LatestRun,
+        ids: Sequence[str] = (),
     ) -> None:
         # Made before the collection, where an error is still one line.
         self._made: list[tuple[ModelNode, list[pytest.Item]]] = []
@@ -327,6 +374,38 @@ class ModelRun:
                 self._made.append((node, list(model_items(node, own, chosen, seed, latest))))
             except ParamCheckUsageError as error:
                 raise pytest.UsageError(f"--param-model={spec}: {error}") from None
+        if ids:
+            self._select(ids)
+
+    def _select(self, ids: Sequence[str]) -> None:
+        """Keep what is named: a model, a check on each device, or one item."""
+        wanted: set[str] = set()
+        for name in ids:
+            found = [
+                item.nodeid
+                for node, items in self._made
+                for item in items
+                if name in (node.name, item.nodeid, item.nodeid.partition("[")[0])
+            ]
+            if not found:
+                known = [item.nodeid for _, items in self._made for item in items]
+                hint = did_you_mean(name, known, at_most=1)
+                raise pytest.UsageError(f"not found: {name}{hint and ';' + hint}")
+            wanted.update(found)
+        self._made = [
+            (node, [item for item in items if item.nodeid in wanted]) for node, items in self._made
+        ]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Place the skip of a check where its factory is: all frames in between are hidden."""
+        report = yield
+        if isinstance(item, ModelCheckItem) and isinstance(report.longrepr, tuple):
+            file, line = item.place
+            report.longrepr = (str(file), line + 1, report.longrepr[2])
+        return report
 
     def pytest_ignore_collect(self, config: pytest.Config) -> bool | None:
         named = config.args_source is pytest.Config.ArgsSource.ARGS

@@ -82,6 +82,30 @@ def test_checks_of_a_directory_do_not_reach_its_neighbours(
     assert ids("", "outer", "-k", "biases") == []
 
 
+def test_a_conftest_below_the_root_answers_for_models(run: Run, pytester: pytest.Pytester) -> None:
+    conftest(pytester, "")
+    conftest(
+        pytester,
+        """
+        import torch
+        from pytest_paramcheck import assert_shapes
+
+        class Tree: pass
+
+        def pytest_paramcheck_named_tensors(subject):
+            return [("a", torch.ones(2))] if isinstance(subject, Tree) else None
+
+        def pytest_paramcheck_checks():
+            def check_tree(case): assert_shapes(Tree(), {"a": (2,)})
+            return [check_tree]
+        """,
+        "tests",
+    )
+    for where in ((), ("tests",)):
+        result = run("", "--param-model=torch.nn:ReLU", "-k", "check_tree", *where)
+        assert result.parseoutcomes()["passed"] == 1
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [

@@ -204,6 +204,50 @@ def test_a_conftest_adds_its_own_checks(run: Run, models: str, pytester: pytest.
     assert "make: 1 of 1 checks failed: check_small" in result.outlines
 
 
+def test_the_id_of_an_item_can_be_given_as_an_argument(
+    run: Run, pytester: pytest.Pytester, models: str, plugin_args: tuple[str, ...]
+) -> None:
+    (pytester.path / "pack").mkdir()
+    (pytester.path / "pack/dotted.py").write_text(f"from {models} import *\n")
+    pytester.makepyfile(test_own="def test_own(): pass")
+    for spec in (f"{models}:broken", "pack.dotted:broken"):
+        args = (f"--param-model={spec}", "--param-device=cpu,meta", *plugin_args)
+        first = run("", *args, "-v", "-k", "finite or registered")
+        shown = [line.split()[0] for line in first.outlines if "FAILED  " in line + "  "]
+        failed = [line.split()[1] for line in first.outlines if line.startswith("FAILED ")]
+        expected = [f"{spec}::check_registered[{device}]" for device in ("cpu", "meta")]
+        assert failed == expected == [line for line in shown if line.startswith(spec)]
+
+        run("", *args, failed[0]).assert_outcomes(failed=1)
+        run("", *args, *failed).assert_outcomes(failed=2)
+        run("", *args, f"{spec}::check_registered").assert_outcomes(failed=2)
+        run("", *args, failed[0], "test_own.py").assert_outcomes(failed=1, passed=1)
+        assert sum(run("", *args, spec).parseoutcomes().values()) == 2 * len(BARE)
+
+
+def test_the_id_of_an_item_that_is_not_there(run: Run, models: str) -> None:
+    result = run("", f"--param-model={models}:make", f"{models}:make::check_finit[cpu]")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [line for line in result.errlines if line] == [
+        f"ERROR: not found: {models}:make::check_finit[cpu]; did you mean "
+        f"'{models}:make::check_finite[cpu]'?"
+    ]
+
+
+def test_a_skip_points_to_the_factory(run: Run, models: str) -> None:
+    """Whether the check found nothing to look at, or the device is not there."""
+    nothing = run("", f"--param-model={models}:make", "-rs", *NO_TRIPS)
+    line = MODELS.strip().splitlines().index("def make():") + 1
+    skips = [o.partition("] ")[2] for o in nothing.outlines if o.startswith("SKIPPED")]
+    assert {skip.partition(": ")[0] for skip in skips} == {f"{models}.py:{line}"}
+
+    absent = run("", f"--param-model={models}:Net", "-o", "param_devices=cuda", "-rs", "-k", "init")
+    assert {line.partition("]")[2] for line in absent.outlines if "SKIPPED" in line} == {
+        f" {models}.py: torch sees no cuda device"
+    }
+
+
 # -- what cannot be meant: one line, before anything is collected --------------------------------
 
 

@@ -358,7 +358,7 @@ def test_distinct_ids_have_distinct_files() -> None:
 
 
 def _run(folder: Path) -> ManifestRun:
-    return ManifestRun(folder, update=False, selected=lambda: False)
+    return ManifestRun(folder, update=False, selected=False)
 
 
 def _bound(run: ManifestRun, folder: Path, function: str, **options):
