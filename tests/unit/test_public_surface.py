@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -16,41 +17,10 @@ from pytest_paramcheck.plugin import hookspecs, options
 from pytest_paramcheck.plugin.marker import MARKER_LINE
 
 ROOT = Path(__file__).resolve().parents[2]
-ASSERTIONS = [
-    "assert_changed",
-    "assert_devices",
-    "assert_distinct",
-    "assert_dtypes",
-    "assert_finite",
-    "assert_frozen",
-    "assert_grad_norm",
-    "assert_grads_finite",
-    "assert_grads_none",
-    "assert_grads_present",
-    "assert_grads_reach",
-    "assert_init",
-    "assert_init_complete",
-    "assert_loaded",
-    "assert_manifest",
-    "assert_materialized",
-    "assert_optimizer_covers",
-    "assert_optimizer_state",
-    "assert_param_count",
-    "assert_param_groups",
-    "assert_registered",
-    "assert_roundtrip",
-    "assert_same_ties",
-    "assert_same_values",
-    "assert_shapes",
-    "assert_tied",
-    "assert_tied_grads_sum",
-    "assert_ties",
-    "assert_ties_survive",
-    "assert_trainable",
-    "assert_unchanged",
-    "assert_untied",
-    "assert_updated",
-]
+#: The README's table of fixtures is where the assertions are written out.
+ASSERTIONS = sorted(
+    re.findall(r"^\| `(assert_\w+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+)
 
 
 def test_the_names() -> None:
