@@ -17,7 +17,7 @@ from ..parameters.tensors.identity import Relation, shared_memory
 from ..parameters.tensors.memory import memory_of
 from .loaded_names import NOTHING, loaded_under_other_names, strangers
 from .loaded_own import is_taken, not_arrived, other_than_saved, right_after_all
-from .loaded_values import Difference, are_unrelated, different, is_constant
+from .loaded_values import Difference, are_unrelated, different, fingerprint, is_constant
 
 
 def not_loaded(
@@ -71,7 +71,8 @@ def not_loaded(
         keys = keys_of[model.by_name[key_names[key]]]
         if not _rival(checkpoint, keys, checkpoint.named[key]):
             wrong[key] = None
-    if nothing := _nothing_loaded(model, checkpoint, key_names, wrong):
+    swapped = _swapped(model, checkpoint, key_names, wrong)
+    if not swapped and (nothing := _nothing_loaded(model, checkpoint, key_names, wrong)):
         return [nothing, *findings]
     for key, name in key_names.items():
         difference = wrong[key]
@@ -80,6 +81,8 @@ def not_loaded(
         finding = difference.finding
         if rival := _rival(checkpoint, keys_of[model.by_name[name]], checkpoint.named[key]):
             finding = replace(finding, why=_RIVAL.format(rival))
+        elif key in swapped:
+            finding = replace(finding, why=f"it holds what the checkpoint has as {swapped[key]}")
         findings.append(finding)
     return findings + _lost_ties(model, checkpoint, key_names)
 
@@ -133,6 +136,28 @@ def _nothing_loaded(
         hint="load it first, from the level of the file that has these names: "
         "model.load_state_dict(state)",
     )
+
+
+def _swapped(
+    model: Inventory,
+    checkpoint: Inventory,
+    key_names: Mapping[str, str],
+    wrong: Mapping[str, Difference | None],
+) -> dict[str, str]:
+    """Return the keys in whose place the model holds the value of another -> that other key."""
+    others = [key for key in key_names if (found := wrong[key]) is not None and found.values]
+    places: dict[object, list[str]] = {}
+    for key in others:
+        places.setdefault(fingerprint(checkpoint.named[key]), []).append(key)
+    places.pop(None, None)
+    swapped = {}
+    for key in others:
+        held = model.named[key_names[key]]
+        for other in places.get(fingerprint(held), ()):
+            if different(other, checkpoint.named[other], held) is None:
+                swapped[key] = other
+                break
+    return swapped
 
 
 _RIVAL = "tied to {}, of which the checkpoint has another value: the last one loaded stays"

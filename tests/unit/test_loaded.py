@@ -324,6 +324,16 @@ class TestLoaded:
             "not the checkpoint's values: {0..2}.weight, {0..2}.bias (Sequential)"
         )
 
+    def test_values_under_each_other_s_names(self) -> None:
+        """A conversion that took query for key: all is there, and nothing is in its place."""
+        model = nn.ModuleDict({"q": nn.Linear(3, 3, bias=False), "k": nn.Linear(3, 3, bias=False)})
+        state = saved(model)
+        state["q.weight"], state["k.weight"] = state["k.weight"], state["q.weight"]
+        lines = failure_lines(assert_loaded, model.bfloat16(), state)
+        assert lines[0] == "not the checkpoint's values: q.weight, k.weight (ModuleDict)"
+        assert lines[2].endswith(": it holds what the checkpoint has as k.weight")
+        assert lines[3].endswith(": it holds what the checkpoint has as q.weight")
+
     def test_a_half_loaded_model_is_not_an_unloaded_one(self) -> None:
         model, state = lm(), saved(lm())
         model.emb.load_state_dict({"weight": state["emb.weight"]})
@@ -415,6 +425,23 @@ class TestLoaded:
         assert failure_lines(assert_loaded, narrow, wide)[0] == (
             "values lost in the cast: b (dict)"
         )
+
+    @pytest.mark.parametrize(
+        "dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+    )
+    def test_the_largest_number_of_a_dtype_is_rounded_to_and_no_more(
+        self, dtype: torch.dtype
+    ) -> None:
+        largest = torch.finfo(dtype).max
+        for factor, lost in ((1.0, False), (1.0 + torch.finfo(dtype).eps / 8, False), (3.0, True)):
+            wide = {"w": torch.tensor([1.0, largest * factor], dtype=torch.float64)}
+            narrow = {"w": wide["w"].to(dtype)}
+            if lost:
+                assert failure_lines(assert_loaded, narrow, wide)[0] == (
+                    "values lost in the cast: w (dict)"
+                )
+            else:
+                assert_loaded(narrow, wide)
 
     def test_integers_beyond_the_signed_range(self) -> None:
         """A cast wraps them round to the same bits."""

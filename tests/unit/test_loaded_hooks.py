@@ -220,8 +220,9 @@ class TestOwnWays:
             "wrong shape: head.weight, head.bias (ModuleDict)"
         )
 
-    def test_a_model_that_cannot_be_copied_is_asked_what_it_saves(self) -> None:
-        model = nested(Scaled)
+    @pytest.mark.parametrize("own", OWN)
+    def test_a_model_that_cannot_be_copied_is_asked_what_it_saves(self, own: str) -> None:
+        model = nested(OWN[own])
         model.generator = (number for number in range(3))
         assert_loaded(model, saved(model))
         assert failure_lines(assert_loaded, model, {**saved(model), "x": torch.ones(1)})[0] == (
