@@ -50,9 +50,6 @@ INFERENCE = (
     "made under torch.inference_mode(): it cannot be trained",
     "build the model outside torch.inference_mode()",
 )
-_DECLARE = "where it is meant, with this loss: ModelCase(unreached=[...])"
-#: For a whole-model check.
-OF_A_CASE = Hints(unused=_DECLARE, zero=_DECLARE, first_step=_DECLARE)
 
 
 def parse_losses(loss_fn: LossFn | Sequence[LossFn]) -> list[LossFn]:

@@ -49,8 +49,9 @@ class ModelCase:
     * ``alike``: patterns of parameters that start equal on purpose; likewise.
     * ``shapes``: as for :func:`assert_shapes`.
     * ``optimizer``: a function of the model that returns an optimizer or a list of them, or an
-      optimizer class. Without it the training step uses Adam.
-    * ``steps``: training steps until everything must have moved (LoRA needs two).
+      optimizer class. Without it the training step uses Adamax.
+    * ``steps``: training steps until everything must have moved, or got a gradient: behind a
+      zero scale it comes after a step (LoRA's first factor moves in the second).
     * ``manifest``: the path of a manifest to hold the model to.
     * ``expected_failures``: check name -> reason; a check that passes all the same fails.
     * ``name``: what the test ids and the summary call it; the factory's name by default.

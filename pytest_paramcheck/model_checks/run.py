@@ -26,7 +26,7 @@ class CaseRun:
     * ``inputs``: fresh copies of the inputs on the device; None where none are declared.
     * ``forward(model)``: the output for these inputs.
     * ``loss(model)``: the scalar loss of one forward pass.
-    * ``optimizers(model)``: the declared optimizers, or Adam over what trains.
+    * ``optimizers(model)``: the declared optimizers, or Adamax over what trains.
     * ``device``: the device that models and inputs are on.
     * ``seed``: what random numbers start from in the factory, the inputs and each check.
     * ``title``: what messages call the model.
@@ -163,29 +163,19 @@ class CaseRun:
         return loss
 
     def optimizers(self, model: Module) -> list[Any]:
-        """Return the declared optimizers of a model, or Adam over what trains.
+        """Return the declared optimizers of a model, or those that stand in for them.
 
-        Adam's step has the size of its learning rate however small the gradient is, so that a
-        parameter which gets any gradient at all moves in every dtype; Adagrad's first step has
-        too, and takes the sparse gradients that Adam refuses.
+        Without a declaration: Adamax, and Adagrad where gradients are sparse.
         """
         __tracebackhide__ = True
         import torch
 
-        trainable = [p for p in model.parameters() if p.requires_grad]
         given: Any = self.declared.optimizer
         if given is None:
-            sparse = {
-                id(p)
-                for module in model.modules()
-                if getattr(module, "sparse", False) is True
-                for p in module.parameters(recurse=False)
-            }
-            kinds: list[tuple[Callable[..., Any], list[Any]]] = [
-                (torch.optim.Adam, [p for p in trainable if id(p) not in sparse]),
-                (torch.optim.Adagrad, [p for p in trainable if id(p) in sparse]),
-            ]
-            return [kind(held, lr=0.01) for kind, held in kinds if held]
+            from .steps import stand_ins
+
+            return stand_ins(model)
+        trainable = [p for p in model.parameters() if p.requires_grad]
         by_class = isinstance(given, type) and issubclass(given, torch.optim.Optimizer)
         made = given(trainable if by_class else model)
         made = list(made) if isinstance(made, (list, tuple)) else [made]

@@ -78,8 +78,9 @@ def unrouted(planted: bool) -> nn.Module:
 @bug(
     "gradients",
     "LoRA with both factors zero",
-    # Of a fresh LoRA, one factor has no signal until the other has moved.
-    checked("check_grads_reach", inputs=rows, unreached=["lora_a"]),
+    # Of a fresh LoRA, one factor has no signal until the other has moved: asked after a step.
+    checked("check_grads_reach", inputs=rows),
+    "lora_a",
     "lora_b",
 )
 def lora_zero(planted: bool) -> nn.Module:
@@ -145,3 +146,34 @@ def exploding(planted: bool) -> nn.Module:
     model = MLP()
     (model(rows()) * (1e6 if planted else 1.0)).sum().backward()
     return model
+
+
+@bug(
+    "gradients",
+    "residual branch behind a scale that is zero and frozen",
+    checked("check_grads_reach", inputs=rows),
+    "branch.weight",
+)
+def scale_frozen_at_zero(planted: bool) -> nn.Module:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch = nn.Linear(4, 4, bias=False)
+            # Zero at the start is right where it trains.
+            self.scale = nn.Parameter(torch.zeros(4), requires_grad=not planted)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.scale * self.branch(x)
+
+    return Residual()
+
+
+@bug(
+    "gradients",
+    "training step that moves nothing",
+    checked("check_training_step", inputs=rows, steps=2),
+    "lora_a",
+    "lora_b",
+)
+def nothing_moves(planted: bool) -> nn.Module:
+    return lora_zero(planted)

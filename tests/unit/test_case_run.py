@@ -288,12 +288,31 @@ def test_an_optimizer_class_gets_what_trains_and_a_function_the_model() -> None:
 
 def test_the_optimizer_that_stands_in_takes_sparse_gradients_apart() -> None:
     model = nn.Sequential(nn.Embedding(4, 2, sparse=True), nn.Linear(2, 2))
-    adam, adagrad = optimizers(None, model)
+    adamax, adagrad = optimizers(None, model)
 
-    assert [type(o).__name__ for o in (adam, adagrad)] == ["Adam", "Adagrad"]
+    assert [type(o).__name__ for o in (adamax, adagrad)] == ["Adamax", "Adagrad"]
     assert held(adagrad) == [id(model[0].weight)]
-    assert held(adam) == [id(model[1].weight), id(model[1].bias)]
+    assert held(adamax) == [id(model[1].weight), id(model[1].bias)]
     assert optimizers(None, nn.ReLU()) == []
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-6, 1e-17, 1e-30])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64]
+)
+def test_a_step_of_what_stands_in_has_one_size_and_makes_no_nan(
+    dtype: torch.dtype, size: float
+) -> None:
+    weight = nn.Parameter(torch.zeros(2, dtype=dtype))
+    model = nn.ParameterList([weight])
+    (adamax,) = optimizers(None, model)
+    weight.grad = torch.tensor([size, 0.0], dtype=dtype)
+    vanishes = not weight.grad[0]  # below what the type holds
+    adamax.step()
+
+    moved = weight.detach().abs().tolist()
+    assert moved[0] == pytest.approx(0.0 if vanishes else 0.01, rel=0.6)
+    assert moved[1] == 0.0
 
 
 def test_what_is_no_optimizer() -> None:

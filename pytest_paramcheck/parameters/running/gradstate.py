@@ -158,5 +158,35 @@ def grad_states(grads: Sequence[Tensor | None]) -> list[GradState]:
     return [state for state in states if state is not None]
 
 
+def above_rounding(grads: Sequence[Tensor | None]) -> list[bool]:
+    """Say of each gradient whether it is more than what sums that cancel leave behind.
+
+    A bias that a softmax cancels has a gradient of 0 or of 1e-9, by seed and machine. Measured
+    against the largest of these gradients, in the spacing of numbers of each one's own type.
+    """
+    sizes = [0.0 if grad is None else _largest(grad) for grad in grads]
+    largest = max((size for size in sizes if math.isfinite(size)), default=0.0)
+    return [
+        grad is not None and not size <= _CANCELLED * _spacing(grad.dtype) * largest
+        for grad, size in zip(grads, sizes, strict=True)
+    ]
+
+
+def _largest(grad: Tensor) -> float:
+    try:
+        values = stored_values(grad)
+        if values.is_complex():
+            values = torch.view_as_real(values.resolve_conj())
+        return float(_wide(values).abs().max()) if values.numel() else 0.0
+    except Exception:
+        return math.inf  # a subclass that does not compute: not known to be small
+
+
+def _spacing(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps if dtype.is_floating_point or dtype.is_complex else 0.0
+
+
+#: Spacings beside the largest gradient: a few additions round by as much.
+_CANCELLED = 8
 _SCREENED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 _PLAIN = (Tensor, nn.Parameter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -40,11 +40,14 @@ def find_unreached(
     *,
     allow_zero: bool = False,
     remedy: str = "",
+    later: Callable[[list[Entry]], Collection[Entry]] | None = None,
 ) -> tuple[list[Reached], list[Missing]]:
     """Run the losses on a model; return what each gave, and the entries that none reached.
 
     Why is asked in a second run of each loss, made only if somebody was not reached.
     ``remedy`` is what a caller can do, beside a real device, about values that are not there.
+    ``later`` is asked of the entries that got zeros, before their reasons are: it returns those
+    that get a gradient once the model has trained.
     """
     __tracebackhide__ = True
     tensors = runnable(entries, inventory, allow_zero, remedy)
@@ -67,6 +70,10 @@ def find_unreached(
     known = {one.entry: one for one in untrainable}
     found = missing(entries, outcomes, allow_zero=allow_zero)
     found = [one for one in found if one.entry not in known]
+    zero = [one.entry for one in found if one.state is GradState.ZERO and one.entry.trainable]
+    if later is not None and zero:
+        reached = set(later(zero))
+        found = [one for one in found if one.entry not in reached]
     explained = _with_reasons(found, inventory, losses, outcomes)
     together = {**{one.entry: one for one in explained}, **known}
     return outcomes, [together[entry] for entry in entries if entry in together]

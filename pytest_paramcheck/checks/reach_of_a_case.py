@@ -1,0 +1,88 @@
+"""What a declared model's loss does not reach, with the declaration that says it is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ..messages.findings import Finding
+from ..messages.wording import shorten
+from ..parameters.running.gradstate import GradState
+from ..parameters.running.unreached import Missing
+from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.select import matching
+from .reach import Hints, not_reached
+
+_SAID_BY_A_DECLARATION = Hints(unused="", zero="", first_step="")
+#: How many patterns a hint spells out.
+_PATTERNS = 8
+
+
+def missing_of_a_case(
+    found: Sequence[Missing], inventory: Inventory, asked: Sequence[Entry]
+) -> list[Finding]:
+    """One finding for each parameter that was not reached, with the line that declares it.
+
+    What repairs comes first, where it is known.
+    """
+    findings = not_reached(found, _SAID_BY_A_DECLARATION)
+    meant = [_can_be_meant(one) for one in found]
+    patterns = patterns_for(
+        [one.entry for one, can in zip(found, meant, strict=True) if can], inventory, asked
+    )
+    declare = f"where it is meant, with this loss: ModelCase(unreached=[{patterns}])"
+    repairs = [f.hint for f, can in zip(findings, meant, strict=True) if can and f.hint]
+    # What only silences comes last: behind the last repair, where there is one.
+    last = repairs[-1] if repairs else ""
+    both = f"{last}; or, {declare}" if last else declare
+    return [
+        replace(finding, hint=both) if can and finding.hint == last else finding
+        for finding, can in zip(findings, meant, strict=True)
+    ]
+
+
+def _can_be_meant(one: Missing) -> bool:
+    """Whether it may be right that this loss does not reach a parameter."""
+    broken = one.reason is not None and one.reason.kind in ("untrainable", "nonfinite")
+    return not (broken or one.elsewhere or one.state is GradState.NONFINITE)
+
+
+def patterns_for(entries: Sequence[Entry], inventory: Inventory, asked: Sequence[Entry]) -> str:
+    """Return patterns that select these of the entries asked about and no other, in quotes."""
+    wanted = set(entries)
+    others = set(asked) - wanted
+
+    def fits(pattern: str) -> bool:
+        return others.isdisjoint(matching(inventory, pattern))
+
+    found: dict[str, None] = {}
+    covered: set[Entry] = set()
+    for entry in entries:
+        if entry not in covered:
+            pattern = next(p for p in _from_the_top(entry.name) if p == entry.name or fits(p))
+            found[pattern] = None
+            covered.update(matching(inventory, pattern))
+    shown = list(dict.fromkeys(_numbers_folded(found, fits)))
+    if len(shown) > 1 and not others:
+        shown = ["*"]
+    return shorten([f'"{pattern}"' for pattern in shown], _PATTERNS)
+
+
+def _from_the_top(name: str) -> Iterable[str]:
+    parts = name.split(".")
+    return (".".join(parts[: number + 1]) for number in range(len(parts)))
+
+
+def _numbers_folded(patterns: Iterable[str], fits: object) -> Iterable[str]:
+    """Yield a glob for patterns that differ in numbers only, where it selects nothing else."""
+    listed = list(patterns)
+    alike: dict[str, int] = {}
+    for pattern in listed:
+        alike[_glob(pattern)] = alike.get(_glob(pattern), 0) + 1
+    for pattern in listed:
+        glob = _glob(pattern)
+        yield glob if alike[glob] > 1 and callable(fits) and fits(glob) else pattern
+
+
+def _glob(pattern: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in pattern.split("."))

@@ -1,0 +1,149 @@
+"""Backward passes and steps of a case's model, and what gets a gradient only after some."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..parameters.running.gradstate import GradState, above_rounding, grad_states
+from ..parameters.subject.inventory import Entry, take_inventory
+from .case import NothingToCheck
+from .run import CaseRun
+
+#: How many builds from other seeds are asked before something is said that one may decide.
+OTHER_SEEDS = 3
+
+
+def stand_ins(model: nn.Module) -> list[torch.optim.Optimizer]:
+    """Return optimizers over what trains, without weight decay, whose steps do not vanish.
+
+    Adamax divides a gradient by its own size, so that its step has the size of the learning
+    rate however small the gradient is. Adam squares it first: in float32 nothing moves below
+    its eps of 1e-8, in float16 below 1e-4. Adagrad takes the sparse gradients that it refuses.
+    """
+    sparse = {
+        id(p)
+        for module in model.modules()
+        if getattr(module, "sparse", False) is True
+        for p in module.parameters(recurse=False)
+    }
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    scattered = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            if id(parameter) in sparse:
+                scattered.append(parameter)
+            else:
+                by_dtype.setdefault(parameter.dtype, []).append(parameter)
+    made: list[torch.optim.Optimizer] = []
+    if by_dtype:
+        groups = [{"params": held, "eps": _smallest(dtype)} for dtype, held in by_dtype.items()]
+        made.append(torch.optim.Adamax(groups, lr=LR))
+    if scattered:
+        made.append(torch.optim.Adagrad(scattered, lr=LR, eps=1e-20))
+    return made
+
+
+LR = 0.01
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """Return what a gradient of zeros can be divided by: not zero once it is of this type."""
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return 1e-8
+    info = torch.finfo(dtype)
+    return float(info.tiny * info.eps if dtype is torch.float16 else info.tiny)
+
+
+def backward(case: CaseRun, model: nn.Module) -> None:
+    """Run the loss and its backward pass; nothing to check where it has no graph."""
+    __tracebackhide__ = True
+    loss: Tensor = case.loss(model)
+    if not loss.requires_grad:
+        raise NothingToCheck("the loss has no graph: check_grads_reach says why")
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def step(case: CaseRun, model: nn.Module, optimizer: Any) -> None:
+    """Let an optimizer step, one that asks for the loss again included."""
+    __tracebackhide__ = True
+    if not isinstance(optimizer, torch.optim.LBFGS):
+        with warnings.catch_warnings():
+            # torch says this of the sparse tensors that its own Adagrad makes.
+            warnings.filterwarnings("ignore", message="Sparse invariant checks")
+            optimizer.step()
+        return
+
+    def closure() -> Tensor:  # it evaluates the loss several times
+        __tracebackhide__ = True
+        optimizer.zero_grad()
+        backward(case, model)
+        # Detached: torch 2.8's LBFGS makes a number of it, with a warning (pytorch#160197).
+        return case.loss(model).detach()
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+
+def signal_later(case: CaseRun, zero: Iterable[Entry]) -> Collection[Entry]:
+    """Return which entries that got zeros get a gradient after a step, or from another seed.
+
+    A branch behind a zero scale, LoRA's first factor: after one step of ours, up to ``steps``,
+    on the same inputs. What rounding or chance cancels (a bias before a softmax, stochastic
+    depth in a small batch) gets one from another seed.
+    """
+    __tracebackhide__ = True
+    asked = {entry.name: entry for entry in zero}
+    left = dict(asked)
+
+    def ask(model: nn.Module) -> None:
+        __tracebackhide__ = True
+        model.zero_grad()
+        backward(case, model)
+        for name in _with_signal(model, left):
+            del left[name]
+
+    model = case.build()
+    optimizers = stand_ins(model)
+    for number in range(case.declared.steps + 1):
+        if left:
+            ask(model)
+        if left and number < case.declared.steps:
+            for optimizer in optimizers:
+                step(case, model, optimizer)
+    del model, optimizers
+    for offset in range(1, OTHER_SEEDS + 1):
+        if left:
+            ask(case.build(seed=case.seed + offset))
+    return [entry for name, entry in asked.items() if name not in left]
+
+
+def _with_signal(model: nn.Module, names: Iterable[str]) -> list[str]:
+    entries = take_inventory(model).named
+    listed = [name for name in names if entries.get(name) is not None]
+    grads = [getattr(entries[name], "grad", None) for name in listed]
+    states = grad_states(grads)
+    return [n for n, state in zip(listed, states, strict=True) if state is GradState.NONZERO]
+
+
+def reached_by_every_seed(case: CaseRun, entries: Iterable[Entry]) -> Collection[Entry]:
+    """Return which entries get a gradient above rounding, whatever the seed."""
+    __tracebackhide__ = True
+    left = {entry.name: entry for entry in entries}
+    for offset in range(OTHER_SEEDS):
+        if not left:
+            break
+        model = case.build(seed=case.seed + offset)
+        backward(case, model)
+        parameters = [e for e in take_inventory(model).parameters if e.tensor is not None]
+        grads = [entry.tensor.grad for entry in parameters if entry.tensor is not None]
+        loud = {
+            entry.name
+            for entry, more in zip(parameters, above_rounding(grads), strict=True)
+            if more
+        }
+        left = {name: entry for name, entry in left.items() if name in loud}
+    return list(left.values())

@@ -1,0 +1,302 @@
+"""What the checks that run a model say of models that are right at the second look, or dead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
+from pytest_paramcheck.model_checks.check import run_check
+from pytest_paramcheck.model_checks.run import CaseRun
+
+from .messages import failure_lines
+
+ROWS = torch.linspace(-1, 1, 32).reshape(8, 4)
+
+
+def outcome(name: str, case: ModelCase, seed: int = 0) -> str:
+    try:
+        run_check(CHECKS[name], CaseRun(case, seed=seed))
+    except NothingToCheck as nothing:
+        return f"skip: {nothing}"
+    except ParamCheckError as error:
+        return str(error).partition("\n")[0]
+    return "ok"
+
+
+def case(factory: Callable[[], nn.Module], **given: Any) -> ModelCase:
+    return ModelCase(factory, **{"name": "model", "inputs": ROWS, **given})
+
+
+def message(name: str, declared: ModelCase) -> list[str]:
+    return failure_lines(run_check, CHECKS[name], CaseRun(declared))
+
+
+# -- zeros that are right: behind a scale that starts at zero -------------------------------------
+
+
+class Block(nn.Module):
+    """A residual branch that ends in a norm whose scale is zero, as in ResNets."""
+
+    def __init__(self, *, frozen: bool = False) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.bn = nn.BatchNorm1d(4)
+        nn.init.zeros_(self.bn.weight)
+        self.bn.weight.requires_grad_(not frozen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = x + self.bn(self.a(x))
+        return output
+
+
+class Lora(nn.Module):
+    def __init__(self, *, dead: bool = False) -> None:
+        super().__init__()
+        self.base = nn.Linear(4, 4).requires_grad_(False)
+        self.a = nn.Parameter(torch.zeros(2, 4) if dead else torch.randn(2, 4))
+        self.b = nn.Parameter(torch.zeros(4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.base(x) + x @ self.a.T @ self.b.T
+        return output
+
+
+class Modulated(nn.Module):
+    """Zero modulation behind a zero head (adaLN-zero): the gate gets its gradient third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+        self.gate = nn.Parameter(torch.zeros(4))
+        self.head = nn.Linear(4, 2)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(x + self.gate * self.body(x))
+        return output
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        case(Block),
+        case(Lora),
+        case(Modulated, steps=2),
+        case(Lora, unreached=["a"], steps=2),  # as it had to be declared before
+        # The step is ours: what is declared need not move anything.
+        case(Lora, optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.0)),
+    ],
+    ids=["norm", "lora", "two steps", "declared", "optimizer at rest"],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_gets_a_gradient_after_a_step_is_reached(declared: ModelCase, seed: int) -> None:
+    assert outcome("check_grads_reach", declared, seed) == "ok"
+
+
+def test_one_that_needs_two_steps_is_asked_after_as_many_as_are_declared() -> None:
+    assert outcome("check_grads_reach", case(Modulated)) == (
+        "zero gradient: body.weight, body.bias (model)"
+    )
+
+
+def test_what_stays_zero_is_named_with_the_parameter_that_is_zero() -> None:
+    assert message("check_grads_reach", case(lambda: Block(frozen=True))) == [
+        "zero gradient: a.weight, a.bias (model)",
+        "",
+        "  a.weight  its gradient is zero because bn.weight is all zeros: batch_norm in bn "
+        "(BatchNorm1d)",
+        "  a.bias    its gradient is zero because bn.weight is all zeros: batch_norm in bn "
+        "(BatchNorm1d)",
+        "",
+        '  hint: where it is meant, with this loss: ModelCase(unreached=["a"])',
+    ]
+    assert message("check_grads_reach", case(lambda: Lora(dead=True))) == [
+        "zero gradient: a, b (model)",
+        "",
+        "  a  its gradient is zero because b is all zeros: matmul in Lora",
+        "  b  its gradient is zero because a is all zeros: matmul in Lora",
+        "",
+        '  hint: where it is meant, with this loss: ModelCase(unreached=["*"])',
+    ]
+
+
+def test_the_steps_leave_the_shared_model_alone() -> None:
+    run = CaseRun(case(Lora))
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    run_check(CHECKS["check_grads_reach"], run)
+
+    assert all(torch.equal(before[name], p) for name, p in run.model.named_parameters())
+    assert all(p.grad is None for p in run.model.parameters())
+
+
+# -- what rounding or chance decides --------------------------------------------------------------
+
+
+def cancelled(**given: Any) -> ModelCase:
+    """A bias that the softmax cancels: its gradient is 0 or 1e-9, by seed and machine."""
+
+    def loss(output: Tensor) -> Tensor:
+        return -output.squeeze(1).log_softmax(0)[0]
+
+    return case(lambda: nn.Linear(3, 1), inputs=lambda: torch.rand(2, 3), loss=loss, **given)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_rounding_decides_is_neither_a_finding_nor_a_stale_declaration(seed: int) -> None:
+    assert outcome("check_grads_reach", cancelled(), seed) == "ok"
+    assert outcome("check_grads_reach", cancelled(unreached=["bias"]), seed) == "ok"
+    assert outcome("check_training_step", cancelled(), seed) == "ok"
+    sgd = cancelled(optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
+    assert outcome("check_training_step", sgd, seed) == "ok"
+
+
+class Sometimes(nn.Module):
+    """Stochastic depth: the branch counts in half of all passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.b = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.a(x) + self.b(x) * (torch.rand(()) < 0.5)
+        return output
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_chance_leaves_out_is_asked_from_other_seeds(seed: int) -> None:
+    assert outcome("check_grads_reach", case(Sometimes), seed) == "ok"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_declaration_is_stale_where_every_seed_says_so(seed: int) -> None:
+    assert outcome("check_grads_reach", case(Sometimes, unreached=["a"]), seed) == (
+        "declared unreached but is reached: a.weight, a.bias (model)"
+    )
+
+
+# -- how it is declared ---------------------------------------------------------------------------
+
+
+class Ways(nn.Module):
+    """A part for each way of not reaching a loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.b(x)
+        with torch.no_grad():
+            y = self.d(x)
+        output: Tensor = self.a(x) + self.c(x).detach() + y
+        return output
+
+
+class OnlyNoGrad(Ways):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = self.d(self.c(self.b(x)))
+        output: Tensor = self.a(x) + y
+        return output
+
+
+class Layers(nn.Module):
+    """Half of each layer is not used, and one layer not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({"on": nn.Linear(4, 4), "off": nn.Linear(4, 4)}) for _ in range(3)
+        )
+        self.layers.append(nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:3]:  # type: ignore[union-attr]
+            x = layer["on"](x)  # type: ignore[index]
+        return x
+
+
+def test_the_line_to_write_names_every_pattern_and_comes_after_what_repairs() -> None:
+    assert message("check_grads_reach", case(Ways))[-2:] == [
+        "",
+        "  hint: run it where gradients are recorded; or, where it is meant, with this loss: "
+        'ModelCase(unreached=["b", "c", "d"])',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("factory", "patterns"),
+    [
+        (Ways, ["b", "c", "d"]),
+        (OnlyNoGrad, ["b", "c", "d"]),
+        (Layers, ["layers.*.off", "layers.3"]),
+        (lambda: Lora(dead=True), ["*"]),
+    ],
+    ids=["ways", "no_grad", "layers", "all"],
+)
+def test_the_line_to_write_is_one_that_works(
+    factory: Callable[[], nn.Module], patterns: list[str]
+) -> None:
+    *_, hint = message("check_grads_reach", case(factory))
+    (said,) = re.findall(r"ModelCase\(unreached=\[(.*)\]\)", hint)
+
+    assert re.findall(r'"(.*?)"', said) == patterns
+    assert outcome("check_grads_reach", case(factory, unreached=patterns)) == "ok"
+
+
+# -- a step in which nothing moves ----------------------------------------------------------------
+
+
+def test_a_step_in_which_nothing_moves_is_a_finding() -> None:
+    assert message("check_training_step", case(lambda: Lora(dead=True), steps=2)) == [
+        "no trainable parameter moved in 2 steps: a, b (model)",
+        "",
+        "  a  its gradient was all zero",
+        "  b  its gradient was all zero",
+        "",
+        "  hint: check_grads_reach says why",
+    ]
+
+
+class Bypassed(nn.Module):
+    """The loss depends on the input only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.requires_grad_()
+
+
+def test_nor_is_it_a_pass_where_no_gradient_arrives() -> None:
+    assert message("check_training_step", case(Bypassed)) == [
+        "no trainable parameter moved in 1 step: a.weight, a.bias (model)",
+        "",
+        "  a.weight  no gradient reached it",
+        "  a.bias    no gradient reached it",
+        "",
+        "  hint: check_grads_reach says why",
+    ]
+    assert outcome("check_training_step", case(Bypassed, unreached=["a"])) == (
+        "skip: all that an optimizer holds is declared unreached"
+    )
+
+
+@pytest.mark.parametrize("factory", [Block, Lora, Modulated, Sometimes], ids=lambda f: f.__name__)
+def test_a_model_that_learns_passes_at_the_first_step(factory: Callable[[], nn.Module]) -> None:
+    assert outcome("check_training_step", case(factory)) == "ok"
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-17, 1e-30])
+def test_a_step_moves_what_has_a_gradient_however_small(size: float) -> None:
+    small = case(lambda: nn.Linear(4, 2), loss=lambda output: output.sum() * size)
+
+    assert outcome("check_training_step", small) == "ok"
