@@ -172,7 +172,7 @@ class CaseRun:
 
         given: Any = self.declared.optimizer
         if given is None:
-            from .steps import stand_ins
+            from .stand_ins import stand_ins
 
             return stand_ins(model)
         trainable = [p for p in model.parameters() if p.requires_grad]
