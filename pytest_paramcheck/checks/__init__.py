@@ -7,6 +7,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``same_ties``: the same before and after; ``ties_survive``: who broke them on the way;
   ``moves``: what a move to another device takes;
 * ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
+  ``reach_of_a_case``: and how that is declared;
   ``tied_grads_sum``: a tied gradient against its uses' sum;
 * ``flags``: frozen and trainable; ``blocks``: what a block changed; ``writers``: who did;
 * ``optimizer``: who is covered; ``param_groups``: with what; ``optimizer_state``: state that fits;

@@ -31,14 +31,17 @@ def missing_of_a_case(
         [one.entry for one, can in zip(found, meant, strict=True) if can], inventory, asked
     )
     declare = f"where it is meant, with this loss: ModelCase(unreached=[{patterns}])"
-    repairs = [f.hint for f, can in zip(findings, meant, strict=True) if can and f.hint]
+    kinds = [one.reason.kind if one.reason else None for one in found]
+    repaired = [k for k, f, can in zip(kinds, findings, meant, strict=True) if can and f.hint]
     # What only silences comes last: behind the last repair, where there is one.
-    last = repairs[-1] if repairs else ""
-    both = f"{last}; or, {declare}" if last else declare
-    return [
-        replace(finding, hint=both) if can and finding.hint == last else finding
-        for finding, can in zip(findings, meant, strict=True)
-    ]
+    last = repaired[-1] if repaired else None
+    said = []
+    for finding, kind, can in zip(findings, kinds, meant, strict=True):
+        if can and (not repaired or kind == last):
+            hint = f"{finding.hint}; or, {declare}" if finding.hint else declare
+            finding = replace(finding, hint=hint)
+        said.append(finding)
+    return said
 
 
 def _can_be_meant(one: Missing) -> bool:
