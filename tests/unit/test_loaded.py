@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -695,8 +696,9 @@ class TestLoaded:
             (tmp_path / "file").touch()
             if not (tmp_path / "loop").is_symlink():
                 (tmp_path / "loop").symlink_to("loop")
-            said = f"{printable(path)} cannot be read: {reason}"
-            assert usage(assert_loaded, model, path).startswith(said)
+            # Python 3.13 names the call as well: "stat: embedded null character in path".
+            said = re.escape(f"{printable(path)} cannot be read: ") + r"(\w+: )?" + reason
+            assert re.match(said, usage(assert_loaded, model, path))
         assert usage(assert_loaded, model, str(tmp_path / "no" / "model.pt")) == (
             f"{tmp_path / 'no' / 'model.pt'} does not exist"
         )

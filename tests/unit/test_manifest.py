@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -264,11 +265,9 @@ def test_what_cannot_be_written_says_so_and_loses_nothing(file, monkeypatch) -> 
         ("x" * 300, "x" * 300 + " cannot be read: File name too long"),
     ):
         assert usage(assert_manifest, LM(), path=path, update=True) == said
-    assert (
-        usage(assert_manifest, LM(), path="a\0b", update=True)
-        .partition("cannot be read: ")[2]
-        .startswith("embedded null")
-    )
+    # Python 3.13 names the call as well: "stat: embedded null character in path".
+    found = usage(assert_manifest, LM(), path="a\0b", update=True)
+    assert re.search(r"cannot be read: (\w+: )?embedded null", found)
 
     class Full(io.BytesIO):
         def write(self, data: object) -> int:
