@@ -29,7 +29,8 @@ def assert_registered(
     """Assert that no parameter or module hides from ``parameters()``.
 
     Looks into lists, tuples, sets, dictionaries, dataclasses and other objects in the plain
-    attributes of the model's modules, into partials, closures and hooks. With ``loss_fn`` it
+    attributes of the model's modules, into arrays of objects, iterators and caches, partials,
+    closures and hooks. With ``loss_fn`` it
     also runs ``loss_fn(model)``, puts everything back as :func:`assert_grads_reach` does, and
     looks at the leaves of its graph. ``tensors=True`` asks for
     plain tensors too: they do not follow ``.to()`` and are not saved. ``allow`` names paths

@@ -5,11 +5,17 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
+import types
+import weakref
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import dedent
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -359,3 +365,112 @@ def test_allowed_paths() -> None:
 )
 def test_wrong_calls(call: Any, message: str) -> None:
     assert usage(call) == message
+
+
+def _generator(kept: object) -> Iterator[int]:
+    yield 1
+    yield id(kept)
+
+
+def _started() -> Iterator[int]:
+    generator = _generator(parameter())
+    next(generator)
+    return generator
+
+
+def _cached() -> Callable[[], nn.Parameter]:
+    function = functools.lru_cache(parameter)
+    function()
+    return function
+
+
+def _array() -> Any:
+    array = np.empty((2, 2), dtype=object)
+    array[1, 0] = parameter()
+    return array
+
+
+def _fields() -> Any:
+    array = np.zeros(2, dtype=[("kept", "O"), ("size", "f4")])
+    array[1]["kept"] = parameter()
+    return array
+
+
+class Unreadable(Mapping[str, Any]):
+    """A mapping whose own code raises: what it stores is found past it."""
+
+    def __init__(self) -> None:
+        self.stored = [parameter()]
+
+    def __getitem__(self, key: str) -> Any:
+        raise RuntimeError
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError
+
+    def __len__(self) -> int:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("build", "path"),
+    [
+        (lambda: types.SimpleNamespace(kept=parameter()), "held.kept"),
+        (_array, "held.flat[2]"),
+        (_fields, "held.flat[1][0]"),
+        (lambda: iter([parameter()]), "held<list_iterator>[0]"),
+        (lambda: zip([1], [parameter()], strict=True), "held<zip>[1]<list_iterator>[0]"),
+        (lambda: {"a": parameter()}.values(), "held<dict_values>['a']"),
+        (lambda: itertools.cycle([parameter()]), "held<cycle><list_iterator>[0]"),
+        (lambda: _generator(parameter()), "held.kept"),
+        (_started, "held.kept"),
+        (_cached, "held<_lru_cache_wrapper>"),
+        (lambda: types.CellType(parameter()), "held<cell>"),
+        (lambda: types.MappingProxyType({"a": parameter()}), "held<mappingproxy>['a']"),
+        (lambda: types.MappingProxyType(Unreadable()), "held<mappingproxy>.stored[0]"),
+        (lambda: parameter().add, "held.__self__"),
+        (lambda: operator.methodcaller("add", parameter()), "held<methodcaller>[0]"),
+        (
+            lambda: functools.reduce(lambda inner, _: [inner], range(60), parameter()),
+            "held" + "[0]" * 60,
+        ),
+    ],
+)
+def test_every_holder_is_entered(build: Callable[[], Any], path: str) -> None:
+    assert paths(Model(held=build())) == [path]
+    assert failure(assert_registered, Model(held=build())).startswith("not registered: held")
+    registered = Model(held=build())
+    for number, item in enumerate(hidden_tensors(take_inventory(registered)).tensors):
+        registered.register_parameter(f"p{number}", cast("nn.Parameter", item.tensor))
+    assert_registered(registered)
+
+
+def test_looking_advances_no_iterator() -> None:
+    model = Model(items=iter([parameter(), 1]), generator=_generator(1), mapped=map(str, [1]))
+    hidden_tensors(take_inventory(model))
+
+    held: Any = model
+    assert len(list(held.items)) == 2
+    assert next(held.generator) == 1
+    assert next(held.mapped) == "1"
+
+
+def test_no_chain_is_too_long_and_its_path_is_shown_by_its_ends() -> None:
+    chain: Any = parameter()
+    for _ in range(5000):
+        chain = [chain]
+
+    (path,) = paths(Model(held=chain))
+    assert path == "held" + "[0]" * 9 + "...(4981 steps)..." + "[0]" * 10
+
+
+def test_frames_and_modules_are_no_holders() -> None:
+    def fails() -> None:
+        kept = parameter()
+        raise ValueError(kept)
+
+    try:
+        fails()
+    except ValueError as error:
+        traceback = error.__traceback__
+    assert paths(Model(held=traceback, module=functools, one=weakref.ref(Model()))) == []

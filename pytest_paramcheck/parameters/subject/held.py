@@ -8,6 +8,8 @@ the user's code.
 from __future__ import annotations
 
 import functools
+import gc
+import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -43,12 +45,16 @@ def callable_name(function: Any) -> str:
     return type(inner).__name__
 
 
+#: A SimpleNamespace has its __dict__ behind a member, other objects behind a getset.
+_DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
+
+
 def storage_of(cls: type) -> list[tuple[str | None, Any]]:
     """The descriptors of a class behind which an object stores things; None: its ``__dict__``."""
     cells: list[tuple[str | None, Any]] = []
     for klass in type.__dict__["__mro__"].__get__(cls):
         for name, value in list(type.__dict__["__dict__"].__get__(klass).items()):
-            if name == "__dict__" and type(value) is types.GetSetDescriptorType:
+            if name == "__dict__" and type(value) in _DESCRIPTORS:
                 cells.append((None, value))
             elif type(value) is types.MemberDescriptorType and not name.startswith("__"):
                 cells.append((name, value))
@@ -93,3 +99,43 @@ def carried_by(function: Any) -> Iterator[tuple[str, Any]]:
         yield f".__kwdefaults__[{key!r}]", default
     for key, inner in list(function.__dict__.items()):
         yield f".{key}", inner
+
+
+def objects_of_array(value: Any) -> Any | None:
+    """Return the objects of a numpy array of objects, None for all else: read, not converted."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not issubclass(type(value), numpy.ndarray):
+        return None
+    if not numpy.ndarray.dtype.__get__(value).hasobject:
+        return ()
+    return numpy.ndarray.ravel(value).view(numpy.ndarray)
+
+
+def referred_by(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an object of a type written in C refers to, and the path to it.
+
+    Iterators, generators, cells, views and caches store things where Python has no name for
+    them. Advancing one would be felt by the user: the garbage collector is asked instead.
+    """
+    for attribute in ("gi_frame", "cr_frame", "ag_frame"):
+        frame = getattr(value, attribute, None) if isinstance(value, _SUSPENDED) else None
+        if frame is not None:
+            yield from ((f".{name}", inner) for name, inner in list(frame.f_locals.items()))
+            return
+    if isinstance(value, types.BuiltinFunctionType):
+        yield ".__self__", value.__self__
+        return
+    label = f"<{type(value).__name__}>"
+    for inner in gc.get_referents(value):
+        if not isinstance(inner, (type, types.ModuleType)):
+            yield label, inner
+
+
+_SUSPENDED = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
+#: Their types have a storage of their own, and refer to more than what is in it.
+_C_MODULES = frozenset({"builtins", "functools", "itertools", "collections", "types", "operator"})
+
+
+def is_opaque(cls: type, cells: Iterable[object]) -> bool:
+    """Whether objects of a class store things where no descriptor leads to."""
+    return cls.__module__ in _C_MODULES or not any(True for _ in cells)

@@ -3,7 +3,8 @@
 A layer in a Python list, a parameter in a dataclass, a table in a plain attribute: no
 ``parameters()`` call sees them, ``.to()`` leaves them behind, ``state_dict()`` does not save
 them. They are looked for only where Python objects store things (``__dict__``, slots, the
-items of built-in containers, closures): attribute access on a real model runs code.
+items of built-in containers, closures; of what is written in C, what the garbage collector
+knows of): attribute access on a real model runs code.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +21,17 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .held import callable_name, carried_by, derived_names, key_text, pairs_of, storage_of
+from .held import (
+    callable_name,
+    carried_by,
+    derived_names,
+    is_opaque,
+    key_text,
+    objects_of_array,
+    pairs_of,
+    referred_by,
+    storage_of,
+)
 from .inventory import Inventory, walk_modules
 
 HiddenKind: TypeAlias = Literal["parameter", "buffer", "tensor"]
@@ -59,8 +71,8 @@ class HiddenTensors:
 
 #: A container of more items than this, some of them objects, is named instead of searched.
 LARGE = 1_000_000
-#: Longest chain of containers and objects that is followed below one attribute.
-DEPTH = 40
+#: A longer path is shown by its two ends.
+LONG = 200
 
 
 def hidden_tensors(inventory: Inventory) -> HiddenTensors:
@@ -95,7 +107,7 @@ def reachable_tensors(objects: Iterable[Any]) -> list[Tensor]:
     """Return the tensors that objects lead to, by the same rules: nothing of theirs is run."""
     walk = _Walk((), None)
     for number, value in enumerate(objects):
-        walk.follow(_Step(value, str(number), "attribute", "", "", "", False, 0))
+        walk.follow(_Step(value, None, str(number), "attribute", "", "", "", False))
     return [item.tensor for item in walk.found]
 
 
@@ -104,9 +116,9 @@ _HOOKS = tuple(sorted(key for key in _STANDARD if key.endswith("_hooks")))
 _ATOMIC = frozenset(
     {
         type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, type,
-        type(Ellipsis), types.ModuleType, types.BuiltinFunctionType, types.GeneratorType,
-        types.CodeType, property, torch.device, torch.dtype, torch.Size, torch.layout,
-        torch.memory_format, torch.Generator,
+        type(Ellipsis), types.ModuleType, types.FrameType, types.TracebackType,
+        types.CodeType, property, weakref.ReferenceType, torch.device, torch.dtype, torch.Size,
+        torch.layout, torch.memory_format, torch.Generator,
     }
 )  # fmt: skip
 _SEQUENCES = (list, tuple, deque)
@@ -132,13 +144,13 @@ class _Step:
     """One object still to be looked at, and how it was reached."""
 
     value: Any
-    path: str
+    above: _Step | None
+    suffix: str
     holder: str
     owner: str
     attribute: str
     module: str
     moves: bool
-    depth: int
     registered_as: HiddenKind = "tensor"
     by_reference: bool = False
 
@@ -152,10 +164,23 @@ class _Step:
         by_reference: bool = False,
     ) -> _Step:
         return _Step(
-            value, self.path + suffix, holder or self.holder, self.owner, self.attribute,
-            self.module or module, self.moves, self.depth + 1, kind,
-            self.by_reference or by_reference,
+            value, self, suffix, holder or self.holder, self.owner, self.attribute,
+            self.module or module, self.moves, kind, self.by_reference or by_reference,
         )  # fmt: skip
+
+    @property
+    def path(self) -> str:
+        """How it was reached: put together only for what is said, chains can be long."""
+        parts = []
+        step: _Step | None = self
+        while step is not None:
+            parts.append(step.suffix)
+            step = step.above
+        parts.reverse()
+        if len(parts) > LONG:
+            left_out = len(parts) - 20
+            parts[10:-10] = [f"...({left_out} steps)..."]
+        return "".join(parts)
 
 
 class _Walk:
@@ -218,9 +243,7 @@ class _Walk:
         cls = type(module)
         if cls not in self.applies:
             self.applies[cls] = cls._apply is not nn.Module._apply
-        return _Step(
-            value, prefix + name, holder, prefix[:-1], name, "", self.applies[cls], 0
-        )  # fmt: skip
+        return _Step(value, None, prefix + name, holder, prefix[:-1], name, "", self.applies[cls])
 
     def class_values(self, cls: type) -> list[tuple[str, Any]]:
         """Tensors, modules and containers that a user's module class itself holds."""
@@ -239,7 +262,7 @@ class _Walk:
         """Note a tensor, or yield what an object holds."""
         value = step.value
         cls = type(value)
-        if cls in _ATOMIC or step.depth > DEPTH:
+        if cls in _ATOMIC:
             return
         key = id(value)
         if key in self.seen or key in self.registered:
@@ -254,12 +277,24 @@ class _Walk:
             return
         elif issubclass(cls, (*_SEQUENCES, *_SETS, dict)):
             yield from self.items(step, value, cls)
-        elif issubclass(cls, types.MappingProxyType):
-            yield from self.items(step, dict(value), dict)
+        elif (objects := objects_of_array(value)) is not None:
+            yield from self.objects(step, objects)
         elif issubclass(cls, (types.FunctionType, types.MethodType, functools.partial)):
             yield from self.carried(step, value, cls)
         elif _entered(cls):
-            yield from self.attributes(step, value, "" if step.depth else _kind_of(cls))
+            holder = step.holder if step.above is not None else _kind_of(cls)
+            yield from self.attributes(step, value, holder)
+            if is_opaque(cls, self.cells_of[cls]):
+                for place, inner in referred_by(value):
+                    yield step.to(inner, place, holder)
+
+    def objects(self, step: _Step, array: Any) -> Iterator[_Step]:
+        """Yield the objects of a numpy array of them."""
+        if len(array) > LARGE:
+            self.too_large.append(step.path)
+            return
+        for number, inner in enumerate(array.tolist()):  # the objects themselves
+            yield step.to(inner, f".flat[{number}]", _within(step, "ndarray"))
 
     def carried(self, step: _Step, value: Any, cls: type) -> Iterator[_Step]:
         """Yield what a function, a method or a partial carries."""
