@@ -108,7 +108,7 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
                 f"{dtype} for a whole model: .to() casts to floating and complex dtypes only; "
                 f"map patterns to dtypes instead"
             )
-        held = [*inventory.named.values(), *(item.tensor for item in hidden.values())]
+        held = [*inventory.tensors, *(item.tensor for item in hidden.values())]
         if not any(tensor is not None and checks.is_castable(tensor.dtype) for tensor in held):
             raise ParamCheckUsageError(
                 f"{inventory.title} has no floating and no complex entries: there is nothing to "
@@ -240,7 +240,7 @@ def _all(
     Entries are built only where there is one: a model that is right needs none.
     """
     items: list[Item] = []
-    if any(tensor is not None and which(tensor) for tensor in inventory.named.values()):
+    if any(tensor is not None and which(tensor) for tensor in inventory.tensors):
         items = [
             (tuple(entry.names), entry.tensor, None)
             for entry in inventory.entries

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..messages.findings import Finding
 from ..parameters.saving.roundtrips import Returned
-from ..parameters.subject.inventory import Inventory, records
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.records import records
 from ..parameters.tensors.content import no_values
 from .manifest import RETURN, record_differences
 from .same_values import differences

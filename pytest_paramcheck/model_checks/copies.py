@@ -15,7 +15,8 @@ from ..checks.moves import lost_in_move
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..messages.wording import first_line
-from ..parameters.subject.inventory import records, take_inventory
+from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.records import records
 from .case import NothingToCheck
 from .check import check
 from .needs import need_entries, need_values, without_values

@@ -7,16 +7,32 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pytest_paramcheck import (
+    assert_devices,
+    assert_dtypes,
+    assert_finite,
+    assert_grads_none,
+    assert_materialized,
+    assert_param_count,
+    assert_registered,
+    assert_shapes,
+    assert_ties,
+    assert_untied,
+)
+from pytest_paramcheck.parameters.subject import inventory as inventory_module
 from pytest_paramcheck.parameters.subject.inventory import (
     Inventory,
     subject_readers,
     take_inventory,
-    walk_modules,
 )
+from pytest_paramcheck.parameters.subject.records import records
+from pytest_paramcheck.parameters.subject.walk import first_places, walk_modules
 
-from .messages import usage
+from .messages import failure, usage
 
 #: torch warns about its own use of torch.jit when dynamo is first imported.
 imports_dynamo = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -458,3 +474,97 @@ def test_the_first_reader_that_knows_decides() -> None:
 
 def test_an_empty_inventory_knows_its_title() -> None:
     assert Inventory("Net").entries == []
+
+
+# --- modules in several places at several levels ---------------------------------------------
+
+
+def diamond(levels: int) -> nn.Module:
+    """A module held twice at each level: torch visits each once, it has 2 ** levels names."""
+    inner: nn.Module = nn.Linear(1, 1)
+    for _ in range(levels):
+        outer = nn.Module()
+        outer._modules.update(a=inner, b=inner)
+        inner = outer
+    return inner
+
+
+def clique(count: int) -> nn.Module:
+    """Modules that hold one another."""
+    modules = [nn.Linear(1, 1, bias=False) for _ in range(count)]
+    for module in modules:
+        for number, other in enumerate(modules):
+            if other is not module:
+                module._modules[f"m{number}"] = other
+    return modules[0]
+
+
+@pytest.mark.parametrize("build", [lambda: diamond(60), lambda: clique(12)])
+def test_who_needs_no_names_walks_each_module_once(
+    build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory_module, "MANY", 300)
+    model = build()
+    count = len(list(model.parameters()))
+
+    assert_finite(model)
+    assert_dtypes(model, torch.float32)
+    assert_devices(model, torch.get_default_device())
+    assert_materialized(model)
+    assert_registered(model)
+    assert_param_count(model, count)
+    assert_grads_none(model)
+    next(model.parameters()).data.fill_(float("nan"))
+    assert failure(assert_finite, model).startswith("not finite: ")
+
+
+def test_who_needs_all_names_says_that_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory_module, "MANY", 300)
+    for call in (
+        lambda m: assert_ties(m, []),
+        assert_untied,
+        lambda m: assert_finite(m, "a"),
+        lambda m: assert_shapes(m, {"*": (1,)}),
+        records_of,
+    ):
+        assert usage(call, diamond(60)) == (
+            "the modules of Module have more than 300 names: modules held in several places "
+            "at several levels multiply their paths, and this needs all of them; check the shared "
+            "module by itself"
+        )
+
+
+def records_of(model: nn.Module) -> object:
+    return records(take_inventory(model))
+
+
+@pytest.mark.parametrize("levels", [0, 1, 5, 9])
+def test_below_the_limit_all_names_are_there(levels: int) -> None:
+    model = diamond(levels)
+
+    named = dict(model.named_parameters(remove_duplicate=False))
+    assert list(take_inventory(model).named) == list(named)
+    assert len(named) == 2 * 2**levels
+
+
+def test_a_large_model_that_shares_nothing_has_all_its_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inventory_module, "MANY", 10)
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(30)))
+
+    assert list(take_inventory(model).named) == [name for name, _ in model.named_parameters()]
+    assert usage(lambda: take_inventory(diamond(8)).named).startswith("the modules of Module have")
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=14))
+def test_first_places_are_the_first_of_all_places(edges: list[tuple[int, int]]) -> None:
+    modules = [nn.Module() for _ in range(6)]
+    for number, (above, below) in enumerate(edges):
+        modules[above]._modules[f"m{number}"] = modules[below]
+    first: dict[int, str] = {}
+    for prefix, _, module in walk_modules(modules[0]):
+        first.setdefault(id(module), prefix)
+
+    assert {id(m): prefix for prefix, _, m in first_places(modules[0])} == first
+    assert [id(m) for _, _, m in first_places(modules[0])] == list(first)

@@ -87,7 +87,7 @@ class AfterBlock:
         for old in kept:
             by_now: dict[int, tuple[list[str], Tensor | None]] = {}
             for name in old.names:
-                now = inventory.named.get(name)
+                now = inventory.tensor_at(name)
                 by_now.setdefault(id(now), ([], now))[0].append(name)
             self.rows += [(old, tuple(names), now) for names, now in by_now.values()]
         self._contents: dict[int, Content] = {}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ..subject.inventory import walk_modules
+from ..subject.walk import first_places
 from ..tensors.content import no_values
 from ..tensors.describe import describe
 from .elsewhere import Elsewhere
@@ -160,7 +160,7 @@ def parameters_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters, each under its first name: without recursion, however deep."""
     named = {
         id(parameter): (prefix + key, parameter)
-        for prefix, _, module in reversed(list(walk_modules(model)))
+        for prefix, _, module in reversed(list(first_places(model)))
         for key, parameter in reversed(list(module._parameters.items()))
         if parameter is not None
     }

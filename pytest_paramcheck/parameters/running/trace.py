@@ -24,7 +24,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...messages.wording import first_line
-from ..subject.inventory import Inventory, walk_modules
+from ..subject.inventory import Inventory
+from ..subject.walk import first_places
 from ..subject.wrappers import runs_on_other_tensors
 from .custom_functions import CustomFunctions
 from .gradstate import GradState, grad_state
@@ -116,7 +117,7 @@ class _Tracer(TorchFunctionMode):
         self.zero_too = zero_too  # whether a gradient that is zero is asked about
         self.module_names: dict[int, tuple[str, str]] = {}
         self.gathered = False  # whether some parameters are used through other tensors
-        for prefix, _, module in walk_modules(model):
+        for prefix, _, module in first_places(model):
             self.gathered = self.gathered or runs_on_other_tensors(module)
             self.module_names.setdefault(id(module), (prefix[:-1], type(module).__name__))
         self.descents = WeakTensorKeyDictionary()

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import first_line
 from ..subject.copies import deep_copy
-from ..subject.inventory import Entry, Inventory, take_inventory, walk_modules
+from ..subject.inventory import Entry, Inventory, take_inventory
+from ..subject.walk import walk_modules
 from ..tensors.content import no_values
 from .gradstate import GradState
 from .reach import LossFn, gradients_of

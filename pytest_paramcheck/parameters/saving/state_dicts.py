@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import join_words
-from ..subject.inventory import Inventory, kind_in_words, walk_modules
+from ..subject.inventory import Inventory, kind_in_words
+from ..subject.walk import walk_modules
 from .checkpoint_files import read_checkpoint
 
 DEEPEST = 3

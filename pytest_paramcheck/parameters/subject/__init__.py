@@ -1,13 +1,14 @@
 """Names: what a subject holds, under which names, and how patterns select it.
 
 * ``inventory``: one walk of a subject, and its entries, each with all of its names;
-* ``wrappers``: names that a wrapper put in front of the user's own;
+* ``walk``: the modules of a model, by every name or once; ``wrappers``: names
+  that a wrapper put in front of the user's own;
 * ``names``: many names, to be searched; ``patterns``: what a pattern matches;
 * ``select``: the entries that patterns pick, and what an assertion can look at at all;
 * ``declared``: patterns that map to expectations;
 * ``ties``: tie groups, the names that mean one, several subjects side by side;
 * ``parametrized``: weights that a module computes from other parameters;
-* ``record``: what is noted of one name, without torch;
+* ``record``: what is noted of one name, without torch; ``records``: of all names;
 * ``optimizers``: an optimizer's slots and its saved state; ``leaves``: what a state is made of;
 * ``hidden``: tensors that no registration leads to;
 * ``held``: where a Python object stores things; ``copies``: a deep copy, of scripted modules too.

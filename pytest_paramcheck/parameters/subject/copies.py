@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from .inventory import walk_modules
+from .walk import first_places
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
@@ -16,7 +16,7 @@ def deep_copy(model: nn.Module) -> nn.Module:
     torch copies a scripted module by operations that autograd records: the parameters of the
     copy would be no leaves, and a backward pass through it would reach the original.
     """
-    modules = {id(module): module for _, _, module in walk_modules(model)}
+    modules = {id(module): module for _, _, module in first_places(model)}
     if not any(isinstance(module, torch.jit.ScriptModule) for module in modules.values()):
         return copy.deepcopy(model)
     with torch.no_grad():

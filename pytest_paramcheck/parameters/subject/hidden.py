@@ -32,7 +32,8 @@ from .held import (
     referred_by,
     storage_of,
 )
-from .inventory import Inventory, walk_modules
+from .inventory import Inventory
+from .walk import first_places
 
 HiddenKind: TypeAlias = Literal["parameter", "buffer", "tensor"]
 
@@ -84,7 +85,7 @@ def hidden_tensors(inventory: Inventory) -> HiddenTensors:
     root = inventory.root
     if root is None:
         return HiddenTensors((), ())
-    return _Walk(inventory.named.values(), root).run()
+    return _Walk(inventory.tensors, root).run()
 
 
 def stored_tensors(inventory: Inventory) -> list[Hidden]:
@@ -188,10 +189,9 @@ class _Walk:
         self.registered = {id(tensor) for tensor in registered if tensor is not None}
         self.names: dict[int, str] = {}
         self.own: dict[int, nn.Module] = {}
-        for prefix, _, module in walk_modules(root) if root is not None else ():
-            if id(module) not in self.own:
-                self.own[id(module)] = module
-                self.names[id(module)] = prefix
+        for prefix, _, module in first_places(root) if root is not None else ():
+            self.own[id(module)] = module
+            self.names[id(module)] = prefix
         self.seen: set[int] = set(self.own)
         self.keep: list[Any] = []  # keeps what was visited alive, so that no id is used twice
         self.found: list[Hidden] = []

@@ -21,15 +21,19 @@ from torch.nn.parameter import is_lazy
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import cut, join_words
-from ..tensors.describe import dtype_text, shape_text
 from ..tensors.memory import PLAIN_TYPES, raised_by
 from .names import Names
-from .record import Record
-from .wrappers import wrapped_child
+from .walk import TooManyNames, first_places, unwrapped, walk_modules
 
 Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]
 #: What an assertion looks at (README, "Vocabulary").
 Subject: TypeAlias = nn.Module | Mapping[str, Tensor | None] | Iterable[tuple[str, Tensor | None]]
+
+
+#: The most names of modules that are walked, or as many for each module: the public model that
+#: shares most has 13 names for one.
+MANY = 30_000
+SEVERAL = 16
 
 
 class Entry:
@@ -81,12 +85,43 @@ class Inventory:
         self.from_pairs = False
         #: Whether it was read from a state_dict: values without flags and gradients.
         self.saved = False
-        #: Every name, in registration order; None where a mapping says "no gradient".
-        self.named: dict[str, Tensor | None] = {}
+        self._named: dict[str, Tensor | None] = {}
+        self._all_named = True
         #: The names registered as buffers, and whether each is persistent.
         self.buffer_names: dict[str, bool] = {}
         #: What named_parameters() of a wrapped model prints (module.0.weight) -> the name.
         self.wrapped_names: dict[str, str] = {}
+
+    @property
+    def named(self) -> dict[str, Tensor | None]:
+        """Every name, in registration order; None where a mapping says "no gradient".
+
+        Raises :class:`ParamCheckUsageError` where there are too many of them.
+        """
+        if not self._all_named:
+            raise ParamCheckUsageError(
+                f"the modules of {self.title} have more than {MANY:,} names: modules held in "
+                f"several places at several levels multiply their paths, and this needs all of "
+                f"them; check the shared module by itself"
+            )
+        return self._named
+
+    @named.setter
+    def named(self, named: dict[str, Tensor | None]) -> None:
+        self._named = named
+
+    def only_first_names(self) -> None:
+        """Say that only the first name of each module was walked."""
+        self._all_named = False
+
+    @property
+    def tensors(self) -> Iterable[Tensor | None]:
+        """What the names stand for, for questions that need none of them."""
+        return self._named.values()
+
+    def tensor_at(self, name: str) -> Tensor | None:
+        """Return the tensor of the first of its names."""
+        return self._named.get(name)
 
     @cached_property
     def all_names(self) -> Names:
@@ -96,9 +131,12 @@ class Inventory:
     @cached_property
     def by_name(self) -> dict[str, Entry]:
         """Every name and its entry: names of one tensor object share one entry."""
+        return self._entries_of(self.named)
+
+    def _entries_of(self, named: Mapping[str, Tensor | None]) -> dict[str, Entry]:
         by_id: dict[int, Entry] = {}  # ids are safe: self.named keeps the tensors alive
         by_name: dict[str, Entry] = {}
-        for name, tensor in self.named.items():
+        for name, tensor in named.items():
             entry = None if tensor is None else by_id.get(id(tensor))
             persistent = self.buffer_names.get(name)
             kind: Kind = "tensor" if self.root is None else "parameter"
@@ -120,7 +158,8 @@ class Inventory:
     @cached_property
     def entries(self) -> list[Entry]:
         """One entry per tensor object (one per name where there is no tensor)."""
-        return list(dict.fromkeys(self.by_name.values()))
+        by_name = self.by_name if self._all_named else self._entries_of(self._named)
+        return list(dict.fromkeys(by_name.values()))
 
     @cached_property
     def _by_id(self) -> dict[int, Entry]:
@@ -135,6 +174,7 @@ class Inventory:
         """Every (name, module), a shared module once for each of its names."""
         if self.root is None:
             return []
+        _ = self.named  # says where there are too many
         return [(prefix[:-1], module) for prefix, _, module in walk_modules(self.root)]
 
     @property
@@ -201,11 +241,11 @@ def require_tensors(*inventories: Inventory, allow_none: bool = False) -> None:
     if any(
         tensor is not None or allow_none
         for inventory in inventories
-        for tensor in inventory.named.values()
+        for tensor in inventory.tensors
     ):
         return
     title = join_words(list(dict.fromkeys(inventory.title for inventory in inventories)))
-    if any(inventory.named for inventory in inventories):
+    if any(True for inventory in inventories for _ in inventory.tensors):
         raise ParamCheckUsageError(f"every value of {title} is None: there is nothing to check")
     raise ParamCheckUsageError(
         f"{title} has no parameters and no buffers: there is nothing to check"
@@ -217,9 +257,10 @@ def _require_answers(inventory: Inventory) -> None:
 
     Asked once for all assertions: none of them could name the tensor in what torch passes on.
     """
-    if not set(map(type, inventory.named.values())).difference(PLAIN_TYPES, (type(None),)):
+    if not set(map(type, inventory.tensors)).difference(PLAIN_TYPES, (type(None),)):
         return
-    for name, tensor in inventory.named.items():
+    for entry in inventory.entries:
+        name, tensor = entry.name, entry.tensor
         if tensor is None or type(tensor) in PLAIN_TYPES:
             continue
         try:
@@ -227,33 +268,6 @@ def _require_answers(inventory: Inventory) -> None:
             _ = None if is_lazy(tensor) else tensor.shape
         except Exception as error:
             raise ParamCheckUsageError(f"{name}: {raised_by(tensor, error)}") from None
-
-
-def records(inventory: Inventory) -> list[Record]:
-    """Return what is noted of each name, in registration order.
-
-    Reads no values: meta and lazy are fine. Every name has its own record, tied ones refer to
-    the first: a tie that is made or lost then changes one line of a manifest.
-    """
-    first: dict[int, str] = {}  # ids are safe: the inventory keeps the tensors alive
-    buffers = inventory.buffer_names
-    found = []
-    for name, tensor in inventory.named.items():
-        if tensor is None:
-            continue
-        owner = first.setdefault(id(tensor), name)
-        found.append(
-            Record(
-                name,
-                shape_text(tensor),
-                dtype_text(tensor).replace(" ", "/"),
-                name not in buffers,
-                tensor.requires_grad,
-                buffers.get(name) is not False,
-                "" if owner == name else owner,
-            )
-        )
-    return found
 
 
 def _read(subject: Any) -> Inventory:
@@ -303,25 +317,47 @@ def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
 
 
 def _read_module(root: nn.Module) -> Inventory:
-    inventory = Inventory(type(_unwrapped(root)).__name__, root)
+    inventory = Inventory(type(unwrapped(root)).__name__, root)
+    if _register(inventory, walk_modules(root, MANY)):
+        return inventory
+    each_once = list(first_places(root))
+    many = SEVERAL * len(each_once)
+    if many > MANY and _register(inventory, walk_modules(root, many)):
+        return inventory
+    _register(inventory, each_once)
+    inventory.only_first_names()
+    return inventory
+
+
+def _register(inventory: Inventory, modules: Iterable[tuple[str, str, nn.Module]]) -> bool:
+    """Note the names of what the modules hold; False, and none of them, where they are too many."""
+    try:
+        for prefix, raw_prefix, module in modules:
+            _register_module(inventory, prefix, raw_prefix, module)
+    except TooManyNames:
+        for names in (inventory.named, inventory.buffer_names, inventory.wrapped_names):
+            names.clear()
+        return False
+    return True
+
+
+def _register_module(inventory: Inventory, prefix: str, raw_prefix: str, module: nn.Module) -> None:
     named = inventory.named
-    for prefix, raw_prefix, module in walk_modules(root):
-        for key, parameter in module._parameters.items():
-            if parameter is not None:
+    for key, parameter in module._parameters.items():
+        if parameter is not None:
+            name = prefix + key
+            if name in named or raw_prefix is not prefix:
+                name = _settled(inventory, name, raw_prefix + key)
+            named[name] = parameter
+    if module._buffers:
+        volatile = module._non_persistent_buffers_set
+        for key, buffer in module._buffers.items():
+            if buffer is not None:
                 name = prefix + key
                 if name in named or raw_prefix is not prefix:
                     name = _settled(inventory, name, raw_prefix + key)
-                named[name] = parameter
-        if module._buffers:
-            volatile = module._non_persistent_buffers_set
-            for key, buffer in module._buffers.items():
-                if buffer is not None:
-                    name = prefix + key
-                    if name in named or raw_prefix is not prefix:
-                        name = _settled(inventory, name, raw_prefix + key)
-                    named[name] = buffer
-                    inventory.buffer_names[name] = key not in volatile
-    return inventory
+                named[name] = buffer
+                inventory.buffer_names[name] = key not in volatile
 
 
 def _settled(inventory: Inventory, name: str, wrapped: str) -> str:
@@ -338,62 +374,6 @@ def _settled(inventory: Inventory, name: str, wrapped: str) -> str:
     if wrapped != name:
         inventory.wrapped_names[wrapped] = name
     return name
-
-
-#: The modules above the one being walked, innermost first.
-_Path: TypeAlias = "tuple[nn.Module, _Path] | None"
-
-
-def walk_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
-    """Yield (prefix, prefix with wrappers, module), depth first, in registration order.
-
-    The order is that of ``named_parameters(remove_duplicate=False)``: a shared module comes
-    once for each of its names. A module that contains itself is walked once per path, where
-    torch's own walk never ends.
-    """
-    child_of: dict[type, str | None] = {}
-    seen: set[int] = set()
-    stack: list[tuple[nn.Module, str, str, _Path]] = [(root, "", "", None)]
-    while stack:
-        module, prefix, raw_prefix, above = stack.pop()
-        yield prefix, raw_prefix, module
-        children = module._modules
-        if not children:
-            continue
-        path: _Path = (module, above)
-        seen.add(id(module))
-        cls = type(module)
-        if cls not in child_of:
-            child_of[cls] = wrapped_child(module)
-        inner = child_of[cls]
-        # A scripted module's children are no dict, and cannot be walked backwards.
-        for key in reversed(children if type(children) is dict else list(children.keys())):
-            child = children[key]
-            if child is None or (id(child) in seen and _is_above(child, path)):
-                continue
-            below = f"{prefix}{key}."
-            if raw_prefix is prefix and key != inner:  # no wrapper so far: one string for both
-                stack.append((child, below, below, path))
-            else:
-                raw_below = f"{raw_prefix}{key}."
-                stack.append((child, prefix if key == inner else below, raw_below, path))
-
-
-def _is_above(module: nn.Module, path: _Path) -> bool:
-    while path is not None:
-        if path[0] is module:
-            return True
-        path = path[1]
-    return False
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    while (key := wrapped_child(module)) is not None:
-        child = module._modules.get(key)
-        if child is None:
-            break
-        module = child
-    return module
 
 
 def kind_in_words(value: Any) -> str:

@@ -1,0 +1,100 @@
+"""The modules of a model: every name of each, or each once.
+
+Modules that are held in several places multiply their paths: one that is held twice at each of
+20 levels has a million. Who needs no names walks each module once, as torch does, and names are
+walked up to a limit that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from torch import nn
+
+from .wrappers import wrapped_child
+
+
+class TooManyNames(Exception):  # noqa: N818 - a stop; who asked says what it means
+    """Raised by a walk of all names that came to its limit."""
+
+
+#: The modules above the one being walked, innermost first.
+_Path: TypeAlias = "tuple[nn.Module, _Path] | None"
+
+
+def walk_modules(
+    root: nn.Module, at_most: int | None = None
+) -> Iterator[tuple[str, str, nn.Module]]:
+    """Yield (prefix, prefix with wrappers, module), depth first, in registration order.
+
+    The order is that of ``named_parameters(remove_duplicate=False)``: a shared module comes
+    once for each of its names. A module that contains itself is walked once per path, where
+    torch's own walk never ends. Raises :class:`TooManyNames` after ``at_most`` of them.
+    """
+    left = -1 if at_most is None else at_most
+    child_of: dict[type, str | None] = {}
+    seen: set[int] = set()
+    stack: list[tuple[nn.Module, str, str, _Path]] = [(root, "", "", None)]
+    while stack:
+        module, prefix, raw_prefix, above = stack.pop()
+        if not left:
+            raise TooManyNames
+        left -= 1
+        yield prefix, raw_prefix, module
+        children = module._modules
+        if not children:
+            continue
+        path: _Path = (module, above)
+        seen.add(id(module))
+        cls = type(module)
+        if cls not in child_of:
+            child_of[cls] = wrapped_child(module)
+        inner = child_of[cls]
+        # A scripted module's children are no dict, and cannot be walked backwards.
+        for key in reversed(children if type(children) is dict else list(children.keys())):
+            child = children[key]
+            if child is None or (id(child) in seen and _is_above(child, path)):
+                continue
+            below = f"{prefix}{key}."
+            if raw_prefix is prefix and key != inner:  # no wrapper so far: one string for both
+                stack.append((child, below, below, path))
+            else:
+                raw_below = f"{raw_prefix}{key}."
+                stack.append((child, prefix if key == inner else below, raw_below, path))
+
+
+def _is_above(module: nn.Module, path: _Path) -> bool:
+    while path is not None:
+        if path[0] is module:
+            return True
+        path = path[1]
+    return False
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    while (key := wrapped_child(module)) is not None:
+        child = module._modules.get(key)
+        if child is None:
+            break
+        module = child
+    return module
+
+
+def first_places(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """Yield what :func:`walk_modules` does, each module once: by the first of its names."""
+    seen: set[int] = set()
+    stack: list[tuple[nn.Module, str, str]] = [(root, "", "")]
+    while stack:
+        module, prefix, raw_prefix = stack.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield prefix, raw_prefix, module
+        inner = wrapped_child(module) if module._modules else None
+        for key in reversed(list(module._modules.keys())):
+            child = module._modules[key]
+            if child is not None and id(child) not in seen:
+                below = f"{prefix}{key}."
+                raw_below = below if raw_prefix is prefix else f"{raw_prefix}{key}."
+                stack.append((child, prefix if key == inner else below, raw_below))
