@@ -67,7 +67,7 @@ def assert_registered(
                 f"pass lambda model: ..."
             )
         findings += _findings_of_leaves(model, inventory, loss_fn)
-    elif not inventory.entries and not findings:
+    elif inventory.empty and not findings:
         raise ParamCheckUsageError(
             f"{inventory.title} has no parameters and no buffers, and hides none: "
             f"there is nothing to check"

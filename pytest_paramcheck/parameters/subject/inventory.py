@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -23,7 +24,7 @@ from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import cut, join_words
 from ..tensors.memory import PLAIN_TYPES, raised_by
 from .names import Names
-from .walk import TooManyNames, first_places, unwrapped, walk_modules
+from .walk import first_places, unwrapped, walk_modules
 
 Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]
 #: What an assertion looks at (README, "Vocabulary").
@@ -113,6 +114,11 @@ class Inventory:
     def only_first_names(self) -> None:
         """Say that only the first name of each module was walked."""
         self._all_named = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no names at all."""
+        return not self._named
 
     @property
     def tensors(self) -> Iterable[Tensor | None]:
@@ -245,7 +251,7 @@ def require_tensors(*inventories: Inventory, allow_none: bool = False) -> None:
     ):
         return
     title = join_words(list(dict.fromkeys(inventory.title for inventory in inventories)))
-    if any(True for inventory in inventories for _ in inventory.tensors):
+    if not all(inventory.empty for inventory in inventories):
         raise ParamCheckUsageError(f"every value of {title} is None: there is nothing to check")
     raise ParamCheckUsageError(
         f"{title} has no parameters and no buffers: there is nothing to check"
@@ -318,46 +324,42 @@ def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
 
 def _read_module(root: nn.Module) -> Inventory:
     inventory = Inventory(type(unwrapped(root)).__name__, root)
-    if _register(inventory, walk_modules(root, MANY)):
+    if _register(inventory, walk_modules(root), MANY):
         return inventory
     each_once = list(first_places(root))
     many = SEVERAL * len(each_once)
-    if many > MANY and _register(inventory, walk_modules(root, many)):
+    if many > MANY and _register(inventory, walk_modules(root), many):
         return inventory
-    _register(inventory, each_once)
+    _register(inventory, iter(each_once), len(each_once))
     inventory.only_first_names()
     return inventory
 
 
-def _register(inventory: Inventory, modules: Iterable[tuple[str, str, nn.Module]]) -> bool:
-    """Note the names of what the modules hold; False, and none of them, where they are too many."""
-    try:
-        for prefix, raw_prefix, module in modules:
-            _register_module(inventory, prefix, raw_prefix, module)
-    except TooManyNames:
-        for names in (inventory.named, inventory.buffer_names, inventory.wrapped_names):
-            names.clear()
-        return False
-    return True
-
-
-def _register_module(inventory: Inventory, prefix: str, raw_prefix: str, module: nn.Module) -> None:
-    named = inventory.named
-    for key, parameter in module._parameters.items():
-        if parameter is not None:
-            name = prefix + key
-            if name in named or raw_prefix is not prefix:
-                name = _settled(inventory, name, raw_prefix + key)
-            named[name] = parameter
-    if module._buffers:
-        volatile = module._non_persistent_buffers_set
-        for key, buffer in module._buffers.items():
-            if buffer is not None:
+def _register(
+    inventory: Inventory, modules: Iterator[tuple[str, str, nn.Module]], at_most: int
+) -> bool:
+    """Note the names of what the modules hold; False where there are more modules than that."""
+    named: dict[str, Tensor | None] = {}
+    inventory.named = named
+    buffers = inventory.buffer_names = {}
+    inventory.wrapped_names = {}
+    for prefix, raw_prefix, module in islice(modules, at_most):
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
                 name = prefix + key
                 if name in named or raw_prefix is not prefix:
                     name = _settled(inventory, name, raw_prefix + key)
-                named[name] = buffer
-                inventory.buffer_names[name] = key not in volatile
+                named[name] = parameter
+        if module._buffers:
+            volatile = module._non_persistent_buffers_set
+            for key, buffer in module._buffers.items():
+                if buffer is not None:
+                    name = prefix + key
+                    if name in named or raw_prefix is not prefix:
+                        name = _settled(inventory, name, raw_prefix + key)
+                    named[name] = buffer
+                    buffers[name] = key not in volatile
+    return next(modules, None) is None
 
 
 def _settled(inventory: Inventory, name: str, wrapped: str) -> str:

@@ -14,33 +14,22 @@ from torch import nn
 
 from .wrappers import wrapped_child
 
-
-class TooManyNames(Exception):  # noqa: N818 - a stop; who asked says what it means
-    """Raised by a walk of all names that came to its limit."""
-
-
 #: The modules above the one being walked, innermost first.
 _Path: TypeAlias = "tuple[nn.Module, _Path] | None"
 
 
-def walk_modules(
-    root: nn.Module, at_most: int | None = None
-) -> Iterator[tuple[str, str, nn.Module]]:
+def walk_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     """Yield (prefix, prefix with wrappers, module), depth first, in registration order.
 
     The order is that of ``named_parameters(remove_duplicate=False)``: a shared module comes
     once for each of its names. A module that contains itself is walked once per path, where
-    torch's own walk never ends. Raises :class:`TooManyNames` after ``at_most`` of them.
+    torch's own walk never ends.
     """
-    left = -1 if at_most is None else at_most
     child_of: dict[type, str | None] = {}
     seen: set[int] = set()
     stack: list[tuple[nn.Module, str, str, _Path]] = [(root, "", "", None)]
     while stack:
         module, prefix, raw_prefix, above = stack.pop()
-        if not left:
-            raise TooManyNames
-        left -= 1
         yield prefix, raw_prefix, module
         children = module._modules
         if not children:
@@ -91,9 +80,12 @@ def first_places(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
             continue
         seen.add(id(module))
         yield prefix, raw_prefix, module
-        inner = wrapped_child(module) if module._modules else None
-        for key in reversed(list(module._modules.keys())):
-            child = module._modules[key]
+        children = module._modules
+        if not children:
+            continue
+        inner = wrapped_child(module)
+        for key in reversed(list(children.keys())):
+            child = children[key]
             if child is not None and id(child) not in seen:
                 below = f"{prefix}{key}."
                 raw_below = below if raw_prefix is prefix else f"{raw_prefix}{key}."

@@ -1,6 +1,7 @@
 """One tensor's bytes: memory, content, relations; knows no names.
 
-* ``overlap``: whether two layouts have a byte in common, in pure integers;
+* ``overlap``: whether two layouts have a byte in common, in pure integers; ``sweep``: which of
+  many have;
 * ``memory``: which bytes a tensor of any kind occupies, and which tensors hold them for it;
 * ``content``: its bits and its values, or why there are none;
 * ``context``: what stands beside the bits: kinds, shapes, numbers of a flatten context;

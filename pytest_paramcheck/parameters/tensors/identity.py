@@ -8,13 +8,14 @@ values part at the first step.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from .content import same_bits
-from .memory import Memory, memory_of
+from .memory import memory_of
+from .sweep import Span, Union, join_overlapping
 
 
 class Relation(enum.Enum):
@@ -76,15 +77,14 @@ class SharedMemory:
 def shared_memory(tensors: Sequence[Tensor], *, itself: bool = False) -> SharedMemory:
     """Group tensors (different objects) that share memory, transitively.
 
-    Overlap is looked for only where byte intervals in one address space meet, so disjoint
-    tensors cost a sort. The sweep keeps the running maximum end: ``[0,100) [10,20) [50,60)``
-    is one group, which comparing neighbours misses.
+    Overlap is decided only where byte intervals in one address space meet, and rows of equal
+    stride, so that disjoint tensors and columns of one matrix cost a sort.
     """
     memories = [memory_of(tensor) for tensor in tensors]
     unknown = {i: memory.unknown for i, memory in enumerate(memories) if memory.unknown}
-    union = _Union(len(tensors))
+    union = Union(len(tensors))
     first_with: dict[object, int] = {}
-    intervals: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
+    spans: dict[tuple[str, int], list[Span]] = {}
     for index, memory in enumerate(memories):
         if not memory.blocks:
             continue
@@ -93,10 +93,9 @@ def shared_memory(tensors: Sequence[Tensor], *, itself: bool = False) -> SharedM
             union.join(twin, index)  # ALIASED: stands for it in the sweep
             continue
         for block in memory.blocks:
-            layout = block.layout
-            intervals.setdefault(block.space, []).append((layout.base, layout.end, index))
-    for spans in intervals.values():
-        _sweep(sorted(spans), memories, union)
+            spans.setdefault(block.space, []).append((block.layout, index))
+    for in_space in spans.values():
+        join_overlapping(in_space, union)
     groups = union.groups()
     exact = (len({memories[i].key for i in group}) == 1 for group in groups)
     return SharedMemory(
@@ -105,46 +104,3 @@ def shared_memory(tensors: Sequence[Tensor], *, itself: bool = False) -> SharedM
         [i for i, memory in enumerate(memories) if memory.overlaps_itself()] if itself else [],
         unknown,
     )
-
-
-def _sweep(
-    spans: Iterable[tuple[int, int, int]], memories: Sequence[Memory], union: _Union
-) -> None:
-    open_spans: list[tuple[int, int]] = []
-    reach = -1
-    for start, end, index in spans:
-        if start >= reach:
-            open_spans = []
-        else:
-            open_spans = [span for span in open_spans if span[0] > start]
-        for _, other in open_spans:
-            if union.root(other) != union.root(index) and memories[other].overlaps(memories[index]):
-                union.join(other, index)
-        open_spans.append((end, index))
-        reach = max(reach, end)
-
-
-class _Union:
-    """Disjoint sets of indices."""
-
-    def __init__(self, size: int) -> None:
-        self._parent = list(range(size))
-
-    def root(self, index: int) -> int:
-        parent = self._parent
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    def join(self, a: int, b: int) -> None:
-        root_a, root_b = sorted((self.root(a), self.root(b)))
-        self._parent[root_b] = root_a
-
-    def groups(self) -> list[tuple[int, ...]]:
-        """The sets of two and more, each in order."""
-        members: dict[int, list[int]] = {}
-        for index, parent in enumerate(self._parent):
-            if parent != index or index in members:
-                members.setdefault(self.root(index), [self.root(index)]).append(index)
-        return [tuple(sorted(set(group))) for _, group in sorted(members.items())]
