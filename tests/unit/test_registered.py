@@ -474,3 +474,10 @@ def test_frames_and_modules_are_no_holders() -> None:
     except ValueError as error:
         traceback = error.__traceback__
     assert paths(Model(held=traceback, module=functools, one=weakref.ref(Model()))) == []
+
+
+def test_arrays_of_numbers_hold_no_objects() -> None:
+    assert (
+        paths(Model(held=np.zeros(3), pair=np.zeros(2, dtype=[("a", "f4")]), none=np.empty(0)))
+        == []
+    )

@@ -19,7 +19,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ..subject.inventory import Inventory, take_inventory, walk_modules
+from ..subject.inventory import Inventory, take_inventory
+from ..subject.walk import walk_modules
 from ..subject.wrappers import wrapped_child
 from ..tensors.content import same_bits
 from .operations import copied

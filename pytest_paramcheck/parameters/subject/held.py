@@ -102,12 +102,12 @@ def carried_by(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def objects_of_array(value: Any) -> Any | None:
-    """Return the objects of a numpy array of objects, None for all else: read, not converted."""
+    """Return a numpy array's objects, flat; one of numbers has none, and None is no array."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not issubclass(type(value), numpy.ndarray):
         return None
     if not numpy.ndarray.dtype.__get__(value).hasobject:
-        return ()
+        return numpy.empty(0, dtype=object)
     return numpy.ndarray.ravel(value).view(numpy.ndarray)
 
 
