@@ -216,7 +216,6 @@ def replacement(old: Kept, now: Tensor) -> str:
         if memory_of(now).key == old.memory.key and old.memory.blocks:
             return f"another {type(now).__name__} object, on the same memory"
         return f"another {type(now).__name__} object"
-    memory = memory_of(now)
-    if memory.key != old.memory.key and not (memory.unknown or old.memory.unknown):
+    if not old.same_memory(now):
         return f"the same {type(now).__name__} object, on other memory"
     return ""

@@ -487,10 +487,11 @@ def test_copies_of_transposed_tensors_share_one_place(monkeypatch: pytest.Monkey
     digest_batch = digest._digest_batch
 
     def watched(batch: Any, pool: Any) -> Any:
-        places.append([(flat.data_ptr(), flat.nbytes) for _, flats in batch for flat in flats])
+        places.append([(flat.data_ptr(), flat.nbytes) for *_, flats in batch for flat in flats])
         return digest_batch(batch, pool)
 
     monkeypatch.setattr(digest, "PIECE", 1 << 10)
+    monkeypatch.setattr(digest, "_SMALL", 0)
     monkeypatch.setattr(digest, "_digest_batch", watched)
     across = [torch.rand(16, 16).t() for _ in range(40)] + [torch.rand(8, 8).t().conj()]
     plain = [tensor.resolve_conj().contiguous() for tensor in across]
@@ -505,6 +506,25 @@ def test_copies_of_transposed_tensors_share_one_place(monkeypatch: pytest.Monkey
     assert [c.digest for c in read_contents([plain[0], across[1], plain[2]])] == [
         c.digest for c in contiguous[:3]
     ]
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 65, 4096, 4097, 5000])
+def test_small_tensors_are_digested_as_large_ones_are(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.int64):
+        tensor = torch.randint(-99, 99, (count, 2), generator=generator).to(dtype)
+        spread = torch.zeros(2, count, dtype=dtype).t().copy_(tensor)  # has to be copied
+        large = torch.zeros(9000, 2, dtype=dtype)[:count].copy_(tensor)
+        one, other, part = read_contents([tensor, spread, large])
+        assert one.digest == other.digest == part.digest
+        assert one.size == other.size
+        assert one.whole == other.whole == (count * 2 <= 64)
+        assert torch.equal(one.sample, other.sample)
+        tensor[-1, -1] += 1
+        after = read_contents([tensor])[0]
+        assert after.digest != one.digest
+        if one.whole:
+            assert content_difference(one, after).startswith(f"1 of {count * 2} values changed")
 
 
 def test_a_digest_does_not_depend_on_what_is_hashed_with_it() -> None:

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import Entry, Inventory
-from ..tensors.content import no_values, version_of
+from ..tensors.content import is_ordinary, no_values, version_of
 from ..tensors.describe import describe
 from ..tensors.digest import Content, read_contents
 from ..tensors.finite import are_finite, count_text
@@ -39,6 +39,22 @@ class Kept:
     version: int | None
     content: Content | None
     aliases: tuple[Tensor, ...]  # hold the old memory, so that no new one can get its address
+
+    def same_memory(self, now: Tensor) -> bool:
+        """Whether it is exactly the memory that was kept; where that cannot be told, it is."""
+        old, blocks = self.aliases[0] if self.aliases else None, self.memory.blocks
+        if (
+            old is not None
+            and len(blocks) == 1
+            and is_ordinary(now)
+            and blocks[0].layout.base == now.data_ptr()
+            and old.shape == now.shape
+            and old.dtype == now.dtype
+            and old.is_contiguous()
+        ):
+            return True  # what nearly all parameters are, told without taking them apart
+        memory = memory_of(now)
+        return memory.key == self.memory.key or bool(memory.unknown or self.memory.unknown)
 
 
 def keep(entries: Iterable[Entry], *, values: bool) -> list[Kept]:

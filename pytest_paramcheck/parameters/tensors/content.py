@@ -26,7 +26,7 @@ from .memory import (
 )
 
 _ORDINARY = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64})
-_INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def no_values(tensor: Tensor) -> str:
@@ -45,6 +45,8 @@ def no_values(tensor: Tensor) -> str:
 
 
 def _why_none(tensor: Tensor) -> str:
+    if type(tensor) in PLAIN_TYPES and not is_lazy(tensor) and is_ordinary(tensor):
+        return ""
     if in_transform(tensor):
         return "inside torch.func.vmap or grad, where a tensor stands for others: ask outside"
     if is_lazy(tensor):
@@ -102,7 +104,7 @@ def bits(tensor: Tensor) -> list[Tensor]:
         if plain.is_neg():
             plain = plain.resolve_neg()
         flat = plain.contiguous().reshape(-1)
-        return [flat.view(_INTEGER_OF_SIZE[flat.element_size()]), *scales]
+        return [flat.view(INTEGER_OF_SIZE[flat.element_size()]), *scales]
 
 
 def _parts(tensor: Tensor) -> list[Tensor] | None:
@@ -112,23 +114,29 @@ def _parts(tensor: Tensor) -> list[Tensor] | None:
 
 
 def _plain_bits(tensor: Tensor) -> Tensor | None:
-    """Return the bits of an ordinary tensor in host memory; None for every other kind.
+    """Return the bits of an ordinary tensor in host memory; None for every other kind."""
+    if not is_ordinary(tensor):
+        return None
+    return tensor.detach().view(-1).view(INTEGER_OF_SIZE[tensor.element_size()])
+
+
+def is_ordinary(tensor: Tensor) -> bool:
+    """Whether its bytes lie in host memory one after the other, and are all there is to it.
 
     What nearly all parameters are, at a third of the cost of asking for each other kind.
     """
-    if (
-        type(tensor) not in PLAIN_TYPES
-        or tensor.device.type != "cpu"
-        or tensor.layout is not torch.strided
-        or tensor.dtype not in _ORDINARY
-        or tensor.is_nested
-        or not tensor.is_contiguous()
-        or tensor.is_neg()
-        or not tensor.numel()
-        or not has_address(tensor)  # its storage was freed
-    ):
-        return None
-    return tensor.detach().view(-1).view(_INTEGER_OF_SIZE[tensor.element_size()])
+    return (
+        type(tensor) in PLAIN_TYPES
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and tensor.dtype in _ORDINARY
+        and not tensor.is_nested
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and tensor.numel() > 0
+        and not in_transform(tensor)
+        and tensor.untyped_storage().data_ptr() != 0  # 0: its storage was freed
+    )
 
 
 def _quantizer(tensor: Tensor) -> list[Tensor]:

@@ -19,8 +19,9 @@ from typing import TypeAlias
 import torch
 import xxhash
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
-from .content import bits, no_values
+from .content import INTEGER_OF_SIZE, bits, is_ordinary, no_values
 from .context import facts_of
 from .memory import PLAIN_TYPES, inner_tensors
 
@@ -32,6 +33,8 @@ PIECE = 8 << 20
 SAMPLE = 64
 #: Below this many bytes a second thread costs more than it saves.
 _WORTH_THREADS = 4 * PIECE
+#: Up to this many bytes are copied at once: it costs less than the views of a larger tensor.
+_SMALL = 16 << 10
 
 
 _Bytes: TypeAlias = "ctypes.Array[ctypes.c_char] | bytes"
@@ -43,14 +46,21 @@ class Content:
 
     What stands beside the bits is digested with them. Two contents of tensors of one shape,
     dtype and layout are equal exactly where their bits are (but for the 2**-128 of the hash).
-    ``sample`` holds bits, to be viewed as ``dtype``; None where the tensor is no plain strided
-    one.
     """
 
     digest: bytes
-    sample: Tensor | None
+    kept: Tensor | bytes | None
     dtype: torch.dtype
     size: int
+
+    @property
+    def sample(self) -> Tensor | None:
+        """The kept bits, to be viewed as ``dtype``; None where it is not a plain strided tensor."""
+        if isinstance(self.kept, bytes):
+            return torch.frombuffer(
+                bytearray(self.kept), dtype=INTEGER_OF_SIZE[self.dtype.itemsize]
+            )
+        return self.kept
 
     @property
     def whole(self) -> bool:
@@ -63,18 +73,22 @@ def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
 
     Raises ValueError with the reason for a tensor without values (meta, fake, lazy).
     """
-    read: list[Content] = []
-    batch: list[tuple[Tensor, list[Tensor]]] = []
+    read: dict[int, Content] = {}
+    batch: list[tuple[int, Tensor, list[Tensor]]] = []
     waiting = 0
+    headers: dict[tuple[torch.dtype, torch.Size], bytes] = {}
     scratch = torch.empty(0, dtype=torch.uint8, device="cpu")
     threads = min(8, torch.get_num_threads())
     with torch.no_grad(), ThreadPoolExecutor(threads) as pool:  # starts threads when needed
 
-        def digest(batch: Sequence[tuple[Tensor, list[Tensor]]], waiting: int) -> list[Content]:
+        def digest(batch: Sequence[tuple[int, Tensor, list[Tensor]]], waiting: int) -> None:
             worth = threads > 1 and waiting >= _WORTH_THREADS
-            return _digest_batch(batch, pool if worth else None)
+            read.update(_digest_batch(batch, pool if worth else None))
 
-        for tensor in tensors:
+        for number, tensor in enumerate(tensors):
+            if (small := _small(tensor, headers)) is not None:
+                read[number] = small
+                continue
             if _fits_scratch(tensor):
                 # Its bits are a copy. All copies are made in one place, one after the other: many
                 # in places of their own fragment the memory even where each is freed at once.
@@ -82,18 +96,40 @@ def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
                 if scratch.numel() < size:
                     scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
                 copied = scratch[:size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-                read += digest(batch, waiting)
-                read += digest([(tensor, bits(copied))], size)
+                digest(batch, waiting)
+                digest([(number, tensor, bits(copied))], size)
                 batch, waiting = [], 0
                 continue
             flats = bits(tensor)
-            batch.append((tensor, flats))
+            batch.append((number, tensor, flats))
             waiting += sum(flat.numel() * flat.element_size() for flat in flats)
             if waiting >= 32 * PIECE:
-                read += digest(batch, waiting)
+                digest(batch, waiting)
                 batch, flats, waiting = [], [], 0
-        read += digest(batch, waiting)
-    return read
+        digest(batch, waiting)
+    return [read[number] for number in range(len(tensors))]
+
+
+def _small(tensor: Tensor, headers: dict[tuple[torch.dtype, torch.Size], bytes]) -> Content | None:
+    """Return the content of a small ordinary tensor, the same as by its pieces; else None.
+
+    Models have thousands of them, and a handful of calls each is most of what they cost.
+    """
+    dtype = tensor.dtype
+    size = tensor.numel() if type(tensor) in PLAIN_TYPES and not is_lazy(tensor) else 0
+    if size * dtype.itemsize > _SMALL or not is_ordinary(tensor):
+        return None
+    data = ctypes.string_at(tensor.data_ptr(), size * dtype.itemsize)
+    kind = (dtype, tensor.shape)
+    header = headers.get(kind)
+    if header is None:
+        header = headers[kind] = _header(tensor) + b"1"  # one piece
+    total = xxhash.xxh3_128_digest(header + xxhash.xxh3_128_digest(data))
+    kept = data
+    if size > SAMPLE:
+        step, width = size // 8 * dtype.itemsize, SAMPLE // 8 * dtype.itemsize
+        kept = b"".join([data[i * step : i * step + width] for i in range(8)])
+    return Content(total, kept, dtype, size)
 
 
 def _fits_scratch(tensor: Tensor) -> bool:
@@ -110,9 +146,9 @@ def _fits_scratch(tensor: Tensor) -> bool:
 
 
 def _digest_batch(
-    batch: Sequence[tuple[Tensor, list[Tensor]]], pool: ThreadPoolExecutor | None
-) -> list[Content]:
-    pieces = [[list(_pieces(flat)) for flat in flats] for _, flats in batch]
+    batch: Sequence[tuple[int, Tensor, list[Tensor]]], pool: ThreadPoolExecutor | None
+) -> dict[int, Content]:
+    pieces = [[list(_pieces(flat)) for flat in flats] for _, _, flats in batch]
     flattened = [piece for of_tensor in pieces for of_flat in of_tensor for piece in of_flat]
     digests: Iterator[bytes]
     if pool is not None and all(piece.device.type == "cpu" for piece in flattened):
@@ -122,8 +158,8 @@ def _digest_batch(
         digests = chain.from_iterable(list(pool.map(_digests, _tasks(flattened))))
     else:
         digests = map(_digest, flattened)
-    contents = []
-    for (tensor, flats), of_tensor in zip(batch, pieces, strict=True):
+    contents = {}
+    for (number, tensor, flats), of_tensor in zip(batch, pieces, strict=True):
         total = xxhash.xxh3_128(_header(tensor))
         for of_flat in of_tensor:
             total.update(str(len(of_flat)).encode())
@@ -131,7 +167,7 @@ def _digest_batch(
                 total.update(next(digests))
         sample = _sample(tensor, flats)
         size = sum(flat.numel() for flat in flats)
-        contents.append(Content(total.digest(), sample, _sample_dtype(tensor), size))
+        contents[number] = Content(total.digest(), sample, _sample_dtype(tensor), size)
     return contents
 
 
