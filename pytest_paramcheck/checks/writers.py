@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -28,28 +29,35 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 def causes(inventory: Inventory, watch: Watch, after: AfterBlock) -> Cause:
     """Return what is known about writers: normalization statistics, optimizers that stepped."""
-    modules = dict(inventory.modules)
-    changed = {
-        name
-        for old, names, now in after.rows
-        for name in names
-        if now is not None and after.moved(old, now)
-    }
+
+    @cache
+    def modules() -> dict[str, nn.Module]:
+        return dict(inventory.modules)
+
+    @cache
+    def changed() -> dict[str, bool]:
+        return {
+            name: now is not None and after.moved(old, now)
+            for old, names, now in after.rows
+            for name in names
+        }
 
     def cause(old: Kept, names: tuple[str, ...], now: Tensor, replaced: str) -> tuple[str, str]:
         for name in names:
             owner, _, leaf = name.rpartition(".")
-            module = modules.get(owner)
-            if leaf not in _STATISTICS or not isinstance(module, _NormBase) or not module.training:
+            if leaf not in _STATISTICS:
+                continue
+            module = modules().get(owner)
+            if not isinstance(module, _NormBase) or not module.training:
                 continue
             # A BatchNorm counts its forwards: without one, somebody else wrote.
             counts = isinstance(module, _BatchNorm) and module.num_batches_tracked is not None
             count = f"{owner}.num_batches_tracked".lstrip(".")
-            if counts and count not in changed:
+            if counts and not changed().get(count, True):
                 continue
             called = type(module).__name__
             hint = (
-                f"{module_text(modules, owner)}.eval() after every model.train() keeps the "
+                f"{module_text(modules(), owner)}.eval() after every model.train() keeps the "
                 f"statistics of {called}; requires_grad does not"
             )
             return f"{called} in train mode updates it in every forward", hint

@@ -582,6 +582,20 @@ def test_no_values_left_and_removed_are_said() -> None:
         """)
 
 
+def test_a_removed_parameter_was_not_updated() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ParamCheckError) as caught, assert_updated(model):
+        loss_of(model).backward()
+        optimizer.step()
+        del model.b.bias
+    assert str(caught.value) == whole("""
+        removed: b.bias (Net)
+
+          b.bias  was Parameter 2 float32 cpu
+        """)
+
+
 def test_a_cast_alone_is_no_change() -> None:
     model = nn.Linear(2, 2, bias=False)
     with pytest.raises(ParamCheckError) as caught, assert_changed(model):

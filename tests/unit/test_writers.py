@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -410,6 +412,16 @@ def test_statistics_are_kept_by_the_module_that_moves_them() -> None:
     ]
 
 
+def test_one_statistic_alone_has_its_cause() -> None:
+    norm = nn.BatchNorm1d(3)
+    said = broken(assert_unchanged(norm, "running_mean"), lambda: norm(torch.rand(4, 3)))
+    assert "BatchNorm1d in train mode updates it in every forward" in said
+    assert said.endswith(
+        "hint: model.eval() after every model.train() keeps the statistics of BatchNorm1d; "
+        "requires_grad does not"
+    )
+
+
 def test_statistics_that_somebody_else_wrote_are_not_the_forward_s() -> None:
     norm = nn.BatchNorm1d(3)
     assert broken(assert_unchanged(norm), lambda: norm.running_mean.add_(1)) == (
@@ -565,6 +577,71 @@ def test_a_gradient_whose_values_cannot_be_read_is_not_zero() -> None:
     freed = torch.ones(3)
     freed.untyped_storage().resize_(0)
     assert float(largest_magnitude(freed)) == 1
+
+
+def test_a_compiled_step_does_not_trace_the_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    disabled: list[Any] = []
+
+    def disable(hook: Any) -> Any:
+        disabled.append(hook)
+        return hook
+
+    monkeypatch.setitem(sys.modules, "torch._dynamo", SimpleNamespace(disable=disable))
+    with assert_unchanged(linear()):
+        pass
+    assert len(disabled) == 2
+
+
+class Inner(SGD):
+    """Steps another optimizer inside of its own step, as wrappers do."""
+
+    def step(self, closure: Any = None) -> None:
+        SGD(self.param_groups[0]["params"], lr=self.param_groups[0]["lr"]).step()
+
+
+def test_a_step_inside_a_step_is_one() -> None:
+    model = linear()
+    wrapper = Inner(model.parameters(), lr=0.1)
+    with assert_updated(model):
+        backward(model)
+        wrapper.step()
+    idle = Inner(model.parameters(), lr=0.0)
+
+    def body() -> None:
+        backward(model)
+        idle.step()
+        shrink(model)
+
+    assert broken(assert_updated(model), body).endswith(
+        "Inner and SGD stepped it with lr 0, something else wrote it"
+    )
+
+
+def test_a_step_that_raises_is_no_cause_and_leaves_the_next_one_be() -> None:
+    class Raising(SGD):
+        def step(self, closure: Any = None) -> None:
+            raise RuntimeError("mine")
+
+    model = linear()
+    raising, stepping = Raising(model.parameters(), lr=0.1), SGD(model.parameters(), lr=0.1)
+    with assert_updated(model):
+        backward(model)
+        with pytest.raises(RuntimeError, match="mine"):
+            raising.step()
+        stepping.step()
+
+
+def test_steps_of_thousands_of_optimizers_do_not_look_at_every_parameter() -> None:
+    model = nn.ParameterList(torch.ones(2) for _ in range(50))
+    compared: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        memory = steps.memory_of
+        patch.setattr(steps, "memory_of", lambda t: compared.append(1) or memory(t))  # type: ignore[func-returns-value]
+        with assert_updated(model):
+            sum(p.sum() for p in model).backward()
+            for parameter in model:
+                SGD([parameter], lr=0.1).step()
+    assert len(compared) == 50
 
 
 def test_a_settled_parameter_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import xxhash
@@ -33,7 +33,7 @@ PIECE = 8 << 20
 SAMPLE = 64
 #: Below this many bytes a second thread costs more than it saves.
 _WORTH_THREADS = 4 * PIECE
-#: Up to this many bytes are copied at once: it costs less than the views of a larger tensor.
+#: Up to this many bytes are copied: it costs less than making an array over them.
 _SMALL = 16 << 10
 
 
@@ -79,6 +79,7 @@ def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
     headers: dict[tuple[torch.dtype, torch.Size], bytes] = {}
     scratch = torch.empty(0, dtype=torch.uint8, device="cpu")
     threads = min(8, torch.get_num_threads())
+    at_most = min(PIECE, _SMALL) if threads > 1 else PIECE  # larger ones are for the threads
     with torch.no_grad(), ThreadPoolExecutor(threads) as pool:  # starts threads when needed
 
         def digest(batch: Sequence[tuple[int, Tensor, list[Tensor]]], waiting: int) -> None:
@@ -86,8 +87,8 @@ def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
             read.update(_digest_batch(batch, pool if worth else None))
 
         for number, tensor in enumerate(tensors):
-            if (small := _small(tensor, headers)) is not None:
-                read[number] = small
+            if (content := _at_once(tensor, at_most, headers)) is not None:
+                read[number] = content
                 continue
             if _fits_scratch(tensor):
                 # Its bits are a copy. All copies are made in one place, one after the other: many
@@ -110,26 +111,33 @@ def read_contents(tensors: Sequence[Tensor]) -> list[Content]:
     return [read[number] for number in range(len(tensors))]
 
 
-def _small(tensor: Tensor, headers: dict[tuple[torch.dtype, torch.Size], bytes]) -> Content | None:
-    """Return the content of a small ordinary tensor, the same as by its pieces; else None.
+def _at_once(
+    tensor: Tensor, at_most: int, headers: dict[tuple[torch.dtype, torch.Size], bytes]
+) -> Content | None:
+    """Return the content of an ordinary tensor of one piece, the same as through views; else None.
 
-    Models have thousands of them, and a handful of calls each is most of what they cost.
+    Models have thousands of them, and what is asked of each is most of what they cost.
     """
-    dtype = tensor.dtype
-    size = tensor.numel() if type(tensor) in PLAIN_TYPES and not is_lazy(tensor) else 0
-    if size * dtype.itemsize > _SMALL or not is_ordinary(tensor):
+    if type(tensor) not in PLAIN_TYPES or is_lazy(tensor):
         return None
-    data = ctypes.string_at(tensor.data_ptr(), size * dtype.itemsize)
+    dtype, count = tensor.dtype, tensor.numel()
+    itemsize = dtype.itemsize
+    size = count * itemsize
+    if size > at_most or not is_ordinary(tensor):
+        return None
+    start = tensor.data_ptr()
+    small = size <= _SMALL
+    data: Any = ctypes.string_at(start, size) if small else _bytes_at(start, size)
     kind = (dtype, tensor.shape)
     header = headers.get(kind)
     if header is None:
         header = headers[kind] = _header(tensor) + b"1"  # one piece
     total = xxhash.xxh3_128_digest(header + xxhash.xxh3_128_digest(data))
-    kept = data
-    if size > SAMPLE:
-        step, width = size // 8 * dtype.itemsize, SAMPLE // 8 * dtype.itemsize
-        kept = b"".join([data[i * step : i * step + width] for i in range(8)])
-    return Content(total, kept, dtype, size)
+    kept = data if count <= SAMPLE else b""
+    if count > SAMPLE:
+        step, width = count // 8 * itemsize, SAMPLE // 8 * itemsize
+        kept = b"".join([data[i : i + width] for i in range(0, 8 * step, step)])
+    return Content(total, kept, dtype, count)
 
 
 def _fits_scratch(tensor: Tensor) -> bool:
@@ -205,7 +213,11 @@ def _digest(piece: Tensor) -> bytes:
 def _bytes_of(host: Tensor) -> _Bytes:
     """Return the bytes where they are: no copy, and no numpy, which torch works without."""
     size = host.numel() * host.element_size()
-    return (ctypes.c_char * size).from_address(host.data_ptr()) if size else b""
+    return _bytes_at(host.data_ptr(), size) if size else b""
+
+
+def _bytes_at(start: int, size: int) -> ctypes.Array[ctypes.c_char]:
+    return (ctypes.c_char * size).from_address(start)
 
 
 def _header(tensor: Tensor) -> bytes:
