@@ -123,3 +123,11 @@ def test_a_subclass_that_no_opener_knows_is_asked_itself() -> None:
 
     with storage_openers(lambda tensor: None, _open):
         assert memory_of(Wrapper(inner)).key == memory_of(inner).key
+
+
+def test_an_opener_that_does_not_know_a_tensor_leaves_it_to_the_others() -> None:
+    inner = torch.ones(3)
+    with storage_openers(lambda tensor: None):
+        assert inner_tensors(Wrapper(inner)) == [inner]
+        assert memory_of(Wrapper(inner)).overlaps(memory_of(inner))
+        assert inner_tensors(inner) is None

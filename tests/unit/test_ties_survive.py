@@ -167,6 +167,12 @@ def test_an_operation_s_own_error_comes_through() -> None:
     [
         (("export",), "the operation 'export' traces the model: pass example inputs, inputs=(x,)"),
         (("deep_copy",), "no operation 'deep_copy'; did you mean 'deepcopy'?"),
+        (
+            ("onnx",),
+            "no operation 'onnx'; there are 'deepcopy', 'pickle', 'torch.save', "
+            "'load_state_dict', 'load_state_dict(assign=True)', 'safetensors', 'compile', 'ema', "
+            "'fully_shard', 'export', 'to(float64)', 'to(cuda)' and 'to_empty(cpu)'",
+        ),
         ((3,), "an operation is a name or a callable, not int 3"),
         (
             (lambda model: 3,),
