@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from ..checks import registered as checks
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..messages.wording import did_you_mean
-from ..parameters.running.graph import leaves_of_call
+from ..parameters.running.graph import leaves_of_call, names_of_held
 from ..parameters.running.preserve import put_away
 from ..parameters.running.undo import Undo
 from ..parameters.subject.hidden import hidden_tensors
@@ -24,7 +24,7 @@ def assert_registered(
     loss_fn: Callable[[Any], Tensor] | None = None,
     *,
     tensors: bool = False,
-    allow: Sequence[str] = (),
+    allow: str | nn.Module | Sequence[str | nn.Module] = (),
 ) -> None:
     """Assert that no parameter or module hides from ``parameters()``.
 
@@ -34,7 +34,8 @@ def assert_registered(
     also runs ``loss_fn(model)``, puts everything back as :func:`assert_grads_reach` does, and
     looks at the leaves of its graph. ``tensors=True`` asks for
     plain tensors too: they do not follow ``.to()`` and are not saved. ``allow`` names paths
-    that are hidden on purpose (a frozen teacher): a path, what is below it, or a glob.
+    that are hidden on purpose (a frozen teacher): a path, what is below it, or a glob; a module
+    in it stands for all that it holds (a loss with parameters that another optimizer trains).
 
     Passes on a second reference to something registered, whoever holds it (optimizers,
     schedulers, caches, metrics), on modules without parameters and buffers, and on activations
@@ -55,37 +56,58 @@ def assert_registered(
             f"assert_registered looks into an nn.Module, not {type(model).__name__}: "
             f"a mapping has nothing but its entries"
         )
-    if isinstance(allow, str):
-        allow = (allow,)
+    allowed = (allow,) if isinstance(allow, (str, nn.Module)) else tuple(allow)
+    elsewhere = {
+        module: {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+        for module in allowed
+        if isinstance(module, nn.Module)
+    }
+    trained = {key for held in elsewhere.values() for key in held}
     inventory = take_inventory(model, allow_empty=True)
     hidden = hidden_tensors(inventory)
-    findings = checks.not_registered(inventory, hidden, tensors=tensors)
+    findings = checks.not_registered(inventory, hidden, tensors=tensors, elsewhere=trained)
+    seen = {id(item.tensor) for item in hidden.tensors}
     if loss_fn is not None:
         if not callable(loss_fn):
             raise ParamCheckUsageError(
                 f"loss_fn is called with the model, and {type(loss_fn).__name__} is no function: "
                 f"pass lambda model: ..."
             )
-        findings += _findings_of_leaves(model, inventory, loss_fn)
+        findings += _findings_of_leaves(model, inventory, loss_fn, trained, seen)
     elif inventory.empty and not findings:
         raise ParamCheckUsageError(
             f"{inventory.title} has no parameters and no buffers, and hides none: "
             f"there is nothing to check"
         )
-    raise_if(_without(findings, allow), inventory.title)
+    for module, held in elsewhere.items():
+        if seen.isdisjoint(held):
+            raise ParamCheckUsageError(
+                f"allow={type(module).__name__}(...) holds nothing that is hidden; leave it out"
+            )
+    paths = [path for path in allowed if isinstance(path, str)]
+    raise_if(_without(findings, paths), inventory.title)
 
 
 def _findings_of_leaves(
-    model: nn.Module, inventory: Inventory, loss_fn: Callable[[Any], Tensor]
+    model: nn.Module,
+    inventory: Inventory,
+    loss_fn: Callable[[Any], Tensor],
+    elsewhere: Set[int],
+    seen: set[int],
 ) -> list[Finding]:
-    """Run the loss. In a frame of its own: an error keeps the assertion's, and what is in it."""
+    """Run the loss, and note its leaves as seen.
+
+    In a frame of its own: an error keeps the assertion's, and what is in it.
+    """
     __tracebackhide__ = True
     with Undo() as undo, undo:
         put_away(undo, model, loss_fn)
         known = [entry.tensor for entry in inventory.entries if entry.tensor is not None]
         loss, leaves = leaves_of_call(lambda: loss_fn(model), known, loss_fn)
         later = hidden_tensors(inventory)
-        findings = checks.unregistered_leaves(inventory, leaves, later)
+        named = names_of_held(loss_fn)
+        findings = checks.unregistered_leaves(inventory, leaves, later, named, elsewhere)
+        seen |= {id(leaf.tensor) for leaf in leaves}
     if loss is None:
         raise ParamCheckUsageError(
             "loss_fn must return the loss, one tensor: nothing can be followed from what "

@@ -119,14 +119,15 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
             hidden,
             lambda tensor: tensor.dtype != dtype and checks.is_castable(tensor.dtype),
         )
-        raise_if(checks.wrong_dtypes((item, dtype) for item in wrong), inventory.title)
+        findings = checks.wrong_dtypes(inventory, ((item, dtype) for item in wrong))
+        raise_if(findings, inventory.title)
         return
     dtypes = {
         pattern: checks.expected_dtype(value, pattern_text(pattern))
         for pattern, value in expected.items()
     }
     decided = _decided(inventory, hidden, dtypes)
-    findings = checks.wrong_dtypes(checks.dtypes_to_hold(dtypes, decided, hidden))
+    findings = checks.wrong_dtypes(inventory, checks.dtypes_to_hold(dtypes, decided, hidden))
     raise_if(with_rivals(findings, decided, dtype_name), inventory.title)
 
 
@@ -152,7 +153,8 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
     if not isinstance(expected, Mapping):
         device = checks.expected_device(expected)
         wrong = _all(inventory, hidden, lambda tensor: not checks.on_device(tensor, device))
-        raise_if(checks.wrong_devices((item, device) for item in wrong), inventory.title)
+        findings = checks.wrong_devices(inventory, ((item, device) for item in wrong))
+        raise_if(findings, inventory.title)
         return
     devices = {
         pattern: checks.expected_device(value, pattern_text(pattern))
@@ -164,7 +166,7 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
         for item in decided
         if item.entry.tensor is not None
     ]
-    findings = checks.wrong_devices(pairs)
+    findings = checks.wrong_devices(inventory, pairs)
     raise_if(with_rivals(findings, decided, str), inventory.title)
 
 
@@ -216,7 +218,8 @@ def assert_materialized(model: Subject) -> None:
     __tracebackhide__ = True
     inventory, hidden = _with_attributes(model)
     wrong = _all(inventory, hidden, lambda tensor: bool(no_values(tensor)))
-    raise_if([*checks.not_materialized(wrong), *checks.placeholders(inventory)], inventory.title)
+    findings = [*checks.not_materialized(inventory, wrong), *checks.placeholders(inventory)]
+    raise_if(findings, inventory.title)
 
 
 def _with_attributes(model: Subject, *, moved: bool = True) -> tuple[Inventory, dict[int, Hidden]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,17 @@ _CONTAINER_OF = {
 
 
 def not_registered(
-    inventory: Inventory, hidden: HiddenTensors, *, tensors: bool = False
+    inventory: Inventory,
+    hidden: HiddenTensors,
+    *,
+    tensors: bool = False,
+    elsewhere: Set[int] = frozenset(),
 ) -> list[Finding]:
     """Find the parameters and modules that are kept where nn.Module does not look.
 
     Plain tensors count where they require a gradient (that is what a parameter is for), and
     with ``tensors`` all of them, but those that autograd computed and those that a class moves
-    with its own ``_apply``.
+    with its own ``_apply``. ``elsewhere`` are those (by id) that something else trains.
     """
     findings = [
         Finding(
@@ -43,6 +47,8 @@ def not_registered(
     ]
     for item in hidden.tensors:
         tensor = item.tensor
+        if id(tensor) in elsewhere:
+            continue
         if item.kind == "parameter":
             found = describe(tensor)
         elif item.kind == "buffer":
@@ -66,23 +72,34 @@ def not_registered(
 
 
 def unregistered_leaves(
-    inventory: Inventory, leaves: Sequence[GraphLeaf], hidden: HiddenTensors
+    inventory: Inventory,
+    leaves: Sequence[GraphLeaf],
+    hidden: HiddenTensors,
+    named: Mapping[int, str],
+    elsewhere: Set[int] = frozenset(),
 ) -> list[Finding]:
     """Find the leaves of a loss that gradients reach and nobody can name.
 
     A Parameter always counts. A plain tensor that requires a gradient does where it outlives the
     call and is not the caller's own (``leaf.legitimate``): inputs and activations are not.
+    ``named`` says by id what the loss function calls those that it brings along.
     """
-    named = {id(item.tensor) for item in hidden.tensors}
+    found_before = {id(item.tensor) for item in hidden.tensors} | elsewhere
     findings = []
     for number, leaf in enumerate(leaves):
-        if leaf.legitimate or id(leaf.tensor) in named:
+        if leaf.legitimate or id(leaf.tensor) in found_before:
             continue
         if inventory.entry_of(leaf.tensor) is not None:
             continue
         if leaf.fresh:
             why = "made anew in each call: what it learns is thrown away"
             hint = "create it once, in __init__: self.weight = nn.Parameter(...)"
+        elif id(leaf.tensor) in named:
+            why = "the loss brings it along: it gets gradients, and no parameters() call sees it"
+            hint = (
+                "assign its module to an attribute of the model; what another optimizer trains "
+                "is left out by allow=[module]"
+            )
         else:
             why = "it gets gradients, and no parameters() call sees it"
             hint = (
@@ -91,7 +108,7 @@ def unregistered_leaves(
             )
         findings.append(
             Finding(
-                (f"<graph leaf {number}>",),
+                (named.get(id(leaf.tensor), f"<graph leaf {number}>"),),
                 "not registered",
                 found=f"{describe(leaf.tensor)}, used by {leaf.operation}",
                 why=why,

@@ -215,7 +215,7 @@ def difference_text(
                 kinds.update(_kinds(values))
         offset += gap.numel()
     if not count:
-        return _schemes_differ(a, b) if exact else ""
+        return _schemes_differ(a, b) if exact and a.is_quantized else ""
     text = f"{count:,} of {plural(total, 'value')}"
     if zeros + nans == count:
         if a.dim() == 0:
@@ -285,6 +285,8 @@ def _pieces(a: Tensor, b: Tensor) -> Iterator[_Piece]:
     flat_a, flat_b = _flat(a), _flat(b)
     for start in range(0, flat_a.numel(), CHUNK):
         x, y = (flat[start : start + CHUNK].cpu() for flat in (flat_a, flat_b))
+        if "float4" in dtype_name(x.dtype):
+            x, y = x.view(torch.uint8), y.view(torch.uint8)  # pairs of codes: nothing converts them
         bits_differ = (bits(x)[0] != bits(y)[0]).view(x.numel(), -1).any(1)
         if x.element_size() == 8 and not (x.is_floating_point() or x.is_complex()):
             # In float64 neighbors above 2**53 are one: the halves are subtracted apart.

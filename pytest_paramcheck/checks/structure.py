@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
@@ -16,9 +16,10 @@ from ..parameters.subject.declared import Declared
 from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.patterns import Pattern, pattern_text
-from ..parameters.tensors.content import no_values
+from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import dtype_name, dtype_named
 from ..parameters.tensors.identity import Relation, shared_memory
+from ..parameters.tensors.memory import inner_tensors
 
 V = TypeVar("V")
 #: Names, tensor, and the hidden place it was found in (None: it is registered).
@@ -62,21 +63,25 @@ def dtypes_to_hold(
     return held
 
 
-def wrong_dtypes(items: Iterable[tuple[Item, torch.dtype]]) -> list[Finding]:
+def wrong_dtypes(inventory: Inventory, items: Iterable[tuple[Item, torch.dtype]]) -> list[Finding]:
     """Find the tensors of another dtype than the one expected."""
     return [
-        _left_behind(names, hidden, "wrong dtype", dtype_name(expected), dtype_name(tensor.dtype))
-        for (names, tensor, hidden), expected in items
-        if tensor.dtype != expected
+        _left_behind(
+            inventory, item, "wrong dtype", dtype_name(expected), dtype_name(item[1].dtype)
+        )
+        for item, expected in items
+        if item[1].dtype != expected
     ]
 
 
-def wrong_devices(items: Iterable[tuple[Item, torch.device]]) -> list[Finding]:
+def wrong_devices(
+    inventory: Inventory, items: Iterable[tuple[Item, torch.device]]
+) -> list[Finding]:
     """Find the tensors on another device; one without an index stands for all of its type."""
     return [
-        _left_behind(names, hidden, "wrong device", str(expected), str(tensor.device))
-        for (names, tensor, hidden), expected in items
-        if not on_device(tensor, expected)
+        _left_behind(inventory, item, "wrong device", str(expected), str(item[1].device))
+        for item, expected in items
+        if not on_device(item[1], expected)
     ]
 
 
@@ -87,8 +92,9 @@ def on_device(tensor: Tensor, expected: torch.device) -> bool:
 
 
 def _left_behind(
-    names: tuple[str, ...], hidden: Hidden | None, problem: str, expected: str, found: str
+    inventory: Inventory, item: Item, problem: str, expected: str, found: str
 ) -> Finding:
+    names, tensor, hidden = item
     if hidden is None:
         return Finding(names, problem, expected=expected, found=found)
     if hidden.module:
@@ -100,11 +106,32 @@ def _left_behind(
         hint = f"self.register_buffer({hidden.attribute!r}, ...), persistent=False if not saved"
         if hidden.kind == "parameter" or hidden.holder != "attribute":
             hint = "assert_registered(model, tensors=True) says how to register it"
+        if buffer := _buffer_it_was(inventory, tensor):
+            why = f"{why}; it holds what the buffer {buffer} holds"
+            hint = f"keep no second reference to {buffer}: look it up where it is used"
     return Finding(names, problem, expected=expected, found=found, why=why, hint=hint)
 
 
-def not_materialized(items: Iterable[Item]) -> list[Finding]:
+def _buffer_it_was(inventory: Inventory, tensor: Tensor) -> str:
+    """The one buffer that a tensor was before .to() put another in its place, or ``""``."""
+    alike = []
+    for entry in inventory.buffers:
+        buffer = entry.tensor
+        if buffer is None or is_lazy(buffer) or buffer.shape != tensor.shape:
+            continue
+        if no_values(buffer) or no_values(tensor) or inner_tensors(tensor) is not None:
+            continue
+        with torch.no_grad():
+            moved = tensor.detach().to(buffer.device, buffer.dtype)
+            if same_bits(moved, buffer.detach()):
+                alike.append(entry.names[0])
+    return alike[0] if len(alike) == 1 else ""
+
+
+def not_materialized(inventory: Inventory, items: Iterable[Item]) -> list[Finding]:
     """Find what is lazy, on meta or fake."""
+    items = list(items)
+    bare = {id(tensor) for _, tensor, hidden in items if hidden is None}
     findings = []
     for names, tensor, hidden in items:
         reason = no_values(tensor)
@@ -117,9 +144,29 @@ def not_materialized(items: Iterable[Item]) -> list[Finding]:
             hint = "to_empty() and .to() do not see plain attributes: register_buffer it"
             reason = f"{reason}; in a plain attribute that to_empty() does not see"
         else:
-            hint = "model.to_empty(device=...), then initialise or load every parameter"
+            hint = _materialize(inventory, names[0], bare)
         findings.append(Finding(names, "not materialized", found=reason, hint=hint))
     return findings
+
+
+def _materialize(inventory: Inventory, name: str, bare: Set[int]) -> str:
+    """Say how to give an entry memory, and take none from what has values."""
+    if inventory.root is None:
+        return ""
+    loaded = [t for t in inventory.named.values() if t is not None and id(t) not in bare]
+    if not loaded:
+        return "model.to_empty(device=...), then initialise or load every parameter"
+    owner, _, own = name.rpartition(".")
+    beside = [t for n, t in inventory.named.items() if n.rpartition(".")[0] == owner]
+    if all(tensor is None or id(tensor) in bare for tensor in beside):
+        where = f"model.get_submodule({owner!r}).to_empty(device=..., recurse=False)"
+    else:
+        new = f"torch.empty_like(module.{own}, device=...)"
+        if isinstance(inventory.named.get(name), nn.Parameter):
+            new = f"nn.Parameter({new})"
+        where = f"module = model.get_submodule({owner!r}); module.{own} = {new}"
+    erased = plural(len({id(tensor) for tensor in loaded}), "tensor")
+    return f"{where}, then initialise or load it; model.to_empty() would erase {erased} with values"
 
 
 def placeholders(inventory: Inventory) -> list[Finding]:

@@ -481,3 +481,44 @@ def test_arrays_of_numbers_hold_no_objects() -> None:
         paths(Model(held=np.zeros(3), pair=np.zeros(2, dtype=[("a", "f4")]), none=np.empty(0)))
         == []
     )
+
+
+class TestTrainedElsewhere:
+    """A loss with parameters of its own, which another optimizer trains."""
+
+    def test_they_have_the_names_that_the_loss_gives_them(self) -> None:
+        proxies, scale = nn.Linear(2, 2), parameter(2)
+
+        def loss(model: nn.Module) -> torch.Tensor:
+            return (proxies(model(torch.ones(1, 2))) * scale).sum()
+
+        assert (
+            failure(assert_registered, Model(), loss)
+            == dedent("""\
+            not registered: scale, proxies.bias, proxies.weight (Model)
+
+              scale           Parameter 2 float32 cpu, used by MulBackward0: the loss brings it along: it gets gradients, and no parameters() call sees it
+              proxies.bias    Parameter 2 float32 cpu, used by AddmmBackward0: the loss brings it along: it gets gradients, and no parameters() call sees it
+              proxies.weight  Parameter 2x2 float32 cpu, used by TBackward0: the loss brings it along: it gets gradients, and no parameters() call sees it
+
+              hint: assign its module to an attribute of the model; what another optimizer trains is left out by allow=[module]""")
+        )
+        assert_registered(Model(), loss, allow=[proxies, "scale"])
+        assert_registered(Model(), functools.partial(loss), allow=["proxies", "scale"])
+        model = Model()
+        model.proxies, model.scale = proxies, scale
+        assert_registered(model, loss)
+
+    def test_a_module_that_the_model_hides(self) -> None:
+        teacher = nn.Linear(2, 2)
+        model = Model(teacher=[teacher], layers=[nn.Linear(2, 2)])
+        assert "teacher" in failure(assert_registered, model)
+        assert "teacher" not in failure(assert_registered, model, allow=teacher)
+        assert_registered(model, allow=[teacher, "layers"])
+
+    def test_a_module_that_excuses_nothing(self) -> None:
+        model = Model()
+        for allow in (nn.Linear(2, 2), [model.head]):
+            assert usage(assert_registered, model, allow=allow) == (
+                "allow=Linear(...) holds nothing that is hidden; leave it out"
+            )

@@ -225,6 +225,23 @@ def test_the_device_and_requires_grad_are_no_values() -> None:
     assert_same_values({"w": scaled(2.0)}, {"w": trains})
 
 
+def test_what_is_held_in_another_way_has_the_same_values() -> None:
+    uncoalesced = quiet(lambda: torch.sparse_coo_tensor([[0, 0, 1]], [1.0, 1.0, 3.0], (2,)))
+    assert_same_values({"w": uncoalesced}, {"w": uncoalesced.coalesce()})
+    assert differences(uncoalesced, torch.tensor([2.0, 4.0]).to_sparse()) == (
+        "1 of 2 values: max abs 1 at [1], max rel 0.25"
+    )
+
+
+def test_pairs_of_float4_are_compared() -> None:
+    dtype = getattr(torch, "float4_e2m1fn_x2", None)
+    if dtype is None:
+        pytest.skip("this torch has no float4")
+    a, b = (torch.tensor([0x21, code], dtype=torch.uint8).view(dtype) for code in (0x43, 0x44))
+    assert_same_values({"w": a}, {"w": a.clone()})
+    assert differences(a, b) == "1 of 2 values: max abs 1 at [1], max rel 0.0147"
+
+
 def test_equal_values_under_another_scale() -> None:
     def quantized(scale: float) -> torch.Tensor:
         return quiet(lambda: torch.quantize_per_tensor(torch.zeros(2), scale, 0, torch.qint8))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from textwrap import dedent
 from typing import Any
 
@@ -162,6 +163,29 @@ class TestDtypes:
             Rope().to(torch.bfloat16),
             {"*": torch.bfloat16, "inv_freq": torch.float32, "layers[0].weight": torch.float32},
         )
+
+    def test_a_second_reference_to_a_buffer(self) -> None:
+        class Caches(nn.Linear):
+            def __init__(self) -> None:
+                super().__init__(3, 2)
+                self.register_buffer("scale", torch.tensor([0.5, 2.0]))
+                self.register_buffer("other", torch.tensor([0.5]))
+                self.cached = [self.scale]
+                self.plain = torch.ones(2)
+
+        assert_dtypes(Caches(), torch.float32)
+        text = failure(assert_dtypes, Caches().double(), torch.float64)
+        assert text == dedent("""\
+            wrong dtype: cached[0], plain (Caches)
+
+              cached[0]  expected float64, found float32: in a list: .to() leaves it behind; it holds what the buffer scale holds
+              plain      expected float64, found float32: in a plain attribute: .to() leaves it behind
+
+              hint: keep no second reference to scale: look it up where it is used
+              hint: self.register_buffer('plain', ...), persistent=False if not saved""")
+        alike = Caches()
+        alike.register_buffer("third", alike.scale.clone())  # which of the two it was is not known
+        assert "second reference" not in failure(assert_dtypes, alike.double(), torch.float64)
 
     def test_a_tied_parameter_once_with_all_names(self) -> None:
         assert failure(assert_dtypes, LM(), {"emb": torch.float16}) == dedent("""\
@@ -347,8 +371,45 @@ class TestMaterialized:
               cache['steps']            on meta, where tensors have no values; in a plain attribute that to_empty() does not see
 
               hint: run one forward pass: it gives lazy parameters their shape and values
-              hint: model.to_empty(device=...), then initialise or load every parameter
+              hint: model.get_submodule('norm').to_empty(device=..., recurse=False), then initialise or load it; model.to_empty() would erase 2 tensors with values
               hint: to_empty() and .to() do not see plain attributes: register_buffer it""")
+
+    def test_what_is_loaded_is_not_erased(self) -> None:
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.BatchNorm1d(2))
+        model[1].to("meta")
+        model[2].running_mean = torch.zeros(2, device="meta")
+        model[2].weight = nn.Parameter(torch.ones(2, device="meta"))
+        assert (
+            failure(assert_materialized, model)
+            == dedent("""\
+            not materialized: {1,2}.weight, 1.bias, 2.running_mean (Sequential)
+
+              {1,2}.weight    on meta, where tensors have no values
+              1.bias          on meta, where tensors have no values
+              2.running_mean  on meta, where tensors have no values
+
+              hint: model.get_submodule('1').to_empty(device=..., recurse=False), then initialise or load it; model.to_empty() would erase 5 tensors with values
+              hint: module = model.get_submodule('2'); module.weight = nn.Parameter(torch.empty_like(module.weight, device=...)), then initialise or load it; model.to_empty() would erase 5 tensors with values
+              hint: module = model.get_submodule('2'); module.running_mean = torch.empty_like(module.running_mean, device=...), then initialise or load it; model.to_empty() would erase 5 tensors with values""")
+        )
+        before = copy.deepcopy({k: v for k, v in model.state_dict().items() if not v.is_meta})
+        model.get_submodule("1").to_empty(device="cpu", recurse=False)
+        module = model.get_submodule("2")
+        module.weight = nn.Parameter(torch.empty_like(module.weight, device="cpu"))
+        module.running_mean = torch.empty_like(module.running_mean, device="cpu")
+        assert_materialized(model)
+        after = model.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+
+    def test_where_everything_is_on_meta_or_nothing_is_a_model(self) -> None:
+        model = nn.Linear(2, 2, device="meta")
+        lines = failure(assert_materialized, model).splitlines()
+        assert lines[-1] == (
+            "  hint: model.to_empty(device=...), then initialise or load every parameter"
+        )
+        assert "hint" not in failure(assert_materialized, model.state_dict())
+        model.to_empty(device="cpu")
+        assert_materialized(model)
 
     def test_after_the_first_forward(self) -> None:
         model = nn.Sequential(nn.LazyLinear(2), nn.LazyBatchNorm1d())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 
 import pytest
@@ -190,3 +191,19 @@ def test_a_name_of_very_many_digits_is_a_name() -> None:
         "{1,2}.w",
     ]
     assert fold_names(["00.w", "01.w", "0.w", "10.w"]) == ["00.w", "01.w", "{0,10}.w"]
+
+
+def test_names_by_the_hundred_thousand_are_not_all_compared() -> None:
+    names = [
+        f"blocks.{i}.{part}.{j}.weight" for i in range(500) for part in "ab" for j in range(99)
+    ]
+    assert did_you_mean("blocks.77.a.3.weigth", names) == (
+        " did you mean 'blocks.77.a.3.weight', 'blocks.77.b.3.weight' or 'blocks.0.a.3.weight'?"
+    )
+    assert did_you_mean("weight", names).startswith(" did you mean 'blocks.0.")
+    assert did_you_mean("quite another", names) == ""
+    odd = [hashlib.sha256(str(i).encode()).hexdigest().translate(NO_DIGITS) for i in range(20_000)]
+    assert f"'{odd[7]}'" in did_you_mean(odd[7][:-1] + "_", odd)
+
+
+NO_DIGITS = str.maketrans("0123456789", "ghijklmnop")

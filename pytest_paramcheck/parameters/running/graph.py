@@ -7,6 +7,7 @@ import gc
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,31 @@ def leaves_of_call(
         plain = not isinstance(tensor, nn.Parameter)
         found.append(GraphLeaf(tensor, operation, depth, legitimate=plain and own))
     return loss, found
+
+
+def names_of_held(function: Any) -> dict[int, str]:
+    """Return by id what a function calls the parameters that it brings along: ``proxies.weight``.
+
+    Those of the modules and the tensors that its closure and the globals that its code names hold.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, types.FunctionType):
+        return {}
+    code = function.__code__
+    variables = {name: function.__globals__.get(name) for name in code.co_names}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # a variable that has no value yet
+            variables[name] = cell.cell_contents
+    names: dict[int, str] = {}
+    for name, value in variables.items():
+        if isinstance(value, Tensor):
+            names.setdefault(id(value), name)
+        elif isinstance(value, nn.Module):
+            for own, parameter in value.named_parameters():
+                names.setdefault(id(parameter), f"{name}.{own}")
+    return names
 
 
 def held_by(function: Any) -> list[Any]:
