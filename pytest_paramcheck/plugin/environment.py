@@ -91,12 +91,13 @@ class Running:
             return []
         found = []
         now = _default_device()
-        if now != self._held and (
-            now is None
-            or now.type != self.device.type
-            or self.device.index not in (None, now.index)
-        ):
-            found.append(f"default device {now or 'that is not there'}")
+        if now is None:
+            if self._held is not None:
+                found.append("a default device that is not there")
+        elif now.type != self.device.type:
+            found.append(f"default device {now.type}")
+        elif self.device.index not in (None, now.index) and now != self._held:
+            found.append(f"default device {now}")
         dtype = torch.get_default_dtype()
         if self.dtype not in (None, dtype):
             found.append(f"default dtype {str(dtype).removeprefix('torch.')}")

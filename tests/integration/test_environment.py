@@ -286,6 +286,12 @@ SETS = """
             "torch.set_default_dtype(torch.float64); torch.set_default_device('meta')",
             "default device meta and default dtype float64",
         ),
+        (
+            "cpu",
+            "",
+            "torch.set_default_device('cuda')",
+            "a default device that is not there",
+        ),
         # What the id does not name may be set, and what it does may be said again.
         ("cpu", "", "torch.set_default_dtype(torch.float64)", ""),
         ("meta", "", "torch.set_default_device('meta')", ""),

@@ -68,6 +68,32 @@ def test_a_green_run(run: Run, pytester: pytest.Pytester) -> None:
     ]
 
 
+def test_what_is_not_due_and_what_is_not_ours(run: Run, models: str) -> None:
+    """Nothing is due where all tests say "!meta"; one warning; an id as an argument."""
+    source = """
+    import pytest
+    @pytest.mark.params(devices=["!meta"])
+    def test_values(): pass
+    @pytest.mark.params(n_coins=4)
+    def test_theirs(): pass
+    @pytest.mark.params([1, 2])
+    def test_theirs_too(): pass
+    @pytest.mark.parametrize("i", [0, pytest.param(1, marks=pytest.mark.params(devices="!meta"))])
+    @pytest.mark.params(devices="cpu")
+    def test_sets(i, param_device): pass
+    """
+    once = ("-W", "default::pytest_paramcheck.ParamCheckWarning")
+    model = (f"--param-model={models}:make", f"{models}:make::check_finite[cpu]", "test_it.py")
+    result = run(source, *model, "--param-device=cpu,meta", *once, *WORKERS)
+
+    result.assert_outcomes(passed=6, warnings=1)
+    assert (result.ret, error_lines(result)) == (pytest.ExitCode.OK, [])
+    whole = run("", "test_it.py", "--param-device=cpu,meta", *once, *WORKERS)
+    whole.assert_outcomes(passed=5, warnings=1)
+    assert whole.ret == pytest.ExitCode.TESTS_FAILED
+    assert error_lines(whole) == ["ERROR: --param-device=meta: not one of 1 marked test ran on it"]
+
+
 def test_all_skipped_on_an_asked_device_fails_the_run(run: Run) -> None:
     result = run(ALL_SKIPPED, "--param-device=cpu", "--param-device=meta", *WORKERS)
 
