@@ -26,6 +26,7 @@ from .needs import (
     need_values,
 )
 from .run import CaseRun
+from .seeds import following_the_seed
 
 ALIKE = "ModelCase(alike=[...])"
 
@@ -72,7 +73,10 @@ def check_finite(case: CaseRun) -> None:
 
 @check()
 def check_distinct(case: CaseRun) -> None:
-    """No two parameters start with the same values but those declared ``alike``."""
+    """No two parameters that train start with the same values but those declared ``alike``.
+
+    Only values that follow the seed: a table that every build has again is meant to be as it is.
+    """
     __tracebackhide__ = True
     need_values(case.model)
     need_parameters(case.model)
@@ -81,12 +85,16 @@ def check_distinct(case: CaseRun) -> None:
     names = select_names(inventory, tied, default=parameters_only)
     alike = declared_entries(case.model, case.declared.alike)
     declared = {entry.name for entry in alike}
-    shared, equal = not_distinct(inventory, names, named=declared)
-    same = {name for finding in equal for name in finding.names}
+    shared, every = not_distinct(inventory, names, named=declared)
+    same = {name for finding in every for name in finding.names}
+    train = [name for name in names if inventory.by_name[name].trainable]
+    _, equal = not_distinct(inventory, train, named=declared) if every else ([], every)
+    equal = [finding for finding in equal if not set(finding.names) <= declared]
+    drawn = following_the_seed(case, inventory, [finding.names[0] for finding in equal])
     undeclared = [
         replace(finding, hint=f"{finding.hint}; or, where it is meant: {ALIKE}")
         for finding in equal
-        if not set(finding.names) <= declared
+        if finding.names[0] in drawn
     ]
     # A module's biases are zeros: constants are never compared, so that they cannot be stale.
     stale = [

@@ -123,3 +123,35 @@ def changes_in_eval(planted: bool) -> nn.Module:
             return super().forward(x)
 
     return Counting()
+
+
+@bug(
+    "values",
+    "buffer that goes on counting in eval mode",
+    checked("check_eval_unchanged", inputs=rows),
+    "calls",
+)
+def counts_in_eval(planted: bool) -> nn.Module:
+    class Counted(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if planted or not hasattr(self, "calls"):  # the twin fills a cache once
+                calls = getattr(self, "calls", torch.zeros(())) + 1
+                self.register_buffer("calls", calls, persistent=False)
+            return super().forward(x) * self.calls.clamp(max=1)
+
+    return Counted(4, 2)
+
+
+@bug(
+    "values",
+    "copied layers beside tables that are equal on purpose",
+    checked("check_distinct"),
+    "layers.{0,1}.weight",
+)
+def copied_beside_tables(planted: bool) -> nn.Module:
+    model = nn.Module()
+    model.slopes, model.decays = (nn.Parameter(torch.arange(4.0)) for _ in range(2))
+    layer = nn.Linear(4, 4)
+    # A frozen copy is the teacher of the first.
+    model.layers = nn.ModuleList([layer, copy.deepcopy(layer).requires_grad_(planted)])
+    return model

@@ -300,3 +300,77 @@ def test_a_step_moves_what_has_a_gradient_however_small(size: float) -> None:
     small = case(lambda: nn.Linear(4, 2), loss=lambda output: output.sum() * size)
 
     assert outcome("check_training_step", small) == "ok"
+
+
+# -- a forward in eval mode -----------------------------------------------------------------------
+
+
+class Cached(nn.Linear):
+    """Makes a table in the first forward, or renews it where the inputs are of another length."""
+
+    persistent = False
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("table", torch.ones(1, 1), persistent=self.persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.table) != len(x):
+            self.table = torch.ones(len(x), 1)
+        if not hasattr(self, "made"):
+            self.register_buffer("made", torch.ones(len(x), 1), persistent=self.persistent)
+        return super().forward(x) * self.table * self.made
+
+
+class Saved(Cached):
+    persistent = True
+
+
+class Forces(nn.Linear):
+    """Takes a gradient in its forward, as energy models and gradient penalties do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.requires_grad_()
+        energy = super().forward(x).square().sum()
+        (force,) = torch.autograd.grad(energy, x, create_graph=True)
+        return force
+
+
+class Counting(nn.Linear):
+    """Counts its calls in a buffer that nobody saves: no cache, for it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("factory", [Cached, lambda: Forces(4, 1)], ids=["cache", "forces"])
+def test_a_cache_is_no_change_and_a_forward_may_ask_for_gradients(
+    factory: Callable[[], nn.Module],
+) -> None:
+    assert outcome("check_eval_unchanged", case(factory)) == "ok"
+
+
+def test_a_loss_of_the_model_may_ask_for_gradients_too() -> None:
+    def penalty(model: nn.Module) -> Tensor:
+        x = ROWS.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return slope.square().sum()
+
+    declared = case(lambda: nn.Linear(4, 2), inputs=None, loss=penalty)
+    assert outcome("check_eval_unchanged", declared) == "ok"
+
+
+def test_a_cache_that_is_saved_is_a_change_and_so_is_what_goes_on() -> None:
+    assert outcome("check_eval_unchanged", case(Saved)) == (
+        "values changed: table; replaced: table; added: made (Saved)"
+    )
+    assert message("check_eval_unchanged", case(Counting)) == [
+        "values changed: calls (Counting)",
+        "",
+        "  calls  1 of 1 values differ (was 1, is 2)",
+    ]
