@@ -63,6 +63,30 @@ class SeedsItself(Copied):
         super().__init__()
 
 
+class SeedsItselfApart(Copied):
+    """Beside a table, and in a fork of the generator that nobody sees from outside."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            super().__init__()
+
+
+class BringsGenerators(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("a", "b"):
+            drawn = torch.randn(4, generator=torch.Generator().manual_seed(0))
+            setattr(self, name, nn.Parameter(drawn))
+
+
+class SeededTables(Tables):
+    def __init__(self) -> None:
+        torch.manual_seed(7)
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+
 class SeedsPython(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +101,7 @@ class TablesAndCopies(Tables):
         self.layers = Copied()
 
 
-@pytest.mark.parametrize("factory", [Tables, Teacher], ids=["tables", "teacher"])
+@pytest.mark.parametrize("factory", [Tables, Teacher, SeededTables])
 def test_what_is_equal_on_purpose_is_no_finding(factory: Callable[[], nn.Module]) -> None:
     assert distinct(factory) == "ok"
 
@@ -89,6 +113,8 @@ def test_what_is_equal_on_purpose_is_no_finding(factory: Callable[[], nn.Module]
         (TwoStudents, "net.weight, other.weight, net.bias, other.bias"),
         (TablesAndCopies, "layers.{0,1}.weight, layers.{0,1}.bias"),
         (SeedsItself, "{0,1}.weight, {0,1}.bias"),
+        (SeedsItselfApart, "{0,1}.weight, {0,1}.bias"),
+        (BringsGenerators, "a, b"),
         (SeedsPython, "a, b"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -369,8 +369,4 @@ def test_a_cache_that_is_saved_is_a_change_and_so_is_what_goes_on() -> None:
     assert outcome("check_eval_unchanged", case(Saved)) == (
         "values changed: table; replaced: table; added: made (Saved)"
     )
-    assert message("check_eval_unchanged", case(Counting)) == [
-        "values changed: calls (Counting)",
-        "",
-        "  calls  1 of 1 values differ (was 1, is 2)",
-    ]
+    assert outcome("check_eval_unchanged", case(Counting)) == "values changed: calls (Counting)"
