@@ -11,7 +11,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import first_line, plural
 from ..parameters.tensors.content import no_values, same_bits
-from ..parameters.tensors.describe import describe, dtype_text, shape_text
+from ..parameters.tensors.describe import describe, dtype_text, size_text
 from ..parameters.tensors.memory import inner_tensors
 from ..parameters.tensors.raw import same_bytes
 from .same_values import difference
@@ -45,8 +45,8 @@ def different(key: str, saved: Tensor | None, held: Tensor | None) -> Difference
         wrong = Finding(
             (key,),
             "wrong shape",
-            expected=f"{shape_text(saved)} as in the checkpoint",
-            found=shape_text(held),
+            expected=f"{size_text(saved)} as in the checkpoint",
+            found=size_text(held),
             why="equal after broadcasting, which is no match" if fits else "",
             hint="" if fits else "if it is meant to be new: missing=[...], unexpected=[...]",
         )

@@ -15,7 +15,7 @@ from ..messages.wording import join_words, plural
 from ..parameters.subject.inventory import Inventory
 from ..parameters.tensors.content import bits, no_values, same_bits
 from ..parameters.tensors.context import Fact, context_tensors, facts_of
-from ..parameters.tensors.describe import describe, dtype_name, layout_name, shape_text
+from ..parameters.tensors.describe import describe, dtype_name, layout_name, size_text
 from ..parameters.tensors.memory import PLAIN_TYPES, inner_tensors
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
@@ -70,7 +70,7 @@ def _compare(
             f"{names[0]} of the {which}: {no_values(tensor)}; its values cannot be compared"
         )
     for problem, left, right in (
-        ("different shape", shape_text(a), shape_text(b)),
+        ("different shape", size_text(a), size_text(b)),
         ("different dtype", dtype_name(a.dtype), dtype_name(b.dtype)),
         ("different layout", layout_name(a.layout), layout_name(b.layout)),
     ):

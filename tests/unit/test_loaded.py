@@ -485,7 +485,7 @@ class TestLoaded:
             "wrong shape: head.weight, head.bias (ModuleDict)",
             "",
             "  head.weight  expected 9x3 as in the checkpoint, found 2x3",
-            "  head.bias    expected 9 as in the checkpoint, found 2",
+            "  head.bias    expected (9,) as in the checkpoint, found (2,)",
             "",
             "  hint: if it is meant to be new: missing=[...], unexpected=[...]",
         ]

@@ -16,7 +16,7 @@ from pytest_paramcheck import assert_same_values
 
 from ..models import lm
 from .messages import failure, usage
-from .tensor_kinds import Block, Scaled, quiet
+from .tensor_kinds import Block, Scaled, Wrapper, quiet
 
 NAN, INF = float("nan"), float("inf")
 
@@ -52,7 +52,7 @@ def test_all_differences_at_once() -> None:
           only in the second:
             new  Tensor 1 float32 cpu
           different shape:
-            shape  scalar in the first, 1 in the second
+            shape  scalar in the first, (1,) in the second
           different dtype:
             dtype  float32 in the first, bfloat16 in the second; in bfloat16 they are equal
           different layout:
@@ -240,6 +240,35 @@ def test_pairs_of_float4_are_compared() -> None:
     a, b = (torch.tensor([0x21, code], dtype=torch.uint8).view(dtype) for code in (0x43, 0x44))
     assert_same_values({"w": a}, {"w": a.clone()})
     assert differences(a, b) == "1 of 2 values: max abs 1 at [1], max rel 0.0147"
+
+
+class Sharded(Wrapper):
+    """What a DTensor is to the assertions: a local tensor, and where its shards lie."""
+
+    def __init__(self, inner: torch.Tensor, placements: str) -> None:
+        super().__init__(inner)
+        self._local_tensor, self.placements = inner, placements
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor, placements: str) -> Sharded:
+        return Wrapper.__new__(cls, inner)  # type: ignore[return-value]
+
+
+def test_a_shard_and_a_whole_tensor_cannot_be_told_apart_yet() -> None:
+    whole, sharded = torch.ones(3), Sharded(torch.ones(3), "Shard(0)")
+    assert_same_values({"w": sharded}, {"w": Sharded(torch.ones(3), "Shard(0)")})
+    assert differences(sharded, Sharded(torch.zeros(3), "Shard(0)")).startswith("3 of 3 values")
+    said = (
+        "w is {} 3 float32 cpu in the first and {} 3 float32 cpu in the second: tensors that are "
+        "sharded in two ways cannot be compared yet; compare their full_tensor()"
+    )
+    for other, kind in ((whole, "Tensor"), (Sharded(torch.ones(3), "Replicate()"), "Sharded")):
+        assert usage(assert_same_values, {"w": sharded}, {"w": other}) == (
+            said.format("Sharded", kind)
+        )
+        assert usage(assert_same_values, {"w": other}, {"w": sharded}) == (
+            said.format(kind, "Sharded")
+        )
 
 
 def test_equal_values_under_another_scale() -> None:

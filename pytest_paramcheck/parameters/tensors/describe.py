@@ -33,6 +33,12 @@ def shape_text(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
+def size_text(tensor: Tensor) -> str:
+    """Return ``11x6``, and ``(4,)`` for one dimension: a bare 4 reads as a value or a count."""
+    one = not is_lazy(tensor) and not tensor.is_nested and tensor.dim() == 1
+    return f"({tensor.shape[0]},)" if one else shape_text(tensor)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """Return ``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
