@@ -18,7 +18,8 @@ from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.undo import Undo
 from ..parameters.saving.asked import ask, own_keys, speaks
-from ..parameters.saving.roundtrips import route_of
+from ..parameters.saving.operations import copied
+from ..parameters.saving.roundtrips import Target, route_of
 from ..parameters.saving.state_dicts import own_parameters, take_checkpoint, wrapped_keys
 from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
 from ..parameters.subject.patterns import Pattern
@@ -55,7 +56,15 @@ def assert_roundtrip(
             f"a model is saved and loaded, not a {type(model).__name__}; for a state_dict on "
             f"disk there is assert_loaded"
         )
-    save_and_load = route_of(through)
+    round_trip(model, through, copied)
+
+
+def round_trip(
+    model: nn.Module, through: str | Callable[[nn.Module], nn.Module | None], target: Target
+) -> None:
+    """Ask what :func:`assert_roundtrip` asks, loading into what ``target`` makes."""
+    __tracebackhide__ = True
+    save_and_load = route_of(through, target)
     before = take_inventory(model)
     if not any(entry.persistent for entry in before.entries) and not _saves(model):
         raise ParamCheckUsageError(

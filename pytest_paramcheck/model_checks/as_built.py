@@ -25,7 +25,7 @@ from .needs import (
     need_parameters,
     need_values,
 )
-from .run import CaseRun
+from .run import CaseRun, SharedBuilds
 from .seeds import following_the_seed
 
 ALIKE = "ModelCase(alike=[...])"
@@ -116,6 +116,20 @@ def check_deterministic(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_values(case.model)
     assert_same_values(case.model, case.build())
+
+
+@check(values=False)
+def check_built_anew(case: CaseRun) -> None:
+    """Two models built one after the other share nothing that trains, and no statistics."""
+    __tracebackhide__ = True
+    need_entries(case.model)
+    try:
+        case.build()
+    except SharedBuilds as shared:
+        findings = shared.findings
+    else:
+        return
+    raise_if(findings, case.title)
 
 
 @check(values=False)

@@ -7,14 +7,16 @@ import copy
 import torch
 from torch import nn
 
-from ..assertions.checkpoints import assert_roundtrip
+from ..assertions.checkpoints import round_trip
 from ..assertions.values import assert_same_values
 from ..checks.between import sharing_between
 from ..checks.manifest import COPY, record_differences
 from ..checks.moves import lost_in_move
-from ..messages.errors import raise_if
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
-from ..messages.wording import first_line
+from ..messages.wording import first_line, fold_names, shorten
+from ..parameters.saving.operations import copied
+from ..parameters.saving.roundtrips import Target
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.records import records
 from .case import NothingToCheck
@@ -28,7 +30,7 @@ def check_state_dict_roundtrip(case: CaseRun) -> None:
     """Values, ties, flags and keys survive ``load_state_dict(state_dict())``."""
     __tracebackhide__ = True
     need_values(case.model)
-    assert_roundtrip(case.model, through="state_dict")
+    round_trip(case.model, "state_dict", _target(case))
 
 
 @check()
@@ -36,7 +38,28 @@ def check_torch_save_roundtrip(case: CaseRun) -> None:
     """Values, ties, flags and keys survive a file written by ``torch.save``."""
     __tracebackhide__ = True
     need_values(case.model)
-    assert_roundtrip(case.model, through="torch.save")
+    round_trip(case.model, "torch.save", _target(case))
+
+
+def _target(case: CaseRun) -> Target:
+    """Return what makes a model to load into: a copy, or another build where there is none."""
+
+    def target(model: nn.Module) -> nn.Module:
+        __tracebackhide__ = True
+        try:
+            return copied(model)
+        except ParamCheckUsageError:
+            fresh = case.build()  # check_deepcopy says why there is no copy
+        both = [("model", take_inventory(model)), ("other", take_inventory(fresh))]
+        shared = [name for f in sharing_between(both, unknown=False) for name in f.names]
+        if shared:  # what is done to the one would be done to the other
+            raise NothingToCheck(
+                f"there is no copy to load into (check_deepcopy says why), and two builds share "
+                f"{shorten(fold_names(shared), 3)}"
+            )
+        return fresh
+
+    return target
 
 
 @check(values=False)
@@ -45,19 +68,19 @@ def check_deepcopy(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_entries(case.model)
     try:
-        copied, problem = copy.deepcopy(case.model), ""
+        twin, problem = copy.deepcopy(case.model), ""
     except Exception as error:  # whatever a module or a tensor subclass raises
-        copied, problem = None, f"{type(error).__name__}: {first_line(error)}"
-    if copied is None:
+        twin, problem = None, f"{type(error).__name__}: {first_line(error)}"
+    if twin is None:
         finding = Finding(("the model",), "cannot be deep-copied", found=problem)
         raise_if([finding], case.title)
         return
-    _same_structure(case, copied)
-    both = [("model", take_inventory(case.model)), ("copy", take_inventory(copied))]
+    _same_structure(case, twin)
+    both = [("model", take_inventory(case.model)), ("copy", take_inventory(twin))]
     hint = "__deepcopy__ has to copy what the model holds"
     raise_if(sharing_between(both, unknown=False, hint=hint), case.title)
     if not without_values(case.model):
-        assert_same_values(case.model, copied)
+        assert_same_values(case.model, twin)
 
 
 @check(values=False)

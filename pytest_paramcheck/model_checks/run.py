@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..messages.errors import ParamCheckUsageError
-from ..messages.wording import shorten
+from ..messages.findings import Finding
+from ..messages.wording import fold_names, shorten
 from .case import ModelCase, NothingToCheck
 
 if TYPE_CHECKING:
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from torch.nn import Module
 else:
     Module = Tensor = Any  # what typing.get_type_hints finds: torch is loaded on first use
+
+
+class SharedBuilds(NothingToCheck):
+    """Two builds share what trains: what is done to the one is done to the other."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        names = shorten(fold_names(name for f in findings for name in f.names), 3)
+        super().__init__(
+            f"two models built one after the other share {names}: check_built_anew says so"
+        )
+        self.findings = findings
 
 
 class CaseRun:
@@ -76,6 +88,7 @@ class CaseRun:
 
         Raises :class:`ParamCheckUsageError` where the factory hands out what it built before: a
         check that compares two instances would see one, and training would change it for all.
+        Where builds share what trains, :class:`NothingToCheck`: ``check_built_anew`` says so.
         """
         __tracebackhide__ = True
         from torch import nn
@@ -99,13 +112,12 @@ class CaseRun:
                 f"the factory of {self.title} returned the same object twice: it has to build "
                 f"a new model at each call"
             )
-        before = {id(p) for p in earlier.parameters() if p.requires_grad}
-        shared = [name for name, p in model.named_parameters() if id(p) in before]
-        if shared:
-            raise ParamCheckUsageError(
-                f"the factory of {self.title} builds models that share parameters "
-                f"({shorten(shared, 3)}): it has to build all that trains anew at each call"
-            )
+        from ..checks.built_anew import shared_by_builds
+        from ..parameters.subject.inventory import take_inventory
+
+        before, after = (take_inventory(m, allow_empty=True) for m in (earlier, model))
+        if shared := shared_by_builds(before, after):
+            raise SharedBuilds(shared)
 
     def _seeded(self, make: Callable[[], Any], seed: int | None = None) -> Any:
         __tracebackhide__ = True

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..assertions.blocks import Block, assert_unchanged, updated_where_due
 from ..assertions.gradients import assert_grads_finite, assert_grads_none
@@ -22,7 +25,7 @@ from ..parameters.running.undo import Undo
 from ..parameters.running.unreached import find_unreached, inference
 from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.inventory import Entry, take_inventory
-from ..parameters.subject.select import trainable, with_elements
+from ..parameters.subject.select import select, trainable, with_elements
 from .case import ModelCase, NothingToCheck
 from .check import check
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
@@ -106,6 +109,10 @@ def check_tied_grads_sum(case: CaseRun) -> None:
     ):
         raise NothingToCheck("the model has no trainable tied parameter")
     tied = [entry for entry in inventory.parameters if entry.trainable and len(entry.names) > 1]
+    declared = {entry.name for entry in declared_entries(case.model, case.declared.unreached)}
+    tied = [entry for entry in tied if entry.name not in declared]
+    if not tied:
+        raise NothingToCheck("every trainable tied parameter is declared unreached")
     groups = tied_gradients(case.model, inventory, tied, case.loss)
     # What no use reaches is for check_grads_reach to say, where it can be declared.
     loud = [group for group in groups if not is_silent(group)]
@@ -183,19 +190,55 @@ def check_training_step(case: CaseRun) -> None:
     if not moving:
         raise NothingToCheck("no optimizer holds a trainable parameter")
     findings: list[Finding] = []
+    moved: list[Finding] = []
+    statistics = _frozen_statistics(case, model)
     with ExitStack() as stack:
         updated = updated_where_due(model, *moving, may_stand_still=nonzero.keys().isdisjoint)
         stack.enter_context(_noting(findings, updated))
+        if statistics:
+            still = assert_unchanged(model, *statistics, only="values")
+            stack.enter_context(_noting(moved, still))
         if frozen:
             unchanged = assert_unchanged(model, *frozen, buffers=False)
             stack.enter_context(_noting(findings, unchanged))
         train()
+    findings += [replace(finding, problem=STATISTICS) for finding in moved]
     if not findings and nonzero.keys().isdisjoint(moving):
         declared = {e.name for e in declared_entries(case.model, case.declared.unreached)}
         if declared.issuperset(moving):
             raise NothingToCheck("all that an optimizer holds is declared unreached")
         findings = [_stood_still(case, name, name in reached) for name in moving]
     raise_if(findings, case.title)
+
+
+#: What ``requires_grad`` does not do.
+STATISTICS = "statistics moved, declared frozen"
+
+
+def _frozen_statistics(case: CaseRun, model: nn.Module) -> list[str]:
+    """Return the statistics of norms declared frozen that training would move.
+
+    Not of a norm that ``train()`` leaves in eval mode, as a model may see to itself.
+    """
+    __tracebackhide__ = True
+    if not case.declared.frozen:
+        return []
+    selected = select(take_inventory(model), case.declared.frozen)
+    asked = {name for entry in selected for name in entry.names}
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    norms = [
+        name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, _NormBase) and module.training
+    ]
+    for module, training in modes:
+        module.training = training
+    places = [f"{norm}.{key}".removeprefix(".") for norm in norms for key in _STATISTICS]
+    return [name for name in places if name in asked]
+
+
+_STATISTICS = ("running_mean", "running_var")
 
 
 def _stood_still(case: CaseRun, name: str, reached: bool) -> Finding:

@@ -138,3 +138,21 @@ def flags_flipped(planted: bool) -> tuple[nn.Module, Callable[[], None]]:
             model.requires_grad_(True)
 
     return model, validate
+
+
+@bug(
+    "frozen",
+    "statistics of a frozen norm that move",
+    checked("check_training_step", inputs=rows, frozen=["0"]),
+    "0.running_mean",
+)
+def frozen_statistics(planted: bool) -> nn.Module:
+    class Backbone(nn.Sequential):
+        def train(self, mode: bool = True) -> Backbone:
+            super().train(mode)
+            if not planted:
+                self[0].eval()
+            return self
+
+    model = Backbone(nn.BatchNorm1d(4).requires_grad_(False), nn.Linear(4, 2))
+    return model.train()

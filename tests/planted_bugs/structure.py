@@ -114,3 +114,19 @@ def renamed(planted: bool) -> nn.Module:
 @bug("structure", "buffer no longer saved", manifest_of(lambda: two("a", "b")), "table")
 def no_longer_saved(planted: bool) -> nn.Module:
     return two("a", "b", persistent=not planted)
+
+
+_ACTIVATION = nn.PReLU()
+
+
+@bug(
+    "structure",
+    "activation made once, in a default argument",
+    checked("check_built_anew"),
+    "1.weight",
+)
+def made_once(planted: bool) -> nn.Module:
+    def build(activation: nn.Module = _ACTIVATION) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 4), activation)
+
+    return build() if planted else build(nn.PReLU())

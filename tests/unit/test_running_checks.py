@@ -370,3 +370,61 @@ def test_a_cache_that_is_saved_is_a_change_and_so_is_what_goes_on() -> None:
         "values changed: table; replaced: table; added: made (Saved)"
     )
     assert outcome("check_eval_unchanged", case(Counting)) == "values changed: calls (Counting)"
+
+
+# -- statistics of what is declared frozen, ties that are declared unreached -----------------------
+
+
+class SeesToItself(nn.Sequential):
+    """Keeps its frozen norm in eval mode, as backbones that fine-tune do."""
+
+    def train(self, mode: bool = True) -> nn.Module:
+        super().train(mode)
+        self[0].eval()
+        return self
+
+
+def norm_and_head(kind: type[nn.Sequential] = nn.Sequential) -> nn.Module:
+    return kind(nn.BatchNorm1d(4).requires_grad_(False), nn.Linear(4, 2))
+
+
+def test_statistics_of_a_norm_that_is_declared_frozen_move() -> None:
+    lines = message("check_training_step", case(norm_and_head, frozen=["0"]))
+
+    assert lines[0] == "statistics moved, declared frozen: 0.running_mean, 0.running_var (model)"
+    assert outcome("check_training_step", case(norm_and_head, frozen=[nn.BatchNorm1d])) == lines[0]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        case(norm_and_head),  # not declared: it may be meant
+        case(norm_and_head, frozen=["0.weight", "0.bias"]),  # the parameters, and no more
+        case(lambda: norm_and_head(SeesToItself), frozen=["0"]),
+        case(lambda: norm_and_head().eval(), frozen=["0"]),
+        case(lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)), frozen=[]),
+    ],
+    ids=["undeclared", "parameters", "train()", "eval", "none"],
+)
+def test_nor_are_statistics_asked_about_that_nobody_declares(declared: ModelCase) -> None:
+    assert outcome("check_training_step", declared) == "ok"
+
+
+class TiedApart(nn.Module):
+    """A tie that the loss does not use, beside one that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(4, 4, bias=False) for _ in range(3))
+        self.c.weight = self.b.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.a(x)
+        return output
+
+
+def test_a_tie_that_is_declared_unreached_has_no_sum() -> None:
+    for declared in (["b"], ["c"], ["b", "c"]):
+        assert outcome("check_tied_grads_sum", case(TiedApart, unreached=declared)) == (
+            "skip: every trainable tied parameter is declared unreached"
+        )

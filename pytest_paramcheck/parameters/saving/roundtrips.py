@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,17 +45,25 @@ class Returned:
 Route: TypeAlias = Callable[[nn.Module], Returned]
 
 
-def route_of(through: str | Callable[[nn.Module], nn.Module | None]) -> Route:
+#: Makes what a model is loaded into: a copy, or another build.
+Target: TypeAlias = Callable[[nn.Module], nn.Module]
+
+
+def route_of(
+    through: str | Callable[[nn.Module], nn.Module | None], target: Target = copied
+) -> Route:
     """Return a named route, or the one that a user's callable stands for.
+
+    ``target`` makes what a state_dict is loaded into.
 
     Raises :class:`ParamCheckUsageError` with the valid names.
     """
     if callable(through):
         return _callable(through)
     routes: Mapping[str, Route] = {
-        "state_dict": _state_dict,
-        "torch.save": _torch_save,
-        "safetensors": _safetensors,
+        "state_dict": partial(_state_dict, target=target),
+        "torch.save": partial(_torch_save, target=target),
+        "safetensors": partial(_safetensors, target=target),
         "pickle": _pickle,
     }
     if through not in routes:
@@ -90,8 +99,8 @@ def _pickle(model: nn.Module) -> Returned:
     return Returned(model if after is None else after)
 
 
-def _torch_save(model: nn.Module) -> Returned:
-    target = _overwritten(model)
+def _torch_save(model: nn.Module, target: Target) -> Returned:
+    other = _overwritten(model, target)
     state = model.state_dict()
     with _scratch() as folder:
         file = Path(folder) / "model.pt"
@@ -101,7 +110,7 @@ def _torch_save(model: nn.Module) -> Returned:
         except OSError:
             raise  # a full disk
         except Exception as error:  # what is in a state_dict may be anything, and so its errors
-            return Returned(target, unsaved=_said(error))
+            return Returned(other, unsaved=_said(error))
         try:
             with quiet_storage_warnings():
                 state = load_file(file)
@@ -109,30 +118,30 @@ def _torch_save(model: nn.Module) -> Returned:
             if name := refused_name(str(error)):
                 said = f"torch.load with weights_only=True refuses {name}"
                 hint = f"torch.serialization.add_safe_globals([...]) allows {name} by name"
-                return Returned(target, refused=said, hint=hint)
-            return Returned(target, refused=_said(error))
-        return load_into(target, state)
+                return Returned(other, refused=said, hint=hint)
+            return Returned(other, refused=_said(error))
+        return load_into(other, state)
 
 
-def _safetensors(model: nn.Module) -> Returned:
+def _safetensors(model: nn.Module, target: Target) -> Returned:
     library = safetensors_torch()
-    target = _overwritten(model)
+    other = _overwritten(model, target)
     with _scratch() as folder:
         file = str(Path(folder) / "model.safetensors")
         try:
             with quiet_storage_warnings():
                 library.save_model(model, file)
         except KeyError as error:  # the table of dtypes that the format has
-            return Returned(target, unsaved=_no_dtype(model, str(error)))
+            return Returned(other, unsaved=_no_dtype(model, str(error)))
         except OSError:
             raise
         except Exception as error:  # views, sparse layouts, what is no tensor: each in its way
-            return Returned(target, unsaved=_said(error))
+            return Returned(other, unsaved=_said(error))
         try:
-            missing, unexpected = library.load_model(target, file, strict=False)
+            missing, unexpected = library.load_model(other, file, strict=False)
         except RuntimeError as error:
-            return Returned(target, refused=_reason(error))
-    return Returned(target, tuple(missing), tuple(unexpected))
+            return Returned(other, refused=_reason(error))
+    return Returned(other, tuple(missing), tuple(unexpected))
 
 
 @contextmanager
@@ -148,8 +157,8 @@ def _scratch() -> Iterator[str]:
         ) from None
 
 
-def _state_dict(model: nn.Module) -> Returned:
-    return load_into(_overwritten(model), model.state_dict())
+def _state_dict(model: nn.Module, target: Target) -> Returned:
+    return load_into(_overwritten(model, target), model.state_dict())
 
 
 def load_into(target: nn.Module, state: Mapping[str, Any]) -> Returned:
@@ -174,10 +183,10 @@ def load_into(target: nn.Module, state: Mapping[str, Any]) -> Returned:
     return Returned(target, refused=refusal)
 
 
-def _overwritten(model: nn.Module) -> nn.Module:
-    target = copied(model)
-    overwrite(take_inventory(target))
-    return target
+def _overwritten(model: nn.Module, target: Target) -> nn.Module:
+    other = target(model)
+    overwrite(take_inventory(other))
+    return other
 
 
 def _no_dtype(model: nn.Module, dtype: str) -> str:
