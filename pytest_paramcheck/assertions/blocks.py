@@ -177,8 +177,12 @@ class Block:
         traceback: TracebackType | None,
     ) -> None:
         __tracebackhide__ = True
-        self._left = True
+        entered, self._left = self._begun and not self._left, True
         self._stop()
+        if not entered and kind is None:  # ExitStack.push() leaves what it does not enter
+            raise ParamCheckUsageError(
+                f"this {self._assertion} is left without having been entered: nothing was kept"
+            )
         try:
             if kind is not None:
                 return
@@ -190,7 +194,7 @@ class Block:
 
     def __del__(self) -> None:
         self._stop()  # a block that was entered and dropped: its hooks are of the whole process
-        if not self._entered:
+        if not (self._entered or self._left):
             warnings.warn(
                 f"{self._assertion} was called without `with`: it asserted nothing",
                 stacklevel=2,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -419,6 +420,21 @@ def test_a_block_is_entered_once(assertion: Callable[..., Any]) -> None:
                 parameter.grad = torch.ones_like(parameter)
             torch.optim.SGD(model.parameters(), lr=0.1).step()
     assert (len(hooks), len(after)) == before
+
+
+@pytest.mark.parametrize("assertion", BLOCKS)
+def test_a_block_that_was_not_entered_is_not_left(assertion: Callable[..., Any]) -> None:
+    said = f"this {assertion.__name__} is left without having been entered: nothing was kept"
+    with pytest.raises(ParamCheckUsageError) as caught, ExitStack() as stack:
+        stack.push(assertion(Net()))  # enter_context() was meant
+    assert str(caught.value) == said
+    error = RuntimeError("mine")
+    with pytest.raises(RuntimeError) as passed, ExitStack() as stack:
+        stack.push(assertion(Net()))
+        raise error
+    assert passed.value is error
+    with pytest.raises(ParamCheckError), ExitStack() as stack:
+        stack.enter_context(assert_changed(Net()))
 
 
 @pytest.mark.parametrize("assertion", BLOCKS)

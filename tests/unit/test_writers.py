@@ -511,6 +511,65 @@ def test_a_gradient_arrives_at_views_through_their_parameter() -> None:
     assert model.weight._post_accumulate_grad_hooks is None
 
 
+def test_a_view_has_its_rows_of_a_sparse_gradient() -> None:
+    model = nn.Embedding(4, 2, sparse=True)
+    optimizer = torch.optim.SparseAdam(model.parameters(), lr=0.1)
+
+    def body() -> None:
+        optimizer.zero_grad()
+        model(torch.tensor([1])).sum().backward()
+        optimizer.step()
+
+    with assert_updated({"rows": model.weight[:2]}):
+        body()
+    assert broken(assert_updated({"rows": model.weight[2:]}), body) == (
+        "  rows  its gradient was all zero"
+    )
+
+
+class Hidden(Optimizer):
+    """Lays out its groups in a way that says nothing of what it holds."""
+
+    def __init__(self, params: Any, *, decay: bool) -> None:
+        super().__init__(params, {"lr": 0.1})
+        self.held, self.decay = self.param_groups[0]["params"], decay
+        self.param_groups = [{"weights": [1]}]
+
+    def step(self, closure: Any = None) -> None:
+        for parameter in self.held:
+            if self.decay:
+                parameter.data.mul_(0.9)
+            elif parameter.grad is not None:
+                parameter.data.sub_(parameter.grad)
+
+
+def test_what_an_optimizer_wrote_is_seen_though_it_cannot_be_read() -> None:
+    model = linear()
+    decaying, stepping = (Hidden(model.parameters(), decay=decay) for decay in (True, False))
+    assert broken(assert_unchanged(model), decaying.step).splitlines()[0] == (
+        "  weight  6 of 6 values changed, by at most 0.1; Hidden's step wrote it although it has "
+        "no gradient (weight decay or state of its own?)"
+    )
+
+    def body() -> None:
+        backward(model)
+        model.zero_grad()
+        decaying.step()
+
+    assert "Hidden's step wrote it although" in broken(assert_updated(model), body)
+
+    def beside() -> None:
+        stepping.step()
+        model.weight.detach().add_(1)
+
+    assert broken(assert_unchanged(model), beside).endswith(
+        "by at most 1; written in place; what Hidden holds cannot be read"
+    )
+    with assert_updated(model):
+        backward(model)
+        stepping.step()
+
+
 def test_a_flat_buffer_steps_the_parameters_in_it() -> None:
     flat = nn.Parameter(torch.ones(8))
     model = nn.Linear(3, 2)

@@ -103,7 +103,12 @@ class Steps:
         self.optimizers[name] = None
         touched = self._running[id(optimizer)] = {}
         try:
-            self._touch(optimizer, name, touched)
+            try:
+                self._touch(optimizer, name, touched)
+            except UnreadableError:
+                # Any of them may be in it: what it wrote will show.
+                self.unread[name] = None
+                self._touch_all(touched)
             unsettled = [t for key, t in touched.items() if not self.notes[key].settled]
             for touch, content in zip(unsettled, _contents(unsettled), strict=True):
                 touch.before = content
@@ -133,6 +138,12 @@ class Steps:
                     for value in _momentum(optimizer, held):
                         note_largest(touch.momentum, largest_magnitude(value))
 
+    def _touch_all(self, touched: dict[int, _Touch]) -> None:
+        for tensor in self._tensors:
+            touch = touched.setdefault(id(tensor), _Touch(tensor, tensor))
+            if tensor.is_leaf and tensor.grad is not None:
+                note_largest(touch.gradient, largest_magnitude(tensor.grad))
+
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         name = type(optimizer).__name__
         try:
@@ -148,7 +159,7 @@ class Steps:
                 if touch.gradient and bool(touch.gradient[0] != 0):
                     notes.rounded = notes.rounded is not False and _rounds_away(touch)
                 continue
-            notes.writers[name] = None
+            notes.optimizers[name] = notes.writers[name] = None
             notes.weight_decay = max(notes.weight_decay, touch.weight_decay)
             for size in touch.momentum:
                 note_largest(notes.momentum, size)
@@ -171,6 +182,8 @@ def gradient_there(held: Tensor, tensor: Tensor) -> Tensor:
     grad: Any = held.grad
     if held is tensor:
         return grad  # type: ignore[no-any-return]
+    if grad.layout is torch.sparse_coo:
+        grad = grad.to_dense()
     part = region_of(grad, held, tensor)
     return grad if part is None else part
 
