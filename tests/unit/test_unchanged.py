@@ -281,6 +281,13 @@ def test_what_vanished_is_never_unchanged() -> None:
                 del model.a
 
 
+def test_another_shape_of_the_same_memory_is_seen() -> None:
+    model = nn.Linear(3, 2)
+    with pytest.raises(ParamCheckError, match=r"^memory replaced: weight"):
+        with assert_unchanged(model, "weight", only="objects"):
+            model.weight.data = model.weight.data.view(3, 2)
+
+
 def test_memory_that_comes_back_at_the_same_address_is_other_memory() -> None:
     model = Net()
     with pytest.raises(ParamCheckError, match=r"^memory replaced: a\.weight"):
@@ -541,6 +548,13 @@ def test_small_tensors_are_digested_as_large_ones_are(count: int) -> None:
         assert after.digest != one.digest
         if one.whole:
             assert content_difference(one, after).startswith(f"1 of {count * 2} values changed")
+
+
+def test_pieces_are_the_same_of_a_tensor_and_of_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "PIECE", 1 << 10)
+    tensor = torch.rand(64, 64)
+    one, other = read_contents([tensor, tensor.t().contiguous().t()])
+    assert one.digest == other.digest
 
 
 def test_a_digest_does_not_depend_on_what_is_hashed_with_it() -> None:

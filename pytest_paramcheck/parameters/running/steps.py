@@ -156,7 +156,7 @@ class Steps:
         for touch, content in zip(unsettled, _contents(unsettled), strict=True):
             notes = self.notes[id(touch.tensor)]
             if content is not None and content == touch.before:
-                if touch.gradient and bool(touch.gradient[0] != 0):
+                if touch.gradient:
                     notes.rounded = notes.rounded is not False and _rounds_away(touch)
                 continue
             notes.optimizers[name] = notes.writers[name] = None
