@@ -23,7 +23,7 @@ from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import dtype_name, kind_of
 from ..parameters.tensors.memory import inner_tensors
-from .repeats import equal_slices
+from .repeats import equal_slices, low_rank
 from .statistics import (
     Outcome,
     Test,
@@ -230,6 +230,9 @@ def _random(modules: Mapping[str, nn.Module], item: _Drawn, share: float) -> Fin
     pair = equal_slices(item.values, chance_of_one(item.values, meant))
     if pair is not None and not any(outcome.what is Test.REPEATS for outcome in wrong):
         wrong.insert(0, Outcome(Test.REPEATS, 0.0, _slices_text(item, *pair)))
+    if not wrong and (rank := low_rank(item.values, _mean(meant))) is not None:
+        text = f"rank {rank} among 64 rows and 64 columns, where draws have 64"
+        wrong = [Outcome(Test.REPEATS, 0.0, text)]
     if not wrong:
         return None
     expected = item.said.describe()
@@ -245,6 +248,10 @@ def _random(modules: Mapping[str, nn.Module], item: _Drawn, share: float) -> Fin
         why=_probability(wrong),
         hint=_default_hint(modules, item, flat) or _fans_hint(item, flat),
     )
+
+
+def _mean(of: Normal | TruncNormal | Uniform) -> float:
+    return (of.a + of.b) / 2 if isinstance(of, Uniform) else of.mean
 
 
 def _over(wrong: Sequence[Outcome], count: int) -> str:

@@ -89,6 +89,27 @@ def equal_slices(values: Tensor, chance: float) -> tuple[int, int, int] | None:
     return None
 
 
+#: Rows and columns whose rank is asked for, and how many singular values have to vanish: four
+#: of 64 below a ten-thousandth of the largest come by chance with 1e-20 or so.
+_RANKED = 64
+_VANISHED = 4
+
+
+def low_rank(values: Tensor, mean: float = 0.0) -> int | None:
+    """Return the rank of 64 rows and columns, where it is below that of draws around ``mean``."""
+    if values.dim() < 2 or min(len(values), values.numel() // max(1, len(values))) < _RANKED:
+        return None
+    generator = torch.Generator("cpu").manual_seed(0)
+    part = values.reshape(len(values), -1)
+    for dimension in (0, 1):
+        places = torch.randperm(part.shape[dimension], generator=generator, device="cpu")
+        part = part.index_select(dimension, places[:_RANKED].to(part.device))
+    part = part.cpu().float() if part.element_size() == 1 else part.cpu()
+    sizes = torch.linalg.svdvals(part.double() - mean)
+    rank = int((sizes > 1e-4 * sizes[0]).sum())
+    return rank if rank <= _RANKED - _VANISHED else None
+
+
 #: Values read at a time.
 _CHUNK = 1 << 22
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pytest_paramcheck import assert_init, init
 from pytest_paramcheck.checks.init import wrong_init
+from pytest_paramcheck.checks.repeats import low_rank
 from pytest_paramcheck.checks.statistics import number_of_tests, sample_tests
 from pytest_paramcheck.parameters.subject.declared import decide
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
@@ -177,6 +178,20 @@ def test_values_that_repeat_were_not_drawn(
     drawn = torch.empty_like(values, memory_format=torch.contiguous_format)
     fresh = drawn.uniform_(-10, 10) if isinstance(declared, init.Uniform) else drawn.normal_()
     assert_init({"w": fresh}, {"w": declared})
+
+
+@pytest.mark.parametrize("rank", [24, 48, 60])
+def test_a_matrix_of_low_rank_was_not_drawn(rank: int) -> None:
+    # Every value is normal, of spread 1: the rows of one factor have length 1.
+    left = nn.functional.normalize(torch.randn(80, rank, dtype=torch.float64))
+    weight = left @ torch.randn(rank, 80, dtype=torch.float64)
+    for values in (weight, weight.float(), weight.float().view(80, 8, 10)):
+        assert said(values, init.normal()) == (
+            f"rank {rank} among 64 rows and 64 columns, where draws have 64: impossible"
+        )
+    for drawn in (torch.randn(64, 64), torch.rand(300, 64) - 0.5, torch.randn(64, 4, 4, 4).half()):
+        assert low_rank(drawn) is None
+    assert low_rank(torch.randn(63, 1) @ torch.randn(1, 99)) is None  # too few rows to tell
 
 
 def test_what_was_drawn_in_a_narrower_dtype_may_repeat() -> None:
