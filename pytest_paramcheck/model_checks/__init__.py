@@ -5,7 +5,8 @@ one device, which a check gets. ``check.py``: what a check is, and how one is ru
 ``as_built.py``, ``running.py``, ``copies.py``: the checks of a model as its factory builds it,
 when it runs, and when it is copied, moved or saved. ``needs.py``: what a check needs to have
 something to look at. ``steps.py``: backward passes and steps, asked again; ``stand_ins.py``: the
-optimizers of a case without any; ``seeds.py``: what of a model follows the seed.
+optimizers of a case without any; ``seeds.py``: what of a model follows the seed;
+``kept_graphs.py``: what a constructor computed and kept.
 ``registry.py``: all checks in their order, ``CHECKS``.
 
 A check raises what an assertion raises, or :class:`NothingToCheck` with the reason, which skips

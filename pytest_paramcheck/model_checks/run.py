@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..messages.errors import ParamCheckUsageError
+from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..messages.wording import fold_names, shorten
 from .case import ModelCase, NothingToCheck
@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.nn import Module
+
+    from .kept_graphs import KeptGraph
 else:
-    Module = Tensor = Any  # what typing.get_type_hints finds: torch is loaded on first use
+    Module = Tensor = KeptGraph = (
+        Any  # what typing.get_type_hints finds: torch is loaded on first use
+    )
 
 
 class SharedBuilds(NothingToCheck):
@@ -63,6 +67,8 @@ class CaseRun:
         self._model: Module | None = None
         self._latest: weakref.ref[Module] | None = None
         self._inputs: Any = None
+        # Of the models that were built with some: what their constructors left of graphs.
+        self._kept: list[tuple[weakref.ref[Module], list[KeptGraph]]] = []
         self.device: torch.device = default_device()
 
     @property
@@ -103,6 +109,10 @@ class CaseRun:
             if known is not None:
                 self._refuse_again(model, known)
         self._latest = weakref.ref(model)
+        from .kept_graphs import kept_graphs
+
+        if kept := kept_graphs(model):
+            self._kept.append((self._latest, kept))
         return model
 
     def _refuse_again(self, model: Module, earlier: Module) -> None:
@@ -152,9 +162,15 @@ class CaseRun:
         return model(inputs)  # a PackedSequence is a tuple, and one argument
 
     def loss(self, model: Module) -> Tensor:
-        """Return the loss of one forward pass."""
+        """Return the loss of one forward pass.
+
+        A graph that the constructor left behind is a finding here, for whichever check asks: it
+        can be run backward once, and says nothing of training.
+        """
         __tracebackhide__ = True
         import torch
+
+        from .kept_graphs import used_by
 
         if self.declared.inputs is None:
             if self.declared.loss is None:
@@ -172,6 +188,9 @@ class CaseRun:
                 f"the loss of {self.title} returned a tensor of shape {tuple(loss.shape)}, no "
                 f"scalar: reduce it with .mean() or .sum()"
             )
+        for built, kept in self._kept:
+            if built() is model:
+                raise_if(used_by(loss, kept), self.title)
         return loss
 
     def optimizers(self, model: Module) -> list[Any]:

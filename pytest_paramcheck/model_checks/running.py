@@ -24,6 +24,7 @@ from ..parameters.running.preserve import put_away
 from ..parameters.running.undo import Undo
 from ..parameters.running.unreached import find_unreached, inference
 from ..parameters.running.untie import tied_gradients
+from ..parameters.subject.copies import deep_copy
 from ..parameters.subject.inventory import Entry, take_inventory
 from ..parameters.subject.select import select, trainable, with_elements
 from .case import ModelCase, NothingToCheck
@@ -113,6 +114,14 @@ def check_tied_grads_sum(case: CaseRun) -> None:
     tied = [entry for entry in tied if entry.name not in declared]
     if not tied:
         raise NothingToCheck("every trainable tied parameter is declared unreached")
+    try:
+        deep_copy(case.model)
+    except Exception:  # whatever a module raises
+        case.loss(case.model)  # a graph that was kept is the reason, and is said
+        raise NothingToCheck(
+            "the model cannot be deep-copied, so its uses cannot be told apart: check_deepcopy "
+            "says why"
+        ) from None
     groups = tied_gradients(case.model, inventory, tied, case.loss)
     # What no use reaches is for check_grads_reach to say, where it can be declared.
     loud = [group for group in groups if not is_silent(group)]

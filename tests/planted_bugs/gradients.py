@@ -177,3 +177,22 @@ def scale_frozen_at_zero(planted: bool) -> nn.Module:
 )
 def nothing_moves(planted: bool) -> nn.Module:
     return lora_zero(planted)
+
+
+@bug(
+    "gradients",
+    "weight computed once, in the constructor",
+    checked("check_grads_reach", inputs=rows),
+    "gate",
+)
+def computed_once(planted: bool) -> nn.Module:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = nn.Parameter(torch.zeros(4))
+            self.gate = self.logits.sigmoid()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (self.gate if planted else self.logits.sigmoid())
+
+    return Gated()
