@@ -190,7 +190,7 @@ class Block:
             findings = self._end(inventory)
         finally:
             self._kept = []
-        raise_if(findings, inventory.title)
+        raise_if(findings, inventory)
 
     def __del__(self) -> None:
         self._stop()  # a block that was entered and dropped: its hooks are of the whole process

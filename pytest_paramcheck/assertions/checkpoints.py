@@ -164,7 +164,7 @@ def assert_loaded(
             asked = ask(inventory, taken.mapping, key_names)
         findings = compare(asked=asked)
         del asked  # an error keeps this frame, and with it the copy
-    raise_if(findings, inventory.title)
+    raise_if(findings, inventory)
 
 
 @contextmanager

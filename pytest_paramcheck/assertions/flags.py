@@ -108,4 +108,4 @@ def _assert_flags(
         excluded=excluded,
         exactly=exactly is not None,
     )
-    raise_if(findings, inventory.title)
+    raise_if(findings, inventory)

@@ -36,7 +36,7 @@ def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = Fal
     inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
-    raise_if(checks.grads_none(entries, allow_zero=allow_zero), inventory.title)
+    raise_if(checks.grads_none(entries, allow_zero=allow_zero), inventory)
 
 
 def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:
@@ -67,7 +67,7 @@ def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = 
     inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
     entries = _trainable_or_named(inventory, patterns)
-    raise_if(checks.grads_present(entries, allow_zero=allow_zero), inventory.title)
+    raise_if(checks.grads_present(entries, allow_zero=allow_zero), inventory)
 
 
 def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
@@ -97,7 +97,7 @@ def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
     findings = checks.grads_finite(entries)
     groups = _by_pattern(inventory, patterns, entries)
-    raise_if([*findings, *checks.nothing_there(entries, groups, "to check")], inventory.title)
+    raise_if([*findings, *checks.nothing_there(entries, groups, "to check")], inventory)
 
 
 def assert_grad_norm(
@@ -136,7 +136,7 @@ def assert_grad_norm(
     findings = checks.nothing_there(entries, groups, "to measure")
     if not findings:
         findings = checks.grad_norm(entries, at_most=at_most, at_least=at_least)
-    raise_if(findings, inventory.title)
+    raise_if(findings, inventory)
 
 
 def _trainable_or_named(inventory: Inventory, patterns: Sequence[Pattern]) -> list[Entry]:

@@ -63,7 +63,7 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
         what="parameter (a buffer counts where a pattern is its very name)",
     )
     findings = checks.wrong_init(inventory, decided)
-    raise_if(with_rivals(findings, decided, lambda value: value.describe()), inventory.title)
+    raise_if(with_rivals(findings, decided, lambda value: value.describe()), inventory)
 
 
 def assert_init_complete(factory: Callable[[], Any], /) -> None:

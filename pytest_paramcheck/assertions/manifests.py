@@ -99,7 +99,7 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
     if findings:
         meant = f"if the change is meant: {remedy} writes {shown} anew; commit it"
         findings[0] = replace(findings[0], hint=meant)
-    raise_if(findings, inventory.title)
+    raise_if(findings, inventory)
     return False
 
 

@@ -56,7 +56,7 @@ def assert_optimizer_covers(
         raise ParamCheckUsageError(
             f"nothing to cover: none of the selected parameters of {inventory.title} is trainable"
         )
-    raise_if(optimizer_coverage(slots, inventory, selected), inventory.title)
+    raise_if(optimizer_coverage(slots, inventory, selected), inventory)
 
 
 def assert_optimizer_state(
@@ -117,7 +117,7 @@ def assert_optimizer_state(
         found = state_saved(slots, before, read_current(optimizer), inventory)
         findings += [finding for finding in found if finding.names not in said]
     findings += missing
-    raise_if(findings, inventory.title)
+    raise_if(findings, inventory)
 
 
 def assert_param_groups(
@@ -157,4 +157,4 @@ def assert_param_groups(
     inventory = take_inventory(model)
     validate_settings(expected)
     decided = decide(inventory, expected, eligible=present_parameters, what="parameter")
-    raise_if(param_groups(slots, decided), inventory.title)
+    raise_if(param_groups(slots, decided), inventory)

@@ -82,7 +82,7 @@ def assert_grads_reach(
     for pattern, share in shares.items():
         members = [item.entry for item in shared if item.pattern == pattern]
         findings += checks.too_few(pattern_text(pattern), share, members, found)
-    raise_if(findings, inventory.title)
+    raise_if(findings, inventory)
 
 
 def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
@@ -121,7 +121,7 @@ def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
         raise ParamCheckUsageError(
             f"{inventory.title} has no tied parameter that trains: there is no sum to check"
         )
-    raise_if(tied_sums(tied_gradients(model, inventory, tied, loss)), inventory.title)
+    raise_if(tied_sums(tied_gradients(model, inventory, tied, loss)), inventory)
 
 
 def _of_module(model: nn.Module) -> Inventory:

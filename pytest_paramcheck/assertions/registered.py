@@ -85,7 +85,7 @@ def assert_registered(
                 f"allow={type(module).__name__}(...) holds nothing that is hidden; leave it out"
             )
     paths = [path for path in allowed if isinstance(path, str)]
-    raise_if(_without(findings, paths), inventory.title)
+    raise_if(_without(findings, paths), inventory)
 
 
 def _findings_of_leaves(

@@ -75,7 +75,7 @@ def assert_shapes(
     }
     declared = [(item, specs[item.pattern]) for item in decided]
     findings = shape_checks.declared_shapes(inventory.parameters, declared, partial=partial)
-    raise_if(findings, inventory.title)
+    raise_if(findings, inventory)
 
 
 def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch.dtype], /) -> None:
@@ -120,7 +120,7 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
             lambda tensor: tensor.dtype != dtype and checks.is_castable(tensor.dtype),
         )
         findings = checks.wrong_dtypes(inventory, ((item, dtype) for item in wrong))
-        raise_if(findings, inventory.title)
+        raise_if(findings, inventory)
         return
     dtypes = {
         pattern: checks.expected_dtype(value, pattern_text(pattern))
@@ -128,7 +128,7 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
     }
     decided = _decided(inventory, hidden, dtypes)
     findings = checks.wrong_dtypes(inventory, checks.dtypes_to_hold(dtypes, decided, hidden))
-    raise_if(with_rivals(findings, decided, dtype_name), inventory.title)
+    raise_if(with_rivals(findings, decided, dtype_name), inventory)
 
 
 def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], /) -> None:
@@ -154,7 +154,7 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
         device = checks.expected_device(expected)
         wrong = _all(inventory, hidden, lambda tensor: not checks.on_device(tensor, device))
         findings = checks.wrong_devices(inventory, ((item, device) for item in wrong))
-        raise_if(findings, inventory.title)
+        raise_if(findings, inventory)
         return
     devices = {
         pattern: checks.expected_device(value, pattern_text(pattern))
@@ -167,7 +167,7 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
         if item.entry.tensor is not None
     ]
     findings = checks.wrong_devices(inventory, pairs)
-    raise_if(with_rivals(findings, decided, str), inventory.title)
+    raise_if(with_rivals(findings, decided, str), inventory)
 
 
 def assert_param_count(
@@ -198,7 +198,7 @@ def assert_param_count(
     inventory = take_inventory(model)
     if trainable is not None:
         demand_flags(inventory)
-    raise_if(checks.param_counts(inventory, total, trainable), inventory.title)
+    raise_if(checks.param_counts(inventory, total, trainable), inventory)
 
 
 def assert_materialized(model: Subject) -> None:
@@ -219,7 +219,7 @@ def assert_materialized(model: Subject) -> None:
     inventory, hidden = _with_attributes(model)
     wrong = _all(inventory, hidden, lambda tensor: bool(no_values(tensor)))
     findings = [*checks.not_materialized(inventory, wrong), *checks.placeholders(inventory)]
-    raise_if(findings, inventory.title)
+    raise_if(findings, inventory)
 
 
 def _with_attributes(model: Subject, *, moved: bool = True) -> tuple[Inventory, dict[int, Hidden]]:

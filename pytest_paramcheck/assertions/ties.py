@@ -50,7 +50,7 @@ def assert_tied(*subjects: Any, **named: Any) -> None:
     else:
         ties, groups = side_by_side("assert_tied", subjects, named)
     findings = [finding for group in groups for finding in checks.not_tied(ties, group)]
-    raise_if(findings, ties.inventory.title)
+    raise_if(findings, ties.inventory)
 
 
 def assert_untied(*subjects: Any, **named: Any) -> None:
@@ -83,7 +83,7 @@ def assert_untied(*subjects: Any, **named: Any) -> None:
     if within and not any(_is_subject(s) or isinstance(s, Tensor) for s in subjects[1:]):
         inventory = take_inventory(subjects[0])
         names = select_names(inventory, subjects[1:])
-        raise_if(apart_checks.sharing_within(inventory, names), inventory.title)
+        raise_if(apart_checks.sharing_within(inventory, names), inventory)
         return
     parts = take_parts("assert_untied", subjects, named)
     raise_if(sharing_between(parts), numbered_title(parts))
@@ -112,7 +112,7 @@ def assert_distinct(model: Subject, *patterns: Pattern) -> None:
     names = select_names(inventory, patterns, default=parameters_only)
     named = names if positive(inventory, patterns) else ()
     shared, equal = apart_checks.not_distinct(inventory, names, named=named)
-    raise_if([*shared, *equal], inventory.title)
+    raise_if([*shared, *equal], inventory)
 
 
 def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:
@@ -143,7 +143,7 @@ def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:
                 f"a tie group is a set of names, got {group!r}; "
                 f"did you mean [{{{', '.join(ties.in_order(ordered))}}}]?"
             )
-    raise_if(checks.exact_ties(ties, listed), ties.inventory.title)
+    raise_if(checks.exact_ties(ties, listed), ties.inventory)
 
 
 def assert_same_ties(before: Subject, after: Subject) -> None:

@@ -30,7 +30,7 @@ def assert_finite(model: Subject, *patterns: Pattern) -> None:
     __tracebackhide__ = True
     inventory = take_inventory(model)
     entries = select(inventory, patterns, default=parameters_only, eligible=with_elements)
-    raise_if(finite.not_finite(entries), inventory.title)
+    raise_if(finite.not_finite(entries), inventory)
 
 
 def assert_same_values(

@@ -1,6 +1,8 @@
 """What is said: findings, the errors that carry them, and their text.
 
 ``findings`` (one thing that does not hold), ``errors`` (the two errors, ``raise_if``),
-``rendering`` (findings -> the text of a failure) and ``wording`` (folded names, counts,
-"did you mean"). Nothing here imports torch or pytest, or anything else of ours.
+``rendering`` (findings -> the text of a failure) with ``headline`` (its first line), ``rollup``
+(many findings as few rows) and ``folding`` (names that differ by numbers as one), and ``wording``
+(counts, "did you mean", what is escaped). Nothing here imports torch or pytest, or anything else
+of ours.
 """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
-from .findings import Finding
-from .rendering import MAX_ROWS, render
+from .findings import Finding, SubjectNames
+from .rendering import MAX_ROWS, WIDTH, render
 from .wording import printable
 
 
@@ -13,18 +14,25 @@ class ParamCheckError(AssertionError):
     """An invariant that does not hold; ``findings`` lists everything that was found.
 
     The text is rendered when it is asked for: at most ``max_rows`` rows after folding
-    (``None`` for all of them, which is what ``pytest -vv`` sets).
+    (``None`` for all of them, which is what ``pytest -vv`` sets), broken at ``width`` columns.
     """
 
     max_rows: int | None = MAX_ROWS
+    width: int | None = WIDTH
 
-    def __init__(self, findings: Iterable[Finding], subject: str = "") -> None:
+    def __init__(
+        self,
+        findings: Iterable[Finding],
+        subject: str = "",
+        names: SubjectNames | None = None,
+    ) -> None:
         self.findings: tuple[Finding, ...] = tuple(findings)
         self.subject = subject
+        self.names = names or SubjectNames()
         super().__init__(self.findings, subject)
 
     def __str__(self) -> str:
-        return render(self.findings, self.subject, self.max_rows)
+        return render(self.findings, self.subject, self.max_rows, self.names, self.width)
 
     def __reduce__(self) -> tuple[object, ...]:
         # The state as Python's own exceptions hand it on: with max_rows and notes.
@@ -44,15 +52,40 @@ class ParamCheckUsageError(ValueError):
         return _rebuild_usage, self.args, self.__dict__
 
 
-def raise_if(findings: Iterable[Finding], subject: str) -> None:
+class Named(Protocol):
+    """What was read of a subject, as far as a message needs it: an inventory."""
+
+    @property
+    def title(self) -> str:
+        """What messages call the subject."""
+        ...
+
+    @property
+    def named(self) -> Mapping[str, object]:
+        """Every name in it."""
+        ...
+
+    @property
+    def buffer_names(self) -> Mapping[str, object]:
+        """The names of its buffers."""
+        ...
+
+
+def raise_if(findings: Iterable[Finding], subject: str | Named, title: str = "") -> None:
     """Raise :class:`ParamCheckError` with all findings, if there are any.
 
-    The last step of every assertion.
+    The last step of every assertion. Where ``subject`` is what was read and not just its title,
+    the text can say how much of it the findings are; ``title`` is another name for it.
     """
     __tracebackhide__ = True
     found = tuple(findings)
-    if found:
+    if not found:
+        return
+    if isinstance(subject, str):
         raise ParamCheckError(found, subject)
+    buffers = tuple(subject.buffer_names)
+    parameters = tuple(name for name in subject.named if name not in subject.buffer_names)
+    raise ParamCheckError(found, title or subject.title, SubjectNames(parameters, buffers))
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""What a check returns: :class:`Finding`.
+"""What a check returns: :class:`Finding`; and the names of what it looked at.
 
 A finding holds strings and numbers only, never a tensor: an exception lives as long as its
 traceback does, and one that held tensors would keep a model's memory alive with it.
@@ -34,3 +34,14 @@ class Finding:
         else:
             said = self.found or (f"expected {self.expected}" if self.expected else "")
         return ": ".join(part for part in (said, self.why) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectNames:
+    """The names of everything in a subject, which its findings are some of.
+
+    Strings only, as a finding holds: kept so that a text can say "all 43 below vision_tower".
+    """
+
+    parameters: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = ()

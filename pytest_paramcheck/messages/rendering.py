@@ -1,55 +1,77 @@
-"""Findings -> text: names first, folded, aligned, ten rows."""
+"""Findings -> text: names first, folded, aligned, ten rows, one screen."""
 
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from .findings import Finding
-from .wording import fold, fold_names, printable, shorten
+from .findings import Finding, SubjectNames
+from .folding import template_of
+from .headline import headline
+from .rollup import Row, Whole, rows_of
+from .wording import printable
 
 #: How many rows a failure shows, and how many lines of one finding; None shows all of them.
 MAX_ROWS = 10
+#: One screen: how many lines a failure has with headline and hints.
+MAX_LINES = 30
+#: How many lines the details of several findings have together before each shows few.
+DETAIL_LINES = 20
+#: How many lines a finding shows of its details where several do not fit.
+FEW_DETAILS = 3
+#: Texts are broken at this width; names are not.
+WIDTH = 120
 #: Names wider than this do not push the texts of all other rows to the right.
 LABEL_WIDTH = 44
-NAMES_IN_HEADLINE = 4
+LEAST_TEXT = 40
 HINTS = 3
 
 
-def render(findings: Sequence[Finding], subject: str = "", max_rows: int | None = MAX_ROWS) -> str:
+def render(
+    findings: Sequence[Finding],
+    subject: str = "",
+    max_rows: int | None = MAX_ROWS,
+    names: SubjectNames = SubjectNames(),  # noqa: B008 - frozen
+    width: int | None = WIDTH,
+) -> str:
     """Return the whole text of a failure.
 
     The first line alone says what is wrong with which parameters, because pytest's short
-    summary shows no more. Then all findings, one row each, repeated layers folded, at most
-    ``max_rows`` of them, and the hints.
+    summary shows no more. Then the findings, one row each, repeated layers folded, at most
+    ``max_rows`` of them and some of each problem, and the hints. ``names`` are those of the
+    whole subject: where they are known, a module stands for all that is below it.
     """
-    subject = printable(subject)
+    whole = Whole(names)
     by_problem: dict[str, list[Finding]] = {}
     for finding in map(_escaped, findings):
         by_problem.setdefault(finding.problem, []).append(finding)
 
-    lines = [headline(by_problem, subject), ""]
-    room = max_rows
-    hidden = 0
-    for problem, group in by_problem.items():
-        indent = "  "
-        if len(by_problem) > 1:
+    several = len(by_problem) > 1
+    lines = [headline(list(by_problem.items()), printable(subject), whole), ""]
+    units = [
+        _units(group, whole, max_rows, alone=len(findings) == 1) for group in by_problem.values()
+    ]
+    hints = [
+        line for hint in _hints(findings, max_rows) for line in _wrapped("  hint: ", hint, width, 8)
+    ]
+    # Besides the rows: headline, a blank line, "... and more", a blank line, the hints.
+    shown = _chosen(units, max_rows, MAX_LINES - 4 - len(hints))
+    for problem, chosen in zip(by_problem, shown, strict=True):
+        if several and chosen:
             lines.append(f"  {problem}:")
-            indent = "    "
-        shown, left_out = _rows(group, room, max_rows)
-        if room is not None:
-            room -= sum(1 for row in shown if row.starts)
-        hidden += left_out
-        lines.extend((indent + row.text).rstrip() for row in shown)
-        if len(by_problem) > 1 and not shown:
-            lines.pop()
+        # What is about no parameter in particular may have said it all in the headline.
+        told = [unit for unit in chosen if unit.rows or unit.said]
+        lines.extend(_lines(told, "    " if several else "  ", width))
+    hidden = sum(unit.findings for group in units for unit in group)
+    hidden -= sum(unit.findings for group in shown for unit in group)
     if hidden:
         lines.append(f"  ... and {hidden} more (-vv shows all)")
-    hints = list(dict.fromkeys(printable(f.hint) for f in findings if f.hint))
     if hints:
         if lines[-1]:
             lines.append("")
-        lines.extend(f"  hint: {hint}" for hint in (hints if max_rows is None else hints[:HINTS]))
+        lines.extend(hints)
     return "\n".join(lines).rstrip()
 
 
@@ -65,63 +87,130 @@ def _escaped(finding: Finding) -> Finding:
     return Finding(names, problem, expected, found, why, hint, rows)
 
 
-def headline(by_problem: dict[str, list[Finding]], subject: str) -> str:
-    """Return ``problem: names; problem: names (subject)``."""
-    parts = []
-    for problem, group in by_problem.items():
-        names = fold_names(dict.fromkeys(name for f in group for name in f.names))
-        parts.append(f"{problem}: {shorten(names, NAMES_IN_HEADLINE)}" if names else problem)
-    return "; ".join(parts) + (f" ({subject})" if subject else "")
+class _Unit(NamedTuple):
+    """What is shown together or not at all: a row, or a finding with its details.
+
+    ``rows`` are labels and texts; a text below them without a label is ``said``.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    findings: int
+    block: bool = False
+    said: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """About how many lines it takes."""
+        room = WIDTH - LABEL_WIDTH - 10
+        wide = sum(
+            len(text) // room for label, text in self.rows if len(label) + len(text) > WIDTH - 20
+        )
+        said = sum(1 + len(text) // (WIDTH - 10) for text in self.said)
+        return len(self.rows) + wide + said + self.block
 
 
-class _Row:
-    __slots__ = ("starts", "text")
-
-    def __init__(self, text: str, starts: bool = True) -> None:
-        self.text = text
-        self.starts = starts
-
-
-def _rows(group: list[Finding], room: int | None, max_rows: int | None) -> tuple[list[_Row], int]:
-    """Return the rows of the findings of one problem, and how many findings have none."""
-    plain = fold((_label(f.names, max_rows), f.text()) for f in group if not f.rows)
-    blocks = [f for f in group if f.rows]
-    shown = plain if room is None else plain[: max(room, 0)]
-    hidden = sum(count for _, _, count in plain[len(shown) :])
-    # A finding about no parameter in particular may have said it all in the headline.
-    told = [(name, text) for name, text, _ in shown if name or text]
-    rows = [_Row(line) for line in align(told)]
-    if room is not None:
-        room -= len(shown)
-    for number, finding in enumerate(blocks):
-        if room is not None and number >= room:
-            hidden += len(blocks) - number
-            break
-        if rows:
-            rows.append(_Row("", starts=False))
-        rows.extend(_block(finding, max_rows))
-    return rows, hidden
+def _units(group: list[Finding], whole: Whole, max_rows: int | None, *, alone: bool) -> list[_Unit]:
+    plain = [finding for finding in group if not finding.rows]
+    blocks = [finding for finding in group if finding.rows]
+    rows: list[Row] = rows_of(plain, whole, everything=max_rows is None)
+    units = [_Unit(((label, text),) if label or text else (), count) for label, text, count in rows]
+    details = max_rows
+    lines = sum(min(len(f.rows), MAX_ROWS) + 2 for f in blocks)
+    if max_rows is not None and not alone and lines > DETAIL_LINES:
+        details = FEW_DETAILS
+    return units + [_block(finding, details) for finding in blocks]
 
 
-def _label(names: Sequence[str], max_rows: int | None) -> str:
-    """Return the names of one parameter; of thousands (a tie group can have them), the first."""
-    if max_rows is None or len(names) <= NAMES_IN_HEADLINE:
-        return ", ".join(names)
-    return shorten(fold_names(names), NAMES_IN_HEADLINE)
+def _block(finding: Finding, details: int | None) -> _Unit:
+    rows = finding.rows
+    said = [finding.text()] if finding.text() else []
+    # A line that says that one line is not shown could be that line.
+    if details is not None and len(rows) > details + (details == FEW_DETAILS):
+        said.insert(0, f"... and {len(rows) - details} more (-vv shows all)")
+        rows = rows[:details]
+    return _Unit(rows, 1, True, tuple(said))
 
 
-def _block(finding: Finding, max_rows: int | None) -> list[_Row]:
-    shown = finding.rows if max_rows is None else finding.rows[:max_rows]
-    lines = align(shown)
-    if len(shown) < len(finding.rows):
-        lines.append(f"... and {len(finding.rows) - len(shown)} more (-vv shows all)")
-    if said := finding.text():
-        lines.append(said)
-    return [_Row(line, starts=number == 0) for number, line in enumerate(lines)]
+def _chosen(units: list[list[_Unit]], max_rows: int | None, max_lines: int) -> list[list[_Unit]]:
+    """Return the units that are shown: the first of each problem, then the second of each."""
+    if max_rows is None:
+        return units
+    chosen: list[list[_Unit]] = [[] for _ in units]
+    room, lines = max_rows, max_lines
+    for rank in range(max_rows):
+        for group, own in zip(units, chosen, strict=True):
+            if rank >= len(group) or len(own) < rank or not room:
+                continue
+            size = group[rank].size + (len(units) > 1 and rank == 0)
+            if size <= lines or lines == max_lines:
+                own.append(group[rank])
+                room -= 1
+                lines -= size
+    return chosen
+
+
+def _lines(units: list[_Unit], indent: str, width: int | None) -> list[str]:
+    """Return the lines of what is shown of one problem; details are set apart."""
+    plain = [row for unit in units if not unit.block for row in unit.rows]
+    lines = _aligned(plain, indent, width)
+    for unit in units:
+        if not unit.block:
+            continue
+        if lines:
+            lines.append("")
+        lines += _aligned(unit.rows, indent, width)
+        for said in unit.said:
+            lines += _wrapped(indent, said, width, len(indent) + 2)
+    return lines
 
 
 def align(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Return the rows with their texts in one column."""
-    width = max((len(label) for label, _ in rows if len(label) <= LABEL_WIDTH), default=0)
-    gap = "  " if width or any(label for label, _ in rows) else ""
-    return [f"{label:<{width}}{gap}{text}".rstrip() for label, text in rows]
+    return _aligned(rows, "", None)
+
+
+def _aligned(rows: Sequence[tuple[str, str]], indent: str, width: int | None) -> list[str]:
+    column = max((len(label) for label, _ in rows if len(label) <= LABEL_WIDTH), default=0)
+    gap = "  " if column or any(label for label, _ in rows) else ""
+    return [
+        line
+        for label, text in rows
+        for line in _wrapped(
+            f"{indent}{label:<{column}}{gap}", text, width, len(indent) + column + len(gap)
+        )
+    ]
+
+
+def _wrapped(start: str, text: str, width: int | None, below: int) -> list[str]:
+    """Return a text behind what it starts with, broken into lines at the width."""
+    if width is None or len(start) + len(text) <= width or not text:
+        return [(start + text).rstrip()]
+    # Behind a name that is nearly as wide as the line there is no room for a text.
+    alone = len(start) > width - LEAST_TEXT
+    lines = [start.rstrip()] if alone else []
+    return lines + [
+        line.rstrip()
+        for line in textwrap.wrap(
+            text,
+            width,
+            initial_indent=" " * below if alone else start,
+            subsequent_indent=" " * below,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        )
+    ]
+
+
+def _hints(findings: Sequence[Finding], max_rows: int | None) -> list[str]:
+    """Return what to do, once for all that differ by numbers only; ``-vv`` shows each."""
+    hints = list(dict.fromkeys(printable(finding.hint) for finding in findings if finding.hint))
+    if max_rows is None:
+        return hints
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for hint in hints:
+        alike.setdefault(template_of(hint), []).append(hint)
+    return [
+        group[0] + (f" (and {len(group) - 1} more like it)" if len(group) > 1 else "")
+        for group in list(alike.values())[:HINTS]
+    ]

@@ -1,4 +1,4 @@
-"""Phrases that several messages share: suggestions, counts, folded names."""
+"""Phrases that several messages share: suggestions, counts, what is cut or escaped."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from operator import eq
-from typing import TypeVar
 
-T = TypeVar("T")
-#: Digits of the largest number that is taken for the index of a layer.
-_LONGEST_INDEX = 18
+from .folding import fold as fold
+from .folding import fold_names as fold_names
+from .folding import fold_rows as fold_rows
 
 
 def did_you_mean(word: str, choices: Iterable[str], *, at_most: int = 3) -> str:
@@ -106,97 +105,3 @@ def shorten(items: Sequence[str], at_most: int) -> str:
     if len(items) <= at_most:
         return ", ".join(items)
     return f"{', '.join(items[:at_most])} and {len(items) - at_most} more"
-
-
-def fold(items: Iterable[tuple[str, T]]) -> list[tuple[str, T, int]]:
-    """Fold dotted names that differ by integers only and carry the same value.
-
-    Returns ``(name, value, how many names it stands for)`` in order of first appearance::
-
-        >>> fold([("h.0.w", "a"), ("h.1.w", "a"), ("h.2.w", "a"), ("out.w", "a")])
-        [('h.{0..2}.w', 'a', 3), ('out.w', 'a', 1)]
-        >>> fold([("h[0].w", "a"), ("h[1].w", "a")])
-        [('h[{0,1}].w', 'a', 2)]
-    """
-    groups: dict[tuple[T, tuple[str | None, ...]], dict[tuple[int, ...], None]] = {}
-    for name, value in items:
-        parts = _split(name)
-        digits = list(map(_is_index, parts))
-        template = tuple(None if d else p for p, d in zip(parts, digits, strict=True))
-        indices = tuple(int(p) for p, d in zip(parts, digits, strict=True) if d)
-        groups.setdefault((value, template), {})[indices] = None
-    folded = []
-    for (value, template), seen in groups.items():
-        for product in _as_products(list(seen)):
-            spans = iter(product)
-            parts = [_span(next(spans)) if part is None else part for part in template]
-            count = 1
-            for numbers in product:
-                count *= len(numbers)
-            folded.append((_joined(parts), value, count))
-    return folded
-
-
-def _is_index(part: str) -> bool:
-    """Whether a part is an integer as an index is written: "01" is a name that somebody chose.
-
-    So is one of many digits: Python turns at most 4,300 of them into a number.
-    """
-    canonical = part.isascii() and part.isdigit() and (part[0] != "0" or part == "0")
-    return canonical and len(part) <= _LONGEST_INDEX
-
-
-def _split(name: str) -> list[str]:
-    """Split at dots; the index in ``layers[2]`` is a part of its own."""
-    if "[" in name:
-        name = name.replace("[", ".[.").replace("]", ".].")
-    return name.split(".")
-
-
-def _joined(parts: Sequence[str]) -> str:
-    name = ".".join(parts)
-    return name.replace(".[.", "[").replace(".].", "]") if ".[." in name else name
-
-
-def fold_names(names: Iterable[str]) -> list[str]:
-    """Fold dotted names that differ by integers only: ``blocks.{0..31}.mlp.weight``."""
-    return [name for name, _, _ in fold((name, None) for name in names)]
-
-
-def fold_rows(rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Fold rows of a name and a text; names that differ by integers only become one row."""
-    return tuple((name, text) for name, text, _ in fold(rows))
-
-
-def _as_products(points: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], ...]]:
-    """Write a set of integer tuples as few products of integer sets, last position first."""
-    boxes: list[tuple[tuple[int, ...], ...]] = [tuple((i,) for i in point) for point in points]
-    positions = range(len(points[0]))
-    for position in reversed(positions):
-        merged: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        for box in boxes:
-            rest = box[:position] + box[position + 1 :]
-            merged.setdefault(rest, []).extend(box[position])
-        boxes = [
-            (*rest[:position], tuple(sorted(numbers)), *rest[position:])
-            for rest, numbers in merged.items()
-        ]
-    return boxes
-
-
-def _span(numbers: Sequence[int]) -> str:
-    if len(numbers) == 1:
-        return str(numbers[0])
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    texts = []
-    for run in runs:
-        if len(run) > 2:
-            texts.append(f"{run[0]}..{run[-1]}")
-        else:
-            texts.extend(map(str, run))
-    return "{" + ",".join(texts) + "}"

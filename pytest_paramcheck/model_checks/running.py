@@ -127,7 +127,7 @@ def check_tied_grads_sum(case: CaseRun) -> None:
     loud = [group for group in groups if not is_silent(group)]
     if not loud:
         raise NothingToCheck("no tied parameter has a nonzero gradient: check_grads_reach says why")
-    raise_if(tied_sums(loud), inventory.title)
+    raise_if(tied_sums(loud), inventory)
 
 
 @check(applies=_runs)

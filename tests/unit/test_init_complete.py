@@ -40,7 +40,7 @@ class Forgets(nn.Module):
 
 def test_everything_that_was_forgotten() -> None:
     assert failure(assert_init_complete, Forgets) == dedent("""\
-        never initialised: weight, old, part, mask and 3 more; computed from uninitialised memory: scaled, cast (Forgets)
+        never initialised: weight, old, part, mask and 3 more; computed from uninitialised memory (Forgets)
 
           never initialised:
             weight  Parameter 3x3 float32 cpu: it holds what the memory held before

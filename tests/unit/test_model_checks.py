@@ -447,8 +447,8 @@ def test_a_copy_is_spoken_of_as_a_copy() -> None:
     with pytest.raises(ParamCheckError) as caught:
         run_check(CHECKS["check_deepcopy"], CaseRun(ModelCase(build, name="model")))
     assert str(caught.value).splitlines() == [
-        "lost in the copy: weight; not in the original: first, kernel; role changed: mask; "
-        "tied only in the copy: a; moved: a (model)",
+        "lost in the copy: weight; not in the original; role changed; tied only in the copy: a; "
+        "moved (model)",
         "",
         "  lost in the copy:",
         "    weight  expected 2x3 float32 trainable",

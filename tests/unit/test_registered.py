@@ -267,7 +267,7 @@ class TestGraph:
         assert (
             failure(assert_registered, Uses(), lambda model: model(x).sum())
             == dedent("""\
-            not registered: <graph leaf 0>, <graph leaf 1> (Uses)
+            not registered: <graph leaf {0,1}> (Uses)
 
               <graph leaf 0>  Parameter 2 float32 cpu, used by AddBackward0: made anew in each call: what it learns is thrown away
               <graph leaf 1>  Parameter 2 float32 cpu, used by MulBackward0: it gets gradients, and no parameters() call sees it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_paramcheck.messages.findings import Finding
+from pytest_paramcheck.messages.findings import Finding, SubjectNames
 from pytest_paramcheck.messages.rendering import align, render
 
 from .messages import whole
@@ -86,7 +86,7 @@ def _twelve() -> list[Finding]:
 
 def test_ten_rows_then_how_many_more() -> None:
     assert render(_twelve(), "Net") == whole("""
-        not finite: layer00, layer01, layer02, layer03 and 8 more (Net)
+        not finite: layer{00..11} (Net)
 
           layer00  0 NaN
           layer01  1 NaN
@@ -147,39 +147,52 @@ def test_several_problems_each_under_its_own_heading() -> None:
         """)
 
 
-def test_the_rows_of_all_problems_share_one_limit() -> None:
-    findings = [Finding((f"a{i:02}",), "missing") for i in range(9)]
-    findings += [Finding((f"b{i:02}",), "unexpected") for i in range(9)]
-    findings += [Finding(("c",), "wrong dtype")]
+def test_each_problem_has_its_share_of_the_rows() -> None:
+    names = "abcdefghi"
+    findings = [Finding((name,), "missing") for name in names]
+    findings += [Finding((name.upper(),), "unexpected") for name in names]
+    findings += [Finding(("x",), "wrong dtype")]
 
     assert render(findings) == whole("""
-        missing: a00, a01, a02, a03 and 5 more; unexpected: b00, b01, b02, b03 and 5 more; wrong dtype: c
+        missing: a, b, c, d and 5 more; unexpected: A, B, C, D and 5 more; wrong dtype: x
 
           missing:
-            a00
-            a01
-            a02
-            a03
-            a04
-            a05
-            a06
-            a07
-            a08
+            a
+            b
+            c
+            d
+            e
           unexpected:
-            b00
+            A
+            B
+            C
+            D
+          wrong dtype:
+            x
           ... and 9 more (-vv shows all)
-        """)  # noqa: E501
+        """)
 
 
 def test_three_hints_are_enough_unless_all_is_asked_for() -> None:
-    findings = [Finding((f"p{i}",), "x", hint=f"do {i}") for i in range(5)]
+    findings = [Finding((f"p{i}",), "x", hint=f"do {'abcde'[i]}") for i in range(5)]
 
     assert [line for line in render(findings).splitlines() if "hint" in line] == [
-        "  hint: do 0",
-        "  hint: do 1",
-        "  hint: do 2",
+        "  hint: do a",
+        "  hint: do b",
+        "  hint: do c",
     ]
     assert render(findings, max_rows=None).count("hint:") == 5
+
+
+def test_hints_that_differ_by_numbers_are_one() -> None:
+    findings = [Finding((f"p{i}",), "x", hint=f"model.h[{i}].p = q") for i in range(5)]
+    findings.append(Finding(("q",), "x", hint="keep q"))
+
+    assert [line for line in render(findings).splitlines() if "hint" in line] == [
+        "  hint: model.h[0].p = q (and 4 more like it)",
+        "  hint: keep q",
+    ]
+    assert render(findings, max_rows=None).count("hint:") == 6
 
 
 def test_details_stand_below_each_other_and_the_reason_below_them() -> None:
@@ -221,18 +234,38 @@ def test_blocks_are_set_apart_and_come_after_the_rows() -> None:
         """)
 
 
-def test_blocks_count_as_one_row_each_and_their_details_are_limited_too() -> None:
+def test_the_details_of_one_finding_are_limited() -> None:
+    details = tuple((f"name{i:02}", str(i)) for i in range(13))
+
+    assert render([Finding(("group",), "not tied", rows=details)]).splitlines()[2:] == [
+        *(f"  name{i:02}  {i}" for i in range(10)),
+        "  ... and 3 more (-vv shows all)",
+    ]
+
+
+def test_many_blocks_fit_one_screen_with_a_few_details_each() -> None:
     details = tuple((f"name{i:02}", str(i)) for i in range(13))
     findings = [Finding((f"group{i:02}",), "not tied", rows=details) for i in range(11)]
 
     lines = render(findings).splitlines()
 
-    assert lines[2:13] == [
-        *(f"  name{i:02}  {i}" for i in range(10)),
-        "  ... and 3 more (-vv shows all)",
+    assert lines[2:8] == [
+        "  name00  0",
+        "  name01  1",
+        "  name02  2",
+        "  ... and 10 more (-vv shows all)",
+        "",
+        "  name00  0",
     ]
-    assert sum(line == "  name00  0" for line in lines) == 10
-    assert lines[-1] == "  ... and 1 more (-vv shows all)"
+    assert sum(line == "  name00  0" for line in lines) == 5
+    assert lines[-1] == "  ... and 6 more (-vv shows all)"
+
+
+def test_one_detail_more_is_shown_rather_than_counted() -> None:
+    details = tuple((name, "x") for name in "abcd")
+    findings = [Finding((f"group{i}",), "not tied", rows=details) for i in range(5)]
+
+    assert render(findings).splitlines()[2:7] == ["  a  x", "  b  x", "  c  x", "  d  x", ""]
 
 
 def test_nothing_is_hidden_in_blocks_without_a_limit() -> None:
@@ -273,10 +306,7 @@ def test_seven_thousand_findings_fit_one_screen() -> None:
 
     lines = render(findings, "Huge").splitlines()
 
-    assert lines[0] == (
-        "wrong dtype: stage0000.weight, stage0001.weight, stage0002.weight, stage0003.weight "
-        "and 6996 more (Huge)"
-    )
+    assert lines[0] == ("wrong dtype: stage{0000..6999}.weight (Huge)")
     assert len(lines) <= 24
     assert max(map(len, lines)) < 120
     assert "  ... and 6990 more (-vv shows all)" in lines
@@ -286,9 +316,9 @@ def test_a_parameter_with_thousands_of_names_fits_one_row() -> None:
     names = tuple(f"cell{i}.weight" for i in range(4470))
 
     assert render([Finding(names, "no gradient", found="never used")], "RNN") == whole("""
-        no gradient: cell0.weight, cell1.weight, cell2.weight, cell3.weight and 4466 more (RNN)
+        no gradient: cell{0..4469}.weight (RNN)
 
-          cell0.weight, cell1.weight, cell2.weight, cell3.weight and 4466 more  never used
+          cell{0..4469}.weight  never used
         """)
 
 
@@ -312,8 +342,8 @@ def test_what_a_terminal_would_act_on_is_escaped_wherever_it_stands() -> None:
     ]
     e = ESCAPED
 
-    assert render(findings, CONTROLS) == whole(rf"""
-        {e}: {e}; p: ü.重み ({e})
+    assert render(findings, CONTROLS, width=None) == whole(rf"""
+        {e}: {e}; and 1 more ({e})
 
           {e}:
             {e}  expected {e}, found {e}: {e}
@@ -322,3 +352,229 @@ def test_what_a_terminal_would_act_on_is_escaped_wherever_it_stands() -> None:
 
           hint: {e}
         """)
+
+
+LAYER = [f"attn.{part}.weight" for part in "qkvo"] + ["mlp.up.weight", "mlp.down.weight"]
+VISION = [f"model.vision.layers.{i}.{name}" for i in range(12) for name in LAYER]
+TEXT = [f"model.text.layers.{i}.{name}" for i in range(12) for name in LAYER]
+NAMES = SubjectNames((*VISION, *TEXT, "head.weight"), ("model.text.mask",))
+
+
+def _unused(names: list[str], why: str = "never used") -> list[Finding]:
+    return [Finding((name,), "no gradient", why=why) for name in names]
+
+
+def test_a_module_is_the_row_where_all_its_parameters_share_the_reason() -> None:
+    assert render(_unused([*VISION, "head.weight"]), "VLM", names=NAMES) == whole("""
+        no gradient: 73 of 145 parameters below model, head (VLM)
+
+          model.vision (all 72)  never used
+          head.weight            never used
+        """)
+
+
+def test_modules_fold_as_names_do() -> None:
+    names = [name for name in VISION if name.split(".")[3] in ("1", "2", "7")]
+
+    assert render(_unused(names), "VLM", names=NAMES) == whole("""
+        no gradient: 18 of 145 parameters below model.vision.layers (VLM)
+
+          model.vision.layers.{1,2,7} (all 6 each)  never used
+        """)
+
+
+def test_the_whole_subject_is_the_pattern_that_selects_it() -> None:
+    assert render(_unused([*VISION, *TEXT, "head.weight"]), "VLM", names=NAMES) == whole("""
+        no gradient: all 145 parameters below model, head (VLM)
+
+          * (all 145)  never used
+        """)
+
+
+def test_a_module_with_one_parameter_of_another_reason_is_none() -> None:
+    findings = [*_unused(VISION[1:]), *_unused(VISION[:1], "frozen")]
+
+    assert render(findings, "VLM", names=NAMES) == whole("""
+        no gradient: 72 of 145 parameters below model.vision.layers (VLM)
+
+          model.vision.layers.0.attn.k.weight       never used
+          model.vision.layers.0.attn.v.weight       never used
+          model.vision.layers.0.attn.o.weight       never used
+          model.vision.layers.0.mlp (all 2)         never used
+          model.vision.layers.{1..11} (all 6 each)  never used
+          model.vision.layers.0.attn.q.weight       frozen
+        """)
+
+
+def test_a_buffer_is_one_of_all_only_where_buffers_are_looked_at() -> None:
+    findings = [Finding((name,), "wrong dtype") for name in [*TEXT, "model.text.mask"]]
+    names = SubjectNames((*TEXT, "head.weight"), ("model.text.mask",))
+
+    assert render(findings, names=names) == whole("""
+        wrong dtype: 73 of 74 parameters and buffers below model.text
+
+          model (all 73)
+        """)
+    assert "mask" not in render(findings[:-1], names=names)
+    assert "model (all 72)" in render(findings[:-1], names=names)
+
+
+def test_few_rows_of_one_reason_are_shown_by_name() -> None:
+    names = SubjectNames(("a.weight", "a.bias", "b.weight", "b.bias"))
+
+    assert render(_unused(["a.weight", "a.bias"]), names=names) == whole("""
+        no gradient: a.weight, a.bias
+
+          a.weight  never used
+          a.bias    never used
+        """)
+
+
+def test_nothing_is_rolled_up_where_all_is_asked_for() -> None:
+    lines = render(_unused(VISION), "VLM", None, NAMES).splitlines()
+
+    assert lines[2:] == [
+        f"  model.vision.layers.{{0..11}}.{name:<15}  never used" for name in LAYER
+    ]
+
+
+def test_a_name_that_is_not_the_subjects_keeps_all_by_name() -> None:
+    findings = [*_unused(VISION), *_unused(["<graph leaf 0>"])]
+
+    assert "all" not in render(findings, "VLM", names=NAMES)
+
+
+def test_a_parameter_with_a_name_elsewhere_keeps_its_row() -> None:
+    names = SubjectNames((*TEXT, "lm_head.weight", "lm_head.bias"))
+    findings = [*_unused(TEXT[:-1]), Finding((TEXT[-1], "lm_head.weight"), "no gradient", why="u")]
+
+    text = render(findings, names=names)
+
+    assert f"{TEXT[-1]}, lm_head.weight" in text
+    assert "model.text (all" not in text
+
+
+def test_names_in_a_reason_are_those_of_the_row_so_that_rows_fold() -> None:
+    findings = [
+        Finding((f"blocks.{i}.a.weight",), "zero gradient", why=f"times blocks.{i}.b.weight (zero)")
+        for i in range(8)
+    ]
+
+    assert render(findings, "Net") == whole("""
+        zero gradient: blocks.{0..7}.a.weight (Net)
+
+          blocks.{0..7}.a.weight  times its b.weight (zero)
+        """)
+    assert render(findings[:1], "Net") == whole("""
+        zero gradient: blocks.0.a.weight (Net)
+
+          blocks.0.a.weight  times blocks.0.b.weight (zero)
+        """)
+
+
+@pytest.mark.parametrize(
+    ("mention", "shown"),
+    [
+        ("blocks.{}.attn", "its attn"),
+        ("blocks.{}", "its blocks.N"),
+        ("blocks.{}.mlp.up.weight", "its mlp.up.weight"),
+        ("emb.weight", "emb.weight"),
+        ("3.5e-8", "3.5e-8"),
+    ],
+)
+def test_what_a_reason_mentions_is_seen_from_the_row(mention: str, shown: str) -> None:
+    findings = [
+        Finding((f"blocks.{i}.attn.q",), "p", why=f"stops in {mention.format(i)}") for i in range(3)
+    ]
+
+    assert render(findings).splitlines()[2] == f"  blocks.{{0..2}}.attn.q  stops in {shown}"
+
+
+def test_a_set_of_layers_without_a_rule_is_shortened_and_counted() -> None:
+    layers = [i for i in range(300) if i % 3 == 0 or i % 7 == 0]
+    findings = _unused([f"blocks.{i}.w" for i in layers])
+    names = SubjectNames(tuple(f"blocks.{i}.w" for i in range(300)))
+
+    assert render(findings, "Net", names=names) == whole(f"""
+        no gradient: blocks.{{0,3,6,..,297}}.w (Net)
+
+          blocks.{{0,3,6,..,297}}.w ({len(layers)} of 300)  never used
+        """)
+    assert render(findings).splitlines()[2] == (
+        f"  blocks.{{0,3,6,..,297}}.w ({len(layers)})  never used"
+    )
+    assert f",{layers[-2]},{layers[-1]}}}.w  never" in render(findings, max_rows=None, width=None)
+
+
+WIDE = ["encoder.transformer.layers.attention.projection." + part for part in ("q", "k", "v", "o")]
+
+
+@pytest.mark.parametrize(
+    ("findings", "line"),
+    [
+        (
+            _unused(WIDE),
+            f"no gradient: {WIDE[0]} and 3 more (Net)",
+        ),
+        (
+            [Finding((WIDE[0],), "missing"), Finding((WIDE[1],), "unexpected")],
+            f"missing: {WIDE[0]}; unexpected (Net)",
+        ),
+        (
+            [Finding((name,), f"problem {name}") for name in "abcdefgh"],
+            "problem a: a; problem b: b; problem c; problem d; problem e; problem f; problem g; "
+            "problem h (Net)",
+        ),
+        (
+            [Finding((name,), f"one more of the problems {name}") for name in "abcdefgh"],
+            "one more of the problems a: a; one more of the problems b; "
+            "one more of the problems c; and 5 more (Net)",
+        ),
+        ([Finding(("w" * 150,), "missing")], f"missing: {'w' * 150} (Net)"),
+    ],
+)
+def test_the_first_line_is_about_a_hundred_columns(findings: list[Finding], line: str) -> None:
+    assert render(findings, "Net").splitlines()[0] == line
+
+
+def test_long_texts_are_broken_and_names_are_not() -> None:
+    long = "layer." + "x" * 130
+    findings = [
+        Finding(("a",), "p", why="word " * 40, hint="do " * 60),
+        Finding((long,), "p", why="it is long"),
+    ]
+
+    lines = render(findings, "Net").splitlines()
+
+    assert lines == [
+        "p: a and 1 more (Net)",
+        "",
+        "  a  " + ("word " * 23).rstrip(),
+        "     " + ("word " * 17).rstrip(),
+        f"  {long}",
+        "     it is long",
+        "",
+        "  hint: " + ("do " * 37).rstrip(),
+        "        " + ("do " * 23).rstrip(),
+    ]
+
+
+@pytest.mark.parametrize("several", [1, 3, 12])
+@pytest.mark.parametrize("details", [0, 2, 40])
+def test_a_thousand_findings_fit_one_screen(several: int, details: int) -> None:
+    findings = [
+        Finding(
+            (f"stage{i % 7}.block{i}.{'abcdef'[i % 6]}.weight",),
+            f"problem {i % several}",
+            why=f"because {'of this and that ' * 8}{chr(97 + i % 25)}",
+            hint=f"do {chr(97 + i % 25)} {'and that ' * 20}",
+            rows=tuple((f"row{n}", "text " * 10) for n in range(details)),
+        )
+        for i in range(1000)
+    ]
+    names = SubjectNames(tuple(finding.names[0] for finding in findings))
+
+    lines = render(findings, "Huge", names=names).splitlines()
+
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 120

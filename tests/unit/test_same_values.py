@@ -43,7 +43,7 @@ def test_all_differences_at_once() -> None:
         "zero": torch.tensor([-0.0]),
     }  # fmt: skip
     assert failure(assert_same_values, a, b) == dedent("""\
-        missing in the second: gone; different value: grad; only in the second: new; different shape: shape; different dtype: dtype; different layout: layout; different values: values, nan, zero (dict)
+        missing in the second: gone; different value; only in the second; different shape; and 3 more (dict)
 
           missing in the second:
             gone  Tensor 1 float32 cpu

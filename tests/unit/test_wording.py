@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 
 import pytest
 from hypothesis import given
@@ -13,8 +12,6 @@ from pytest_paramcheck.messages.wording import (
     cut,
     did_you_mean,
     first_line,
-    fold,
-    fold_names,
     join_words,
     plural,
     printable,
@@ -79,76 +76,6 @@ def test_shorten_says_how_many_it_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["h.0.w", "h.1.w", "h.2.w", "out.w"], ["h.{0..2}.w", "out.w"]),
-        (["h.0.w", "h.1.w"], ["h.{0,1}.w"]),
-        (["h.7.w"], ["h.7.w"]),
-        (["h.0.w", "h.2.w", "h.3.w", "h.4.w", "h.9.w"], ["h.{0,2..4,9}.w"]),
-        (["0", "1", "2"], ["{0..2}"]),
-        (
-            ["h.0.e.0.w", "h.0.e.1.w", "h.1.e.0.w", "h.1.e.1.w"],
-            ["h.{0,1}.e.{0,1}.w"],
-        ),
-        # No product: the odd one out keeps its own row.
-        (["h.0.e.0.w", "h.0.e.1.w", "h.1.e.0.w"], ["h.0.e.{0,1}.w", "h.1.e.0.w"]),
-        # The order of a registration by hand does not matter.
-        (["h.2.w", "h.0.w", "h.1.w"], ["h.{0..2}.w"]),
-        # Not indices: a leading zero, a sign, another alphabet's digit, a name with digits in it.
-        (["h.00.w", "h.01.w"], ["h.00.w", "h.01.w"]),
-        (["h.-1.w", "h.-2.w"], ["h.-1.w", "h.-2.w"]),
-        (["h.²", "h.³"], ["h.²", "h.³"]),
-        (["fc1.w", "fc2.w"], ["fc1.w", "fc2.w"]),
-        ([], []),
-        ([""], [""]),
-    ],
-)
-def test_fold_names(names: list[str], expected: list[str]) -> None:
-    assert fold_names(names) == expected
-
-
-def test_only_equal_values_fold() -> None:
-    rows = [("h.0.w", "a"), ("h.1.w", "b"), ("h.2.w", "a")]
-
-    assert fold(rows) == [("h.{0,2}.w", "a", 2), ("h.1.w", "b", 1)]
-
-
-def _unfold(name: str) -> list[str]:
-    """The names that a folded name stands for."""
-    choices: list[list[str]] = []
-    for part in name.replace("..", "~").split("."):
-        if not part.startswith("{"):
-            choices.append([part])
-            continue
-        numbers: list[str] = []
-        for run in part[1:-1].split(","):
-            first, _, last = run.partition("~")
-            numbers += map(str, range(int(first), int(last or first) + 1))
-        choices.append(numbers)
-    return [".".join(parts) for parts in itertools.product(*choices)]
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.lists(
-                st.sampled_from(["0", "1", "2", "3", "10", "w", "h"]), min_size=1, max_size=4
-            ).map(".".join),
-            st.sampled_from("ab"),
-        ),
-        max_size=30,
-        unique=True,
-    )
-)
-def test_folding_loses_and_invents_nothing(rows: list[tuple[str, str]]) -> None:
-    folded = fold(rows)
-
-    unfolded = [(name, value) for text, value, _ in folded for name in _unfold(text)]
-    assert sorted(unfolded) == sorted(rows)
-    assert [count for _, _, count in folded] == [len(_unfold(text)) for text, _, _ in folded]
-
-
-@pytest.mark.parametrize(
     ("said", "at_most", "expected"),
     [
         ("", None, ""),
@@ -180,17 +107,6 @@ def test_printable_text_holds_nothing_that_a_terminal_acts_on(text: str) -> None
     assert printable(text).isprintable()
     assert printable(printable(text)) == printable(text)
     printable(text).encode("utf-8")  # a lone surrogate would raise
-
-
-def test_a_name_of_very_many_digits_is_a_name() -> None:
-    """Python turns at most 4,300 digits into a number."""
-    long = "9" * 4301
-    assert fold_names([f"{long}.w", f"{long[1:]}8.w", "1.w", "2.w"]) == [
-        f"{long}.w",
-        f"{long[1:]}8.w",
-        "{1,2}.w",
-    ]
-    assert fold_names(["00.w", "01.w", "0.w", "10.w"]) == ["00.w", "01.w", "{0,10}.w"]
 
 
 def test_names_by_the_hundred_thousand_are_not_all_compared() -> None:

@@ -1,0 +1,87 @@
+"""The first line of a failure: what is wrong with which parameters, in about 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .findings import Finding
+from .folding import fold_short
+from .rollup import NAMES, Whole, modules_above
+from .wording import shorten
+
+WIDTH = 100
+#: Rather this wide than without a name.
+TOLERATED = 110
+#: Up to this many names are shown as names; of more, how many of how many they are.
+FEW_NAMES = 8
+
+
+def headline(problems: Sequence[tuple[str, Sequence[Finding]]], subject: str, whole: Whole) -> str:
+    """Return ``problem: names; problem: names (subject)``.
+
+    Up to four names, folded. Where there are many, how many of how many it is and below which
+    modules: ``zero gradient: 89 of 161 parameters below layer{1..4}``.
+    """
+    end = f" ({subject})" if subject else ""
+    said = [_versions(problem, findings, whole) for problem, findings in problems]
+    full = "; ".join(versions[0] for versions in said) + end
+    if len(full) <= TOLERATED:
+        return full
+    room = WIDTH - len(end)
+    parts: list[str] = []
+    for number, versions in enumerate(said):
+        # Names for the first, and what is wrong for those that follow.
+        left = room - sum(len(later[-1]) + 2 for later in said[number + 1 :])
+        fits = next((text for text in versions if len(text) <= left), versions[-1])
+        if not parts and len(versions) > 1:
+            fits = next((text for text in versions[:-1] if len(text) <= left), versions[-2])
+        if parts and len(fits) > room:
+            parts.append(f"and {len(said) - number} more")
+            break
+        parts.append(fits)
+        room -= len(fits) + 2
+    return "; ".join(parts) + end
+
+
+def _versions(problem: str, findings: Sequence[Finding], whole: Whole) -> list[str]:
+    """Return a problem and its names, from the widest text to the narrowest."""
+    names = list(dict.fromkeys(name for finding in findings for name in finding.names))
+    labels = _labels(names)
+    if not labels:
+        return [problem]
+    counted = _counted(names, whole) if len(labels) > NAMES and len(names) > FEW_NAMES else ""
+    shown = range(min(NAMES, len(labels)), 0, -1)
+    if counted:
+        texts = [f"{counted}{_place(names, labels, at_most)}" for at_most in shown]
+        texts.append(counted)
+    else:
+        texts = [shorten(labels, at_most) for at_most in shown]
+    # Where there are several problems, all but the first may be told without names.
+    return [*(f"{problem}: {text}" for text in texts), problem]
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    return [row.name for row in fold_short((name, None) for name in names)]
+
+
+def _counted(names: Sequence[str], whole: Whole) -> str:
+    """Return ``89 of 161 parameters``; nothing where it is not known of how many."""
+    around, word = whole.around(names)
+    if not around:
+        return ""
+    if len(names) == len(around):
+        return f"all {len(names):,} {word}"
+    return f"{len(names):,} of {len(around):,} {word}"
+
+
+def _place(names: Sequence[str], labels: Sequence[str], at_most: int) -> str:
+    """Return the modules that names are below, or the first names where some are below none."""
+    above = [tuple(modules_above(name)) for name in names]
+    depth = min(map(len, above)) - 1
+    while depth > 0 and len({modules[depth] for modules in above}) > 1:
+        depth -= 1
+    if depth:
+        return f" below {above[0][depth]}"
+    if any(len(modules) < 2 for modules in above):
+        return f": {shorten(labels, at_most)}"
+    return f" below {shorten(_labels(list(dict.fromkeys(m[1] for m in above))), at_most)}"
