@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from .findings import Finding
 from .folding import fold_short
-from .rollup import NAMES, Whole, modules_above
+from .rollup import NAMES, Whole
 from .wording import shorten
 
 WIDTH = 100
@@ -76,12 +77,14 @@ def _counted(names: Sequence[str], whole: Whole) -> str:
 
 def _place(names: Sequence[str], labels: Sequence[str], at_most: int) -> str:
     """Return the modules that names are below, or the first names where some are below none."""
-    above = [tuple(modules_above(name)) for name in names]
-    depth = min(map(len, above)) - 1
-    while depth > 0 and len({modules[depth] for modules in above}) > 1:
-        depth -= 1
-    if depth:
-        return f" below {above[0][depth]}"
-    if any(len(modules) < 2 for modules in above):
+    modules = {name.rpartition(".")[0] for name in names}
+    if "" in modules:
         return f": {shorten(labels, at_most)}"
-    return f" below {shorten(_labels(list(dict.fromkeys(m[1] for m in above))), at_most)}"
+    paths = [module.split(".") for module in modules]
+    # What the first and the last in order begin with, all between them do.
+    pairs = zip(min(paths), max(paths), strict=False)
+    common = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    if common:
+        return f" below {'.'.join(common)}"
+    tops = dict.fromkeys(name.partition(".")[0] for name in names)
+    return f" below {shorten(_labels(list(tops)), at_most)}"

@@ -44,6 +44,11 @@ class Whole:
     def _both(self) -> frozenset[str]:
         return self._buffers.union(self.parameters)
 
+    @cached_property
+    def templates(self) -> Counter[tuple[str, ...]]:
+        """How many names there are of each template."""
+        return Counter(map(template_of, (*self.parameters, *self.buffers)))
+
     def around(self, names: Iterable[str]) -> tuple[tuple[str, ...], str]:
         """Return what names are some of, the parameters or all, and the word for it.
 
@@ -90,8 +95,7 @@ def _row(row: Folded[tuple[str, int, int]], whole: Whole) -> Row:
     if size:
         label += f" (all {size:,}{' each' if row.count > 1 else ''})"
     elif row.shortened:
-        names = (*whole.parameters, *whole.buffers)
-        total = sum(template_of(name) == row.template for name in names)
+        total = whole.templates[row.template]
         label += f" ({row.count:,} of {total:,})" if total else f" ({row.count:,})"
     return Row(label, text, row.count * findings)
 
@@ -104,7 +108,13 @@ def _label(names: Sequence[str]) -> str:
 
 
 def _fold_to_many(group: Sequence[tuple[str, ...]]) -> bool:
-    return len(fold_short((", ".join(names), None) for names in group)) > FEW_ROWS
+    labels = [", ".join(names) for names in group]
+    templates = set()
+    for label in labels:
+        templates.add(template_of(label))
+        if len(templates) > FEW_ROWS:
+            return True
+    return len(fold_short((label, None) for label in labels)) > FEW_ROWS
 
 
 def _full_modules(
@@ -117,12 +127,8 @@ def _full_modules(
     around, _ = whole.around(name for names in group for name in names)
     if not around:
         return {}
-    total = Counter(module for name in around for module in modules_above(name))
-    found = Counter(
-        module
-        for name in dict.fromkeys(name for names in group for name in names)
-        for module in modules_above(name)
-    )
+    total = _below(around)
+    found = _below({name for names in group for name in names})
     full = {}
     for names in group:
         above = {
@@ -133,6 +139,17 @@ def _full_modules(
         if module is not None and not above:
             full[names] = (module or "*", total[module])
     return full
+
+
+def _below(names: Iterable[str]) -> Counter[str]:
+    """Count the names below each module."""
+    counts: Counter[str] = Counter()
+    for module, count in Counter(name.rpartition(".")[0] for name in names).items():
+        counts[module] += count
+        while module:
+            module = module.rpartition(".")[0]
+            counts[module] += count
+    return counts
 
 
 def modules_above(name: str) -> Iterator[str]:
