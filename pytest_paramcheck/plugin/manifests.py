@@ -7,8 +7,7 @@ send home.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,6 @@ class ManifestRun:
         self._written: dict[str, None] = {}
         self._owners: dict[str, str] = {}
         self._finished: dict[str, bool] = {}
-        self._collected: Counter[str] = Counter()
         self._partial: dict[str, None] = {}
         self._lost = False
         self._stale: list[Path] = []
@@ -152,15 +150,18 @@ class ManifestRun:
         """Note that a worker ended without sending anything home."""
         self._lost = True
 
-    def pytest_itemcollected(self, item: pytest.Item) -> None:
-        self._collected[_file(item.nodeid)] += 1
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note the files of which some tests were taken out, by whomever and however."""
-        left = Counter(_file(item.nodeid) for item in session.items)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        """Note the files of which some tests are taken out, by whomever and however."""
+        collected = [*items]
+        result = yield
+        left = {*map(id, items)}
         self._partial.update(
-            (file, None) for file, count in self._collected.items() if left[file] < count
+            (_file(item.nodeid), None) for item in collected if id(item) not in left
         )
+        return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         file = _file(report.nodeid)

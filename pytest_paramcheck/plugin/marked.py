@@ -35,34 +35,38 @@ FIXTURES = {"param_device": "devices", "param_dtype": "dtypes"}
 OURS = frozenset({VARIANT, *FIXTURES})
 
 
-def support_of(node: pytest.Item, of_parameters: Sequence[pytest.Mark] = ()) -> Support | None:
+def support_of(node: pytest.Item) -> Support | None:
     """Return what the marks of a node support together; None: unmarked, or not by us."""
-    session = session_of(node.config)
-    marks = marks_of(node, session.settings.marker, of_parameters)
-    support = read_marks(marks, session.machine) if marks else None
+    return _supported(node, marks_of(node, session_of(node.config).settings.marker))
+
+
+def _supported(node: pytest.Item, marks: Sequence[pytest.Mark]) -> Support | None:
+    machine = session_of(node.config).machine
+    support = read_marks(marks, machine) if marks else None
     if support is not None and support.devices is None:
         answer = node.ihook.pytest_paramcheck_devices(item=node)
         if answer is not None:
-            return support._replace(devices=read_devices_of_hook(answer, session.machine))
+            return support._replace(devices=read_devices_of_hook(answer, machine))
     return support
 
 
-def support_or_fail(node: pytest.Item, of_parameters: Sequence[pytest.Mark] = ()) -> Support | None:
-    """Return what a node supports; fail it where its marker is wrong."""
+def support_or_fail(node: pytest.Item, marks: Sequence[pytest.Mark]) -> Support | None:
+    """Return what a node supports; fail it where its marker is wrong, warn where it is not ours."""
+    _warn_of_foreign(node, marks)
     try:
-        return support_of(node, of_parameters)
+        return _supported(node, marks)
     except ValueError as error:
         problem = str(error)
     # Outside the handler: pytest would show the error a second time as the cause of the first.
     pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
 
 
-def warn_of_foreign_marks(node: pytest.Item) -> None:
+def _warn_of_foreign(node: pytest.Item, marks: Sequence[pytest.Mark]) -> None:
     """Warn, once per run, that a marker of our name means something else."""
     session = session_of(node.config)
     if session.warned_of_foreign or session.machine.worker:
         return  # the first of xdist's workers says it for all: each collects everything
-    for mark in node.iter_markers(session.settings.marker):
+    for mark in marks:
         if is_foreign(mark):
             session.warned_of_foreign = True
             node.warn(ParamCheckWarning(f"{node.name}: {foreign_text(mark)}"))
@@ -74,11 +78,11 @@ def parametrize_devices(metafunc: pytest.Metafunc) -> None:
     node = metafunc.definition
     marker = session_of(metafunc.config).settings.marker
     sets = sets_of_parameters(node, marker)
-    if not sets and node.get_closest_marker(marker) is None:
+    marks = marks_of(node, marker)
+    if not sets and not marks:
         return
-    warn_of_foreign_marks(node)
     supports = [
-        support_or_fail(node, list(chain.from_iterable(of_parameters)))
+        support_or_fail(node, [*chain.from_iterable(of_parameters), *marks])
         for of_parameters in product(*sets)
     ]
     # What one parameter set supports and another does not is taken out by `own_items`.
@@ -123,16 +127,17 @@ def own_items(place: str, items: list[Any]) -> list[Any]:
     Fails the collection where ``param_device`` or ``param_dtype`` is parametrized: the id would
     name a device on which the test does not run.
     """
-    functions = [item for item in items if isinstance(item, pytest.Function)]
+    functions = [item for item in items if hasattr(item, "callspec")]
     for item in functions:
-        for name in FIXTURES.keys() & params_of(item).keys():
-            marker = session_of(item.config).settings.marker
-            pytest.fail(
-                f"{place}: {name} is not to be parametrized: the test would run elsewhere than "
-                f"its id says; write @pytest.mark.{marker}({FIXTURES[name]}=[...])",
-                pytrace=False,
-            )
-    if not any(_ours_of_parameters(item) for item in functions):
+        for name, keyword in FIXTURES.items():
+            if name in item.callspec.params:
+                marker = session_of(item.config).settings.marker
+                pytest.fail(
+                    f"{place}: {name} is not to be parametrized: the test would run elsewhere than "
+                    f"its id says; write @pytest.mark.{marker}({keyword}=[...])",
+                    pytrace=False,
+                )
+    if not any(item.callspec.marks and _ours_of_parameters(item) for item in functions):
         return items
     kept: list[Any] = []
     there = {_given(item) for item in functions}  # with each parameter set
@@ -141,7 +146,7 @@ def own_items(place: str, items: list[Any]) -> list[Any]:
         if VARIANT not in params_of(item) and SHOWN not in params_of(item):
             kept.append(item)
             continue
-        support = support_or_fail(item)
+        support = support_or_fail(item, marks_of(item, session_of(item.config).settings.marker))
         wanted = (None,) if support is None else variants_of(item.config, support)
         if _given(item) in wanted:
             kept.append(item)
@@ -221,9 +226,8 @@ def warn_unparametrized(item: pytest.Function) -> None:
     params = params_of(item)
     if VARIANT in params or SHOWN in params:
         return
-    support = support_or_fail(item)
+    support = support_or_fail(item, marks_of(item, session_of(item.config).settings.marker))
     if support is None:
-        warn_of_foreign_marks(item)
         return
     chosen = variants_of(item.config, support)
     if len(chosen) > 1:

@@ -36,15 +36,13 @@ class Support(NamedTuple):
     dtypes: tuple[str, ...] | None = None
 
 
-def marks_of(
-    node: pytest.Item, marker: str, of_parameters: Sequence[pytest.Mark] = ()
-) -> list[pytest.Mark]:
-    """Return the marks of a node, the closest first; ``of_parameters`` are closer than all."""
+def marks_of(node: pytest.Item, marker: str) -> list[pytest.Mark]:
+    """Return the marks of a node, the closest first."""
     found = list(node.iter_markers_with_node(marker))
     if len(found) > 1:
         chain = node.listchain()
         found.sort(key=lambda pair: (-chain.index(pair[0]), _distance(*pair)))
-    return [*of_parameters, *(mark for _, mark in found)]
+    return [mark for _, mark in found]
 
 
 def _distance(node: object, mark: pytest.Mark) -> int:
