@@ -135,7 +135,7 @@ class Steps:
                         size = largest_magnitude(gradient_there(held, tensor))
                         note_largest(touch.gradient, size)
                         note_largest(notes.stepped_with, size)
-                    for value in _momentum(optimizer, held):
+                    for value in () if notes.settled else _momentum(optimizer, held):
                         note_largest(touch.momentum, largest_magnitude(value))
 
     def _touch_all(self, touched: dict[int, _Touch]) -> None:
