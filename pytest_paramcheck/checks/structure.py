@@ -19,7 +19,7 @@ from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import dtype_name, dtype_named
 from ..parameters.tensors.identity import Relation, shared_memory
-from ..parameters.tensors.memory import inner_tensors
+from ..parameters.tensors.memory import PLAIN_TYPES
 
 V = TypeVar("V")
 #: Names, tensor, and the hidden place it was found in (None: it is registered).
@@ -112,15 +112,24 @@ def _left_behind(
     return Finding(names, problem, expected=expected, found=found, why=why, hint=hint)
 
 
+def _is_moved(tensor: Tensor) -> bool:
+    """Whether it is a tensor that .to() casts and moves by arithmetic that says nothing."""
+    if type(tensor) not in PLAIN_TYPES or no_values(tensor):
+        return False
+    return tensor.layout is torch.strided and is_castable(tensor.dtype)
+
+
 def _buffer_it_was(inventory: Inventory, tensor: Tensor) -> str:
     """The one buffer that a tensor was before .to() put another in its place, or ``""``."""
+    if not _is_moved(tensor):
+        return ""
     alike = []
     for entry in inventory.buffers:
         buffer = entry.tensor
-        if buffer is None or is_lazy(buffer) or buffer.shape != tensor.shape:
+        if buffer is None or not _is_moved(buffer) or buffer.shape != tensor.shape:
             continue
-        if no_values(buffer) or no_values(tensor) or inner_tensors(tensor) is not None:
-            continue
+        if buffer.is_complex() != tensor.is_complex():
+            continue  # no .to() makes one of the other
         with torch.no_grad():
             moved = tensor.detach().to(buffer.device, buffer.dtype)
             if same_bits(moved, buffer.detach()):

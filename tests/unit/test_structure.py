@@ -183,6 +183,9 @@ class TestDtypes:
 
               hint: keep no second reference to scale: look it up where it is used
               hint: self.register_buffer('plain', ...), persistent=False if not saved""")
+        odd = Caches()
+        odd.plain = torch.tensor([0.5 + 1j, 2.0])  # whose real parts are those of a buffer
+        assert "second reference" not in failure(assert_dtypes, odd, {"plain": torch.float32})
         alike = Caches()
         alike.register_buffer("third", alike.scale.clone())  # which of the two it was is not known
         assert "second reference" not in failure(assert_dtypes, alike.double(), torch.float64)
