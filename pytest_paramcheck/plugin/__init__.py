@@ -13,6 +13,7 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``environment.py``: what a marked test runs in (the one file that needs torch);
 * ``fixture_scopes.py``: which wider-scoped fixtures are bound to a device;
 * ``model_items.py``: whole-model checks as test items, ``--param-model``;
+* ``factories.py``: what ``--param-model`` names, imported;
 * ``model_check.py``: what a test of such items receives, as its annotation;
 * ``user_line.py``: the tracebacks of our errors end at the user's line;
 * ``manifests.py``: the manifests of one run;
@@ -107,7 +108,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
         config.pluginmanager.register(MetaReport(), "paramcheck-meta")
     if models:
-        from .model_items import ModelRun, load_cases, take_ids
+        from .factories import load_cases
+        from .model_items import ModelRun, take_ids
 
         cases = load_cases(models, config.invocation_params.dir)
         chosen = variants_of(config, Support())

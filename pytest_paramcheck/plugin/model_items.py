@@ -6,21 +6,17 @@ to pytest. Torch is loaded when the first case is collected.
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.wording import did_you_mean, printable
-from ..model_checks.case import ModelCase, NothingToCheck, as_cases, name_declaration, unknown_check
+from ..model_checks.case import ModelCase, NothingToCheck, name_declaration, unknown_check
 from .devices import Variant
+from .factories import place_of, validate_names
 from .hook_answers import hooks_for
 from .options import CASES
 from .properties import CHECK, MODEL
@@ -57,17 +53,9 @@ def parametrize_with_param_checks(
                 f"parametrize_with_param_checks takes ModelCase objects, got "
                 f"{getattr(case, '__name__', type(case).__name__)}; write ModelCase(factory)"
             )
-    _validate_names(listed)
+    validate_names(listed)
     mark: pytest.MarkDecorator = getattr(pytest.mark, CASES)
     return mark(listed)
-
-
-def _validate_names(cases: Sequence[ModelCase]) -> None:
-    seen: set[str] = set()
-    for case in cases:
-        if case.name in seen:
-            raise ParamCheckUsageError(f"two cases are called {case.name!r}: give one a name=")
-        seen.add(case.name)
 
 
 class BoundCheck:
@@ -183,7 +171,7 @@ def parametrize_checks(metafunc: pytest.Metafunc, seed: int, latest: LatestRun) 
     node = metafunc.definition
     try:
         cases = [case for mark in node.iter_markers(CASES) for case in mark.args[0]]
-        _validate_names(cases)  # those of a class and of its method come together
+        validate_names(cases)  # those of a class and of its method come together
         if "check" not in metafunc.fixturenames:
             raise ParamCheckUsageError(
                 f"parametrize_with_param_checks passes the argument 'check': "
@@ -202,67 +190,6 @@ def parametrize_checks(metafunc: pytest.Metafunc, seed: int, latest: LatestRun) 
         return
     # Outside the handler: pytest would show the error a second time as the cause of the first.
     pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
-
-
-def load_cases(specs: Sequence[str], folder: Path) -> dict[str, list[ModelCase]]:
-    """Import what each ``--param-model`` names, relative to the folder pytest was started in.
-
-    Raises :class:`pytest.UsageError` that says what cannot be found, imported or called.
-    """
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))  # what python -m pytest does as well
-    cases: dict[str, list[ModelCase]] = {}
-    for spec in dict.fromkeys(specs):
-        origin = f"--param-model={spec}"
-        try:
-            cases[spec] = as_cases(_load(spec, origin, folder), origin)
-        except ParamCheckUsageError as error:
-            raise pytest.UsageError(str(error)) from None
-        try:
-            _validate_names(cases[spec])
-        except ParamCheckUsageError as error:
-            raise pytest.UsageError(f"{origin}: {error}") from None
-    return cases
-
-
-def _load(spec: str, origin: str, folder: Path) -> Any:
-    module_name, colon, path = spec.partition(":")
-    if not (module_name and colon and path):
-        raise pytest.UsageError(f"{origin}: expected package.module:factory")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises in its import
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is not None and (module_name + ".").startswith(missing + "."):
-            problem = f"no module named {missing!r} from {folder} or on sys.path"
-        else:
-            problem = f"importing {module_name} failed: {type(error).__name__}: {error}"
-        raise pytest.UsageError(f"{origin}: {problem}") from error
-    found: Any = module
-    where = module_name
-    for name in path.split("."):
-        if not hasattr(found, name):
-            choices = [n for n in dir(found) if not n.startswith("_")]
-            hint = did_you_mean(name, choices)
-            raise pytest.UsageError(f"{origin}: {where} has no {name!r}{hint and ';' + hint}")
-        found = getattr(found, name)
-        where = f"{where}{':' if where == module_name else '.'}{name}"
-    return found
-
-
-def place_of(factory: object) -> tuple[Path | None, int]:
-    """Return the file and line (from 0) where a factory is written; its file, or None."""
-    found: Any = factory
-    while isinstance(found, partial):
-        found = found.func
-    found = inspect.unwrap(found) if callable(found) else found
-    code = getattr(found, "__code__", None)
-    if isinstance(found, type):
-        code = getattr(vars(found).get("__init__"), "__code__", None)
-    if isinstance(code, CodeType):
-        return Path(code.co_filename), code.co_firstlineno - 1
-    file = getattr(sys.modules.get(getattr(found, "__module__", None) or ""), "__file__", None)
-    return (Path(file), 0) if isinstance(file, str) else (None, 0)
 
 
 class ModelNode(pytest.Collector):
