@@ -16,6 +16,7 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``factories.py``: what ``--param-model`` names, imported;
 * ``model_check.py``: what a test of such items receives, as its annotation;
 * ``user_line.py``: the tracebacks of our errors end at the user's line;
+* ``finding_properties.py``: findings as a property of the report;
 * ``manifests.py``: the manifests of one run;
 * ``device_report.py``, ``model_report.py``: which devices a run really tested, and which
   checks of a model failed;
@@ -34,6 +35,7 @@ import pytest
 from ..messages.wording import join_words
 from . import options
 from .devices import Machine, Variant, kind
+from .finding_properties import forget_findings, note_findings
 from .fixture_scopes import FixtureScopes
 from .fixtures import *  # noqa: F403 - pytest finds the fixtures of a plugin in its module
 from .fixtures import _param_shown as _param_shown
@@ -203,6 +205,8 @@ def _on_device(item: pytest.Item, variant: Variant) -> Generator[None, object, o
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.user_properties:
+        forget_findings(item)
     if running := session_of(item.config).running:
         running.start()
     if isinstance(item, pytest.Function):
@@ -245,6 +249,7 @@ def pytest_fixture_setup(
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
     """End our failures at the user's line, and show all their rows at ``-vv``."""
     if call.excinfo is not None:
+        note_findings(item, call.excinfo.value)
         call.excinfo = _ending_at_user(call.excinfo, item.config)
 
 

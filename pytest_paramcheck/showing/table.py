@@ -1,23 +1,28 @@
-"""A readable table of a model's parameters: plain text, 80 columns, repeated layers folded."""
+"""A readable table of a model's parameters: plain text, as wide as the terminal, layers folded."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from shutil import get_terminal_size
 
 from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
-from ..messages.wording import fold, fold_names, plural, printable, shorten
+from ..messages.folding import fold, fold_short
+from ..messages.wording import plural, printable, shorten
 from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import select
 from ..parameters.tensors.describe import dtype_text, shape_text
 
+#: Where the terminal's width is not known.
 WIDTH = 80
 #: The least room for names; one that is wider than there is room gets a line of its own.
 NAME_WIDTH = 20
 TIE_GROUPS = 12
+TIED_NAMES = 6
 
 
 def param_table(model: Subject, *patterns: Pattern) -> str:
@@ -26,7 +31,8 @@ def param_table(model: Subject, *patterns: Pattern) -> str:
     One row for each parameter and buffer, repeated layers folded into one
     (``blocks.{0..31}.mlp.weight``): shape, number of elements, what it is (trainable, frozen,
     buffer, not saved, tied) and the state of its gradient where any has one. Dtype and device
-    are columns where they differ. Tied names are listed below. Patterns choose rows. Reads no
+    are columns where they differ. Tied names are listed below. Patterns choose rows. As wide as
+    the terminal, 80 columns where that is not known; only a longer name is wider. Reads no
     values but gradients', so a model of any size on meta is fine.
 
     Raises :class:`ParamCheckUsageError` for a pattern that matches nothing.
@@ -44,20 +50,26 @@ def param_table(model: Subject, *patterns: Pattern) -> str:
     if not entries:
         raise ParamCheckUsageError(f"{inventory.title} holds None only: there is nothing to show")
     columns = _columns(entries)
-    rows = fold(
+    rows = fold_short(
         (printable(entry.name), cells) for entry, cells in zip(entries, columns, strict=True)
     )
     heads = ["name", "shape", "dtype", "device", "elements", "state", "grad"]
     table: list[list[str]] = []
-    for name, (shape, dtype, device, elements, state, grad), count in rows:
+    for row in rows:
+        shape, dtype, device, elements, state, grad = row.value
+        name, count = row.name, row.count
         number = "?" if elements is None else f"{elements:,}"
         if count > 1 and elements is not None:
             number = f"{count} x {elements:,}"
         table.append([name, shape, dtype, device, number, state, grad])
     hidden = _same_everywhere(table)
-    lines = [_headline(inventory, entries, table, hidden), ""]
-    lines += _layout([heads, *table], hidden)
-    return "\n".join(map(printable, lines + _ties(entries)))
+    width = get_terminal_size((WIDTH, 24)).columns
+    headline = printable(_headline(inventory, entries, table, hidden))
+    lines = textwrap.wrap(
+        headline, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    lines += ["", *_layout([heads, *table], hidden, width)]
+    return "\n".join(map(printable, lines + _ties(entries, width)))
 
 
 Cells = tuple[str, str, str, "int | None", str, str]
@@ -131,10 +143,10 @@ def _headline(
     return f"{said}; {' '.join(where)}" if where else said
 
 
-def _layout(table: Sequence[Sequence[str]], hidden: set[int]) -> list[str]:
+def _layout(table: Sequence[Sequence[str]], hidden: set[int], columns: int) -> list[str]:
     keep = [column for column in range(1, 7) if column not in hidden]
     widths = {column: max(len(row[column]) for row in table) for column in keep}
-    room = max(NAME_WIDTH, WIDTH - sum(size + 2 for size in widths.values()))
+    room = max(NAME_WIDTH, columns - sum(size + 2 for size in widths.values()))
     width = max(len(row[0]) for row in table if len(row[0]) <= room)
     lines = []
     for row in table:
@@ -150,7 +162,7 @@ def _layout(table: Sequence[Sequence[str]], hidden: set[int]) -> list[str]:
     return lines
 
 
-def _ties(entries: Sequence[Entry]) -> list[str]:
+def _ties(entries: Sequence[Entry], width: int) -> list[str]:
     tied = [entry for entry in entries if len(entry.names) > 1]
     if not tied:
         return []
@@ -159,10 +171,17 @@ def _ties(entries: Sequence[Entry]) -> list[str]:
     for names, _, _ in fold(
         ("\0".join(entry.names).replace("\0", ".\0."), len(entry.names)) for entry in tied
     ):
-        rows[" = ".join(fold_names(names.split(".\0.")))] = None
-    texts = [shorten(text.split(" = "), 6).replace(", ", " = ") for text in rows]
+        folded = fold_short((name, None) for name in names.split(".\0."))
+        rows[" = ".join(row.name for row in folded)] = None
+    texts = [_fitted(text.split(" = "), width - 2) for text in rows]
     lines = ["", "tied:"]
     lines += [f"  {text}" for text in texts[:TIE_GROUPS]]
     if len(texts) > TIE_GROUPS:
         lines.append(f"  ... and {len(texts) - TIE_GROUPS} more")
     return lines
+
+
+def _fitted(names: Sequence[str], width: int) -> str:
+    """Return tied names, as many as there is room for and at most six."""
+    texts = (shorten(names, at_most).replace(", ", " = ") for at_most in range(TIED_NAMES, 0, -1))
+    return next((text for text in texts if len(text) <= width), shorten(names, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import pytest
 
@@ -189,3 +190,83 @@ def test_every_fixture_gives_the_function_itself(run: Run) -> None:
         """
     )
     result.assert_outcomes(passed=len(ASSERTIONS))
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "1")], ids=["here", "worker"])
+def test_findings_are_a_property_of_the_report(
+    run: Run, pytester: pytest.Pytester, args: tuple[str, ...]
+) -> None:
+    pytester.makeconftest(
+        """
+        import json, os
+        def pytest_runtest_logreport(report):
+            if report.when == "teardown" and "PYTEST_XDIST_WORKER" not in os.environ:
+                with open("properties.txt", "a") as file:
+                    print(json.dumps(report.user_properties), file=file)
+        """
+    )
+    result = run(
+        """
+        import torch
+        def test_a(assert_finite):
+            assert_finite({"a": torch.tensor(float("nan")), "b\\ud800": torch.tensor([1.0])})
+        def test_b(record_property):
+            record_property("mine", 1)
+        """,
+        "--junitxml=junit.xml",
+        "-o",
+        "junit_family=xunit1",  # record_property needs it, ours does not
+        *args,
+    )
+
+    result.assert_outcomes(failed=1, passed=1)
+    lines = (pytester.path / "properties.txt").read_text().splitlines()
+    given = [json.loads(line) for line in lines]
+    (key, value), *more = given[0]
+    assert (key, more) == ("paramcheck_findings", [])
+    assert json.loads(value) == [
+        {
+            "subject": "dict",
+            "findings": [
+                {
+                    "names": ["a"],
+                    "problem": "not finite",
+                    "expected": "",
+                    "found": "1 of 1 value: 1 NaN",
+                    "why": "",
+                    "hint": "",
+                }
+            ],
+            "left_out": 0,
+        }
+    ]
+    assert given[1] == [["mine", 1]]
+    assert 'name="paramcheck_findings"' in (pytester.path / "junit.xml").read_text()
+
+
+def test_a_passing_test_has_no_findings_of_an_earlier_run_of_it(run: Run, pytester) -> None:
+    pytester.makeconftest(
+        """
+        from _pytest.runner import runtestprotocol
+        def pytest_runtest_protocol(item, nextitem):
+            runtestprotocol(item, nextitem=nextitem, log=False)
+            reports = runtestprotocol(item, nextitem=nextitem, log=False)
+            for report in reports:
+                item.ihook.pytest_runtest_logreport(report=report)
+            print([key for report in reports for key, _ in report.user_properties])
+            return True
+        """
+    )
+    result = run(
+        """
+        import torch
+        seen = []
+        def test_a(assert_finite):
+            seen.append(1)
+            assert_finite({"a": torch.tensor(1.0 if len(seen) > 1 else float("nan"))})
+        """,
+        "-s",
+    )
+
+    result.assert_outcomes(passed=1)
+    assert "[]" in result.outlines[-3] + result.outlines[-4] + result.outlines[-2]

@@ -30,6 +30,11 @@ class LM(nn.Module):
         self.register_buffer("positions", torch.arange(words), persistent=False)
 
 
+@pytest.fixture(autouse=True)
+def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
 def test_layers_are_folded_and_ties_are_listed() -> None:
     model = LM()
     model.blocks[1].norm.bias.requires_grad_(False)
@@ -107,3 +112,36 @@ def test_nothing_to_show() -> None:
     assert usage(param_table, {"a": None}) == "dict holds None only: there is nothing to show"
     with pytest.raises(ParamCheckUsageError, match="matches nothing in LM"):
         param_table(LM(), "body")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_it_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    odd = nn.ModuleList([nn.Linear(i % 7 + 1, i % 5 + 1) for i in range(300)])
+    odd.extra = nn.ModuleDict({"x" * n: nn.Linear(1, 1) for n in range(20, 30)})
+    tied = nn.ModuleDict({"layer_" + "y" * n: odd[0] for n in range(15, 25)})
+
+    for model in (odd, nn.ModuleDict({"odd": odd, "tied": tied})):
+        lines = param_table(model).splitlines()
+        assert max(map(len, lines)) <= columns
+
+
+def test_a_row_stands_for_as_many_as_it_says() -> None:
+    odd = nn.ModuleList([nn.Linear(i % 7 + 1, i % 5 + 1, bias=False) for i in range(300)])
+
+    rows = [line.split("  ") for line in param_table(odd).splitlines()[3:]]
+    counts = [int(cell.partition(" x ")[0]) for row in rows for cell in row if " x " in cell]
+
+    assert sum(counts) == 300
+
+
+def test_numbers_inside_a_component_fold() -> None:
+    model = nn.Module()
+    for number in range(60):
+        model.add_module(f"layer{number}", nn.Linear(2, 2))
+
+    assert param_table(model).splitlines()[2:] == [
+        "name                 shape  elements  state",
+        "layer{0..59}.weight  2x2      60 x 4  trainable",
+        "layer{0..59}.bias    2        60 x 2  trainable",
+    ]
