@@ -90,6 +90,18 @@ class ModelCase:
         """Whether the case says how to run the model."""
         return self.inputs is not None or self.loss is not None
 
+    @property
+    def run_by(self) -> str:
+        """What the model is run on: declared inputs, a declared loss, or ``""`` for nothing."""
+        if self.inputs is not None:
+            return "declared inputs"
+        return "" if self.loss is None else "a declared loss"
+
+    @property
+    def not_declared(self) -> list[str]:
+        """The fields without which a check is not collected, but for those that say how to run."""
+        return [name for name in ("frozen", "shapes", "optimizer") if getattr(self, name) is None]
+
 
 def _calling_line() -> str:
     """Return ``file:line`` of whoever declares the case: the first frame that is not ours."""

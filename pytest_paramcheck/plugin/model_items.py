@@ -19,7 +19,7 @@ from .devices import Variant
 from .factories import place_of, validate_names
 from .hook_answers import hooks_for
 from .options import CASES
-from .properties import CHECK, MODEL
+from .properties import CHECK, INPUTS, MODEL, NOT_DECLARED, WANT_INPUTS
 
 if TYPE_CHECKING:
     from ..model_checks.check import Check
@@ -61,11 +61,19 @@ def parametrize_with_param_checks(
 class BoundCheck:
     """A check bound to a case: what the test calls."""
 
-    def __init__(self, case: ModelCase, check: Check, seed: int, latest: LatestRun) -> None:
+    def __init__(
+        self,
+        case: ModelCase,
+        check: Check,
+        seed: int,
+        latest: LatestRun,
+        said: Sequence[tuple[str, object]] = (),
+    ) -> None:
         self._case = case
         self._check = check
         self._seed = seed
         self._latest = latest
+        self._said_of_the_case = said
 
     @property
     def model(self) -> str:
@@ -85,7 +93,7 @@ class BoundCheck:
     @property
     def properties(self) -> list[tuple[str, object]]:
         """What reports carry: to JUnit, and to the summary through xdist."""
-        return [(MODEL, self.model), (CHECK, self.name)]
+        return [(MODEL, self.model), (CHECK, self.name), *self._said_of_the_case]
 
     def __call__(self) -> None:
         """Run the check; skip where there is nothing to look at."""
@@ -115,10 +123,17 @@ def bound_checks(
 
     Raises :class:`ParamCheckUsageError` for an expected failure of a check that is not there.
     """
-    from ..model_checks.check import Check
+    from ..model_checks.check import Check, left_out_for_inputs
     from ..model_checks.registry import CHECKS
 
     known = dict(CHECKS)
+    wanting = [name for name, check in CHECKS.items() if left_out_for_inputs(check, case)]
+    said = {
+        INPUTS: case.run_by,
+        NOT_DECLARED: ",".join(case.not_declared),
+        WANT_INPUTS: ",".join(wanting),
+    }
+    carried = [(name, value) for name, value in said.items() if value]
     for function in custom:
         known[function.__name__] = Check(function, values=False)
     for name in case.expected_failures:
@@ -134,7 +149,7 @@ def bound_checks(
             marks = []
             if reason := case.expected_failures.get(name):
                 marks.append(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
-            yield BoundCheck(case, check, seed, latest), marks
+            yield BoundCheck(case, check, seed, latest, carried), marks
 
 
 def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[CaseRun], None]]:

@@ -1,19 +1,28 @@
-"""One line per model of which whole-model checks failed."""
+"""The last lines: per model what was checked, what failed, and what was left out and why."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import pytest
 
-from ..messages.wording import shorten
-from .properties import CHECK, MODEL, own_properties
+from ..messages.wording import plural, shorten
+from .properties import CHECK, INPUTS, MODEL, NOT_DECLARED, WANT_INPUTS, own_properties
+
+#: How many models one line names: of 200 that went alike, the first.
+_MODELS = 3
+#: From the least to the most that is known of an item, whose phases report one by one.
+_RANK = ("passed", "skipped", "failed")
 
 
 class CaseReport:
-    """Registered as a plugin where reports arrive; silent where no check failed."""
+    """Registered as a plugin where reports arrive; ``-q`` leaves out what did not fail."""
 
     def __init__(self) -> None:
         # By file and model: two files may have a model of the same name.
-        self._checks: dict[tuple[str, str], dict[str, tuple[str, bool]]] = {}
+        self._checks: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+        self._said: dict[tuple[str, str], dict[str, str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not report.user_properties:
@@ -24,16 +33,52 @@ class CaseReport:
             return
         key = report.nodeid.partition("::")[0], model
         items = self._checks.setdefault(key, {})
-        _, failed = items.get(report.nodeid, (check, False))
-        items[report.nodeid] = (check, failed or report.failed)
+        self._said[key] = properties
+        outcome = "failed" if report.failed else "skipped" if report.skipped else "passed"
+        _, before = items.get(report.nodeid, (check, "passed"))
+        items[report.nodeid] = check, max(outcome, before, key=_RANK.index)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         models = [model for _, model in self._checks]
-        for (file, model), items in self._checks.items():
-            failed = [check for check, bad in items.values() if bad]
+        right: dict[str, list[str]] = {}
+        wanting: dict[str, list[str]] = {}
+        for key, items in self._checks.items():
+            file, model = key
+            shown = f"{model} ({file})" if models.count(model) > 1 else model
+            failed = [check for check, outcome in items.values() if outcome == "failed"]
             if failed:
                 names = shorten(list(dict.fromkeys(failed)), 8)
-                shown = f"{model} ({file})" if models.count(model) > 1 else model
                 terminalreporter.write_line(
                     f"{shown}: {len(failed)} of {len(items)} checks failed: {names}"
                 )
+                continue
+            said = self._said[key]
+            outcomes = [outcome for _, outcome in items.values()]
+            right.setdefault(_went(outcomes, said), []).append(shown)
+            if checks := [name for name in said.get(WANT_INPUTS, "").split(",") if name]:
+                wanting.setdefault(_left_out(checks), []).append(shown)
+        if terminalreporter.verbosity >= 0:
+            for lines in (right, wanting):
+                for text, those in lines.items():
+                    terminalreporter.write_line(f"{_named(those)}: {text}")
+
+
+def _went(outcomes: Iterable[str], said: dict[str, str]) -> str:
+    count = Counter(outcomes)
+    parts = [f"{plural(count['passed'], 'check')} passed"]
+    if count["skipped"]:
+        parts.append(f"{count['skipped']} skipped")
+    if by := said.get(INPUTS):
+        parts.append(f"run on {by}")
+    text = ", ".join(parts)
+    fields = [name for name in said.get(NOT_DECLARED, "").split(",") if name]
+    return f"{text}; not declared: {', '.join(fields)}" if fields else text
+
+
+def _left_out(checks: list[str]) -> str:
+    need = "checks need" if len(checks) > 1 else "check needs"
+    return f"{len(checks)} {need} inputs ({shorten(checks, 2)}): ModelCase(inputs=...)"
+
+
+def _named(models: list[str]) -> str:
+    return shorten(models, _MODELS)

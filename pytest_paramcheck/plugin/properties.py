@@ -13,6 +13,12 @@ DEVICE = "param_device"
 NOT_ON = "param_not_on"
 MODEL = "param_model"
 CHECK = "param_check"
+#: How the model is run, what is not declared of it, and the checks that are left out for want of
+#: inputs; the last two joined with commas.
+INPUTS = "param_inputs"
+NOT_DECLARED = "param_not_declared"
+WANT_INPUTS = "param_want_inputs"
+_OWN = (DEVICE, NOT_ON, MODEL, CHECK, INPUTS, NOT_DECLARED, WANT_INPUTS)
 
 
 def own_properties(report: pytest.TestReport) -> dict[str, str]:
@@ -22,6 +28,6 @@ def own_properties(report: pytest.TestReport) -> dict[str, str]:
         pair: object = entry
         if isinstance(pair, (tuple, list)) and len(pair) == 2:
             name, value = pair
-            if name in (DEVICE, NOT_ON, MODEL, CHECK) and isinstance(value, str):
+            if name in _OWN and isinstance(value, str):
                 found[name] = value
     return found

@@ -307,6 +307,8 @@ def test_junit_carries_model_and_check(run: Run, pytester: pytest.Pytester) -> N
         "param_device": "cpu",
         "param_model": "broken",
         "param_check": "check_finite",
+        "param_not_declared": "frozen,shapes,optimizer",
+        "param_want_inputs": ",".join(n for n in WITH_INPUTS if n not in BARE),
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_paramcheck import CHECKS
 from pytest_paramcheck.model_checks.case import unknown_check
 
-from .conftest import BARE, STRICT, Run
+from .conftest import BARE, STRICT, WITH_INPUTS, Run
 
 MODELS = """
 import torch
@@ -314,3 +314,74 @@ def test_what_is_no_model(
     run: Run, models: str, pytester: pytest.Pytester, spec: str, said: str
 ) -> None:
     assert error_of(run, f"{models}:{spec}", pytester) == said.format(models)
+
+
+# -- the last lines --------------------------------------------------------------------------------
+
+
+def last_lines(result: pytest.RunResult) -> list[str]:
+    return [line for line in result.outlines if "passed" in line or "inputs" in line][:-1]
+
+
+def test_the_last_lines_say_what_was_run_and_what_was_not(run: Run, models: str) -> None:
+    result = run("", f"--param-model={models}:make", "-k", "finite or ties")
+
+    assert last_lines(result) == [
+        "make: 2 checks passed; not declared: frozen, shapes, optimizer",
+        f"make: {len(WITH_INPUTS) - len(BARE)} checks need inputs (check_grads_reach, "
+        f"check_grads_finite and {len(WITH_INPUTS) - len(BARE) - 2} more): ModelCase(inputs=...)",
+    ]
+
+
+def test_what_is_declared_is_not_asked_for(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        declared="""
+        import torch
+        from torch import nn
+        from pytest_paramcheck import ModelCase
+        make = lambda: nn.Linear(3, 2)
+        CASES = [
+            ModelCase(make, inputs=torch.ones(1, 3), frozen=[], name="inputs"),
+            ModelCase(make, loss=lambda m: m.weight.sum(), shapes={"*": (...,)}, name="loss",
+                      optimizer=torch.optim.SGD),
+            ModelCase(nn.ReLU, loss=lambda m: 0, shapes={}, frozen=[], name="empty",
+                      optimizer=torch.optim.SGD),
+        ]
+        """
+    )
+    result = run("", "--param-model=declared:CASES", "-k", "finite")
+
+    assert last_lines(result) == [
+        "inputs: 2 checks passed, run on declared inputs; not declared: shapes, optimizer",
+        "loss: 2 checks passed, run on a declared loss; not declared: frozen",
+        "empty: 0 checks passed, 2 skipped, run on a declared loss",
+    ]
+
+
+def test_models_that_went_alike_share_a_line_and_q_says_nothing(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(
+        many="""
+        from torch import nn
+        from pytest_paramcheck import ModelCase
+        make = lambda: nn.Linear(1, 1)
+        CASES = [ModelCase(make, name=f"m{n}") for n in range(200)]
+        """
+    )
+    said = last_lines(run("", "--param-model=many:CASES", "-k", "finite"))
+    quiet = run("", "--param-model=many:CASES", "-k", "finite", "-q")
+
+    assert said[0] == (
+        "m0, m1, m2 and 197 more: 1 check passed; not declared: frozen, shapes, optimizer"
+    )
+    assert len(said) == 2
+    assert not [line for line in quiet.outlines if "declared" in line]
+
+
+def test_junit_carries_what_was_not_run(run: Run, models: str, pytester: pytest.Pytester) -> None:
+    run("", f"--param-model={models}:make", "-k", "finite", "--junitxml=out.xml")
+    written = (pytester.path / "out.xml").read_text(encoding="utf-8")
+
+    assert '<property name="param_not_declared" value="frozen,shapes,optimizer"' in written
+    assert '<property name="param_want_inputs" value="check_grads_reach,' in written
