@@ -1,0 +1,93 @@
+"""Says which test files a file of the package has.
+
+Those that its docstring names ("Tests: ..."); else those that bear its name or import it or what
+it makes public; else those of the files that import it. Where nobody has any, all of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..house import House, imports_of
+
+#: Where tests of the package stand that a mutant can be held against.
+FOLDERS = ("tests/unit", "tests/integration", "tests/planted_bugs")
+
+NAMED = re.compile(r"test_\w+\.py")
+
+
+class Choice:
+    """The test files of each module of a package, by the rule above."""
+
+    def __init__(self, house: House, project: Path) -> None:
+        self._house = house
+        self._files = [
+            path
+            for folder in FOLDERS
+            for path in sorted((project / folder).glob("test_*.py"))
+            # Their subject is the source as text; a mutant is no matter of style.
+            if path.name != "test_architecture.py"
+        ]
+        self._project = project
+        self._imported = {path: self._imports(path) for path in self._files}
+        self._importers: dict[str, set[str]] = {module: set() for module in house.files}
+        for module, arrows in house.arrows.items():
+            for arrow in arrows:
+                self._importers[arrow].add(module)
+
+    def tests_of(self, module: str) -> tuple[str, ...]:
+        """Name the test files of a module, relative to the project, its nearest first."""
+        seen = {module}
+        level = [module]
+        while level:
+            found = [path for one in level for path in self._own(one)]
+            if found:
+                return self._relative(found)
+            level = sorted({up for one in level for up in self._importers[one]} - seen)
+            seen.update(level)
+        return self.all_tests()
+
+    def all_tests(self) -> tuple[str, ...]:
+        """Name all test files."""
+        return self._relative(self._files)
+
+    def _own(self, module: str) -> list[Path]:
+        named = self._named(module)
+        if named:
+            return [path for path in self._files if path.name in named]
+        stem = module.rpartition(".")[2]
+        bearing = [path for path in self._files if bears(path.stem.removeprefix("test_"), stem)]
+        return bearing + [path for path in self._files if module in self._imported[path]]
+
+    def _named(self, module: str) -> set[str]:
+        _, _, tests = (ast.get_docstring(self._house.trees[module]) or "").partition("Tests:")
+        return set(NAMED.findall(tests))
+
+    def _imports(self, path: Path) -> set[str]:
+        """The modules that a test file names, and those that define the names it takes."""
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {found.name for found in imports_of(tree, "tests")}
+        public = {
+            name.removeprefix(self._house.package + ".")
+            for name in names
+            if name.startswith(self._house.package + ".")
+        }
+        return names | {
+            module for module, tree in self._house.trees.items() if public & set(defined(tree))
+        }
+
+    def _relative(self, paths: Iterable[Path]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(path.relative_to(self._project).as_posix() for path in paths))
+
+
+def bears(test: str, module: str) -> bool:
+    """Say whether a test file's name is that of a module, or begins it, or begins with it."""
+    return test == module or test.startswith(module + "_") or module.startswith(test + "_")
+
+
+def defined(tree: ast.Module) -> Iterable[str]:
+    """Name the functions and classes that a module defines at its top."""
+    return (node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)))
