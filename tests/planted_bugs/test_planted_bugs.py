@@ -8,11 +8,14 @@ import pytest
 
 from pytest_paramcheck import CHECKS, ParamCheckError
 
+from ..gallery import gallery, torch_line
 from ..public import ASSERTIONS
 from . import PlantedBug, markdown, planted_bugs
 
 BUGS = planted_bugs()
-TABLE = Path(__file__).resolve().parents[2] / "docs" / "planted_bugs.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TABLE = DOCS / "planted_bugs.md"
+GALLERY = DOCS / "gallery.md"
 
 each = pytest.mark.parametrize("bug", [pytest.param(b, id=b.id) for b in BUGS])
 
@@ -46,3 +49,10 @@ def test_what_catches_is_public() -> None:
 
 def test_the_committed_table_is_what_the_command_prints() -> None:
     assert TABLE.read_text(encoding="utf-8") == markdown()
+
+
+def test_the_committed_gallery_is_what_the_command_prints() -> None:
+    committed = GALLERY.read_text(encoding="utf-8")
+    if torch_line() not in committed:
+        pytest.skip("the gallery was written with another torch")
+    assert committed == gallery()

@@ -1,0 +1,49 @@
+"""Print the whole text of each planted bug's failure: ``python -m tests.gallery``.
+
+``docs/gallery.md`` is what it prints; a test holds it to that on the torch it was written with.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+
+import torch
+
+from .planted_bugs import planted_bugs
+
+
+def torch_line() -> str:
+    """Return the line that says with which torch the texts were made: numbers may differ."""
+    return f"Written with torch {'.'.join(torch.__version__.split('.')[:2])}."
+
+
+def gallery() -> str:
+    """Return the page: one section for each bug, under its family."""
+    lines = [
+        "# What a failure says",
+        "",
+        "The whole text for each bug of [planted_bugs.md](planted_bugs.md), as a test prints it.",
+        "This file is written by `python -m tests.gallery > docs/gallery.md`.",
+        torch_line(),
+    ]
+    family = ""
+    for bug in planted_bugs():
+        if bug.family != family:
+            family = bug.family
+            lines += ["", f"## {family[0].upper()}{family[1:]}"]
+        title = f"{bug.title[0].upper()}{bug.title[1:]}"
+        lines += ["", f"### {title}", "", f"`{bug.catch.name}`", "", "```text"]
+        lines += [_steady(bug.message()), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _steady(text: str) -> str:
+    """Return a text without what is another in each run: a temporary folder, random values."""
+    text = re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "tests/", text)
+    return re.sub(r"max abs \S+ at \S+, max rel \S+", "max abs ... at [...], max rel ...", text)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(gallery())
