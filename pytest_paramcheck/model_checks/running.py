@@ -126,7 +126,7 @@ def check_tied_grads_sum(case: CaseRun) -> None:
     # What no use reaches is for check_grads_reach to say, where it can be declared.
     loud = [group for group in groups if not is_silent(group)]
     if not loud:
-        raise NothingToCheck("no tied parameter has a nonzero gradient: check_grads_reach says why")
+        raise NothingToCheck("no tied parameter has a nonzero gradient in the first backward pass")
     raise_if(tied_sums(loud), inventory)
 
 

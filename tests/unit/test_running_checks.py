@@ -428,3 +428,19 @@ def test_a_tie_that_is_declared_unreached_has_no_sum() -> None:
         assert outcome("check_tied_grads_sum", case(TiedApart, unreached=declared)) == (
             "skip: every trainable tied parameter is declared unreached"
         )
+
+
+def test_where_no_tie_has_a_gradient_yet_there_is_no_sum() -> None:
+    class Behind(TiedApart):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.a(x) + self.scale * self.b(self.c(x))
+            return output
+
+    assert outcome("check_grads_reach", case(Behind)) == "ok"
+    assert outcome("check_tied_grads_sum", case(Behind)) == (
+        "skip: no tied parameter has a nonzero gradient in the first backward pass"
+    )
