@@ -70,12 +70,15 @@ def template_of(name: str) -> tuple[str, ...]:
 
 def fold_short(items: Iterable[tuple[str, T]], width: int | None = SPAN_WIDTH) -> list[Folded[T]]:
     """Fold as :func:`fold` does, sets of numbers that have no rule cut to ``width``."""
-    groups: dict[tuple[T, tuple[str, ...]], dict[tuple[str, ...], None]] = {}
+    groups: dict[tuple[T, tuple[str, ...]], dict[tuple[str, ...], str]] = {}
     for name, value in items:
         template, found = _split(name)
-        groups.setdefault((value, template), {})[found] = None
-    folded = []
+        groups.setdefault((value, template), {})[found] = name
+    folded: list[Folded[T]] = []
     for (value, template), seen in groups.items():
+        if len(seen) == 1:  # most of them, where thousands have a text of their own
+            folded += [Folded(name, value, 1, False, template) for name in seen.values()]
+            continue
         for digits, points in _by_digits(list(seen)):
             for product in _as_products(points):
                 pieces = [template[0]]

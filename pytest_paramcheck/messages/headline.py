@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from .findings import Finding
-from .folding import fold_short
+from .folding import fold_short, template_of
 from .rollup import NAMES, Whole
 from .wording import shorten
 
@@ -47,18 +47,26 @@ def headline(problems: Sequence[tuple[str, Sequence[Finding]]], subject: str, wh
 def _versions(problem: str, findings: Sequence[Finding], whole: Whole) -> list[str]:
     """Return a problem and its names, from the widest text to the narrowest."""
     names = list(dict.fromkeys(name for finding in findings for name in finding.names))
-    labels = _labels(names)
-    if not labels:
+    if not names:
         return [problem]
-    counted = _counted(names, whole) if len(labels) > NAMES and len(names) > FEW_NAMES else ""
-    shown = range(min(NAMES, len(labels)), 0, -1)
+    counted = _counted(names, whole) if len(names) > FEW_NAMES and _are_many(names) else ""
     if counted:
-        texts = [f"{counted}{_place(names, labels, at_most)}" for at_most in shown]
-        texts.append(counted)
+        texts = [f"{counted}{place}" for place in (*_places(names), "")]
     else:
-        texts = [shorten(labels, at_most) for at_most in shown]
+        labels = _labels(names)
+        texts = [shorten(labels, at_most) for at_most in range(min(NAMES, len(labels)), 0, -1)]
     # Where there are several problems, all but the first may be told without names.
     return [*(f"{problem}: {text}" for text in texts), problem]
+
+
+def _are_many(names: Sequence[str]) -> bool:
+    """Whether names are too many to be shown when they are folded."""
+    templates = set()
+    for name in names:  # folding all of them is the dearer way to know
+        templates.add(template_of(name))
+        if len(templates) > NAMES:
+            return True
+    return len(_labels(names)) > NAMES
 
 
 def _labels(names: Sequence[str]) -> list[str]:
@@ -75,16 +83,20 @@ def _counted(names: Sequence[str], whole: Whole) -> str:
     return f"{len(names):,} of {len(around):,} {word}"
 
 
-def _place(names: Sequence[str], labels: Sequence[str], at_most: int) -> str:
-    """Return the modules that names are below, or the first names where some are below none."""
+def _places(names: Sequence[str]) -> list[str]:
+    """Return the modules that names are below, or the first names where some are below none.
+
+    From the widest text to the narrowest.
+    """
     modules = {name.rpartition(".")[0] for name in names}
     if "" in modules:
-        return f": {shorten(labels, at_most)}"
+        labels = _labels(names)
+        return [f": {shorten(labels, at_most)}" for at_most in range(NAMES, 0, -1)]
     paths = [module.split(".") for module in modules]
     # What the first and the last in order begin with, all between them do.
     pairs = zip(min(paths), max(paths), strict=False)
     common = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
     if common:
-        return f" below {'.'.join(common)}"
-    tops = dict.fromkeys(name.partition(".")[0] for name in names)
-    return f" below {shorten(_labels(list(tops)), at_most)}"
+        return [f" below {'.'.join(common)}"]
+    tops = _labels(list(dict.fromkeys(name.partition(".")[0] for name in names)))
+    return [f" below {shorten(tops, at_most)}" for at_most in range(NAMES, 0, -1)]
