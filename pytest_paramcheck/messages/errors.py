@@ -61,8 +61,8 @@ class Named(Protocol):
         ...
 
     @property
-    def named(self) -> Mapping[str, object]:
-        """Every name in it."""
+    def known_names(self) -> Mapping[str, object]:
+        """Every name in it, or none where there are too many."""
         ...
 
     @property
@@ -83,8 +83,8 @@ def raise_if(findings: Iterable[Finding], subject: str | Named, title: str = "")
         return
     if isinstance(subject, str):
         raise ParamCheckError(found, subject)
-    buffers = tuple(subject.buffer_names)
-    parameters = tuple(name for name in subject.named if name not in subject.buffer_names)
+    buffers = tuple(name for name in subject.known_names if name in subject.buffer_names)
+    parameters = tuple(name for name in subject.known_names if name not in subject.buffer_names)
     raise ParamCheckError(found, title or subject.title, SubjectNames(parameters, buffers))
 
 

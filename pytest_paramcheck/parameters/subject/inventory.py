@@ -116,6 +116,11 @@ class Inventory:
         self._all_named = False
 
     @property
+    def known_names(self) -> Mapping[str, object]:
+        """Every name, or none where there are too many: what a message may count."""
+        return self._named if self._all_named else {}
+
+    @property
     def empty(self) -> bool:
         """Whether it has no names at all."""
         return not self._named
