@@ -133,8 +133,8 @@ def test_a_checkpoint_that_loads_nothing_is_caught(checkpoint, assert_loaded):
 
     first_line = str(caught.value).splitlines()[0]
     assert first_line == (
-        "not loaded: module.backbone.stem.weight, module.backbone.norm.weight, "
-        "module.backbone.norm.bias, module.backbone.norm.running_mean and 3 more (FineTuned)"
+        "not loaded: module.backbone.stem.weight, module.backbone.norm.weight "
+        "and 5 more (FineTuned)"
     )
 
 
@@ -147,8 +147,8 @@ def test_batchnorm_statistics_that_drift_are_caught(model, assert_unchanged):
 
     first_line = str(caught.value).splitlines()[0]
     assert first_line == (
-        "values changed: backbone.norm.running_mean, backbone.norm.running_var, "
-        "backbone.norm.num_batches_tracked (FineTuned)"
+        "values changed: backbone.norm.running_mean, backbone.norm.running_var "
+        "and 1 more (FineTuned)"
     )
 
 
@@ -174,6 +174,5 @@ def test_an_optimizer_older_than_the_head_is_caught(model, assert_optimizer_cove
 
     first_line = str(caught.value).splitlines()[0]
     assert first_line == (
-        "not in the optimizer: head.weight, head.bias; not a parameter of the model: "
-        "AdamW group 0, parameter 0, AdamW group 0, parameter 1 (FineTuned)"
+        "not in the optimizer: head.weight, head.bias; not a parameter of the model (FineTuned)"
     )

@@ -19,7 +19,7 @@ from pytest_paramcheck import (
 from pytest_paramcheck.parameters.running.gradstate import GradState, grad_state, grad_states
 
 from .messages import failure, usage, whole
-from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES
+from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES, Scaled
 
 CLEAR = (
     "zero_grad(set_to_none=True) clears what a backward pass left; "
@@ -321,7 +321,10 @@ def test_every_kind_of_gradient_is_told_zero_nonzero_and_not_finite(kind: str) -
         assert_grads_present(nothing)
     if not (some["w"].is_floating_point() or some["w"].is_complex()):
         return
-    broken = {"w": make(torch.full((2, 3), float("nan")))}
+    not_a_number = float("nan")
+    broken = {"w": make(torch.full((2, 3), not_a_number))}
+    if kind == "scaled":  # its bits are integers: only its scale can be wrong
+        broken = {"w": Scaled(torch.ones(2, 3, dtype=torch.int8), not_a_number, {"zero": 3})}
     for assertion in (assert_grads_present, assert_grads_finite, assert_grads_none):
         with pytest.raises(ParamCheckError, match=r"^gradient not finite: w"):
             assertion(broken)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import Entry, Inventory
-from ..tensors.content import bits, no_values, value_parts
+from ..tensors.content import bits, no_values
+from ..tensors.finite import are_finite
 from ..tensors.memory import ADDRESSED, has_address
 
 
@@ -114,7 +115,7 @@ def _state(values: Tensor) -> GradState:
 
 
 def _state_of_parts(grad: Tensor) -> GradState:
-    if not all(bool(torch.isfinite(_wide(part)).all()) for part in value_parts(grad)):
+    if not are_finite([grad])[0]:  # the numbers beside its bits as well, such as a scale
         return GradState.NONFINITE
     return _nonzero(any(bool(flat.ne(0).any()) for flat in bits(grad)))
 
