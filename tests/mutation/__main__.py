@@ -33,6 +33,7 @@ PACKAGE = "pytest_paramcheck"
 CORE = (f"{PACKAGE}/parameters/", f"{PACKAGE}/checks/")
 
 #: -x: one failing test is enough. No cache: it would be written beside the tests, for nobody.
+#: A short traceback writes out no arguments: some tests' models have no end in print.
 PYTEST = (*("-m", "pytest", "-x", "-q", "-n", "0", "--tb=short"), *("-p", "no:cacheprovider"))
 
 #: A mutant may loop forever. The machine may also be busier than when the tests were timed.
@@ -166,11 +167,14 @@ def main() -> None:
     run.copy()
     if not run.db.num_work_items:
         run.draw(mutants=options.mutants, per_core_file=options.per_core_file, seed=options.seed)
-    for item in run.todo(again=options.again)[: options.limit]:
-        (mutant,) = item.mutations
-        own = run.tests_of(mutant.module_path)
-        result = run.run(item, run.choice.all_tests() if options.all_tests else own)
-        say(f"{item.job_id} {line_of(mutant)}: {outcome_of(result)}")
+    try:
+        for item in run.todo(again=options.again)[: options.limit]:
+            (mutant,) = item.mutations
+            own = run.tests_of(mutant.module_path)
+            result = run.run(item, run.choice.all_tests() if options.all_tests else own)
+            say(f"{item.job_id} {line_of(mutant)}: {outcome_of(result)}")
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on")
     say(run.report())
 
 

@@ -1,7 +1,8 @@
 """Says which test files a file of the package has.
 
 Those that its docstring names ("Tests: ..."); else those that bear its name or import it or what
-it makes public; else those of the files that import it. Where nobody has any, all of them.
+it makes public; else those of the files that import it, and those whose name its own begins with.
+Where nobody has any, all of them.
 """
 
 from __future__ import annotations
@@ -40,12 +41,18 @@ class Choice:
 
     def tests_of(self, module: str) -> tuple[str, ...]:
         """Name the test files of a module, relative to the project, its nearest first."""
+        named = self._named(module)
+        if named:
+            return self._relative(path for path in self._files if path.name in named)
         seen = {module}
         level = [module]
+        # A part of what a test file is about, by its name: whoever uses the part knows it better.
+        stem = module.rpartition(".")[2]
+        nearby = [path for path in self._files if bears(stem, path.stem.removeprefix("test_"))]
         while level:
-            found = [path for one in level for path in self._own(one)]
+            found = [path for one in level for path in self._known_by(one)]
             if found:
-                return self._relative(found)
+                return self._relative(found + nearby)
             level = sorted({up for one in level for up in self._importers[one]} - seen)
             seen.update(level)
         return self.all_tests()
@@ -54,7 +61,7 @@ class Choice:
         """Name all test files."""
         return self._relative(self._files)
 
-    def _own(self, module: str) -> list[Path]:
+    def _known_by(self, module: str) -> list[Path]:
         named = self._named(module)
         if named:
             return [path for path in self._files if path.name in named]
@@ -84,8 +91,8 @@ class Choice:
 
 
 def bears(test: str, module: str) -> bool:
-    """Say whether a test file's name is that of a module, or begins it, or begins with it."""
-    return test == module or test.startswith(module + "_") or module.startswith(test + "_")
+    """Say whether a test file's name is that of a module, or begins with it."""
+    return test == module or test.startswith(module + "_")
 
 
 def defined(tree: ast.Module) -> Iterable[str]:

@@ -56,8 +56,9 @@ SOURCES = {
     "paramcheck/__init__.py": '"""The package."""',
     "paramcheck/checks/__init__.py": '"""Checks."""',
     "paramcheck/checks/ties.py": '"""Tests: ``unit/test_knots.py``\nand ``test_ends.py``."""',
-    "paramcheck/checks/finite.py": '"""Finite."""\nfrom . import low\n',
+    "paramcheck/checks/finite.py": '"""Finite."""\nfrom . import knots_low, low\n',
     "paramcheck/checks/low.py": '"""Used by others alone."""\nfrom . import lowest\n',
+    "paramcheck/checks/knots_low.py": '"""Used by one file, and a part of what a test is about."""',
     "paramcheck/checks/lowest.py": '"""Used by one that others use."""\n',
     "paramcheck/checks/alone.py": '"""Used by nobody."""\n',
     "paramcheck/assertions.py": "def assert_finite() -> None: ...\n",
@@ -96,6 +97,9 @@ FINITE = (
         pytest.param("checks.finite", FINITE, id="name-and-imports"),
         pytest.param("assertions", ("tests/unit/test_public.py",), id="what-it-makes-public"),
         pytest.param("checks.low", FINITE, id="its-importers"),
+        pytest.param(
+            "checks.knots_low", (*FINITE, "tests/unit/test_knots.py"), id="its-importers-and-nearby"
+        ),
         pytest.param("checks.lowest", FINITE, id="their-importers"),
         pytest.param(
             "checks.alone",
@@ -114,8 +118,8 @@ def test_the_tests_of_a_file(choice: Choice, module: str, tests: tuple[str, ...]
 def test_a_name_is_borne_by_whole_words() -> None:
     assert bears("loaded", "loaded")
     assert bears("loaded_hooks", "loaded")
-    assert bears("loaded", "loaded_own")
-    assert not bears("reach", "reached")
+    assert not bears("loaded", "loaded_own")
+    assert not bears("reached", "reach")
 
 
 DIFF = """\

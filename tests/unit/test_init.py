@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pytest_paramcheck import assert_init, init
 from pytest_paramcheck.checks.init import wrong_init
 from pytest_paramcheck.checks.repeats import low_rank
-from pytest_paramcheck.checks.statistics import number_of_tests, sample_tests
+from pytest_paramcheck.checks.statistics import _chi_square, number_of_tests, sample_tests
 from pytest_paramcheck.parameters.subject.declared import decide
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
 
@@ -439,6 +439,16 @@ def test_what_torch_draws_never_repeats_as_no_draws_do(dtype: torch.dtype, size:
         ):
             assert isinstance(declared, (init.Normal, init.Uniform, init.TruncNormal))
             assert "repeats" not in {outcome.what for outcome in sample_tests(drawn, declared)}
+
+
+@pytest.mark.parametrize("sigmas", [-6, -4, -2, 2, 4, 6])
+def test_where_the_sum_of_squares_is_approximated_its_p_value_is_the_exact_one(sigmas: int) -> None:
+    n = 10_001  # the first that is; larger ones are nearer
+    ratio = 1 + sigmas * math.sqrt(2 / n)
+    a = torch.tensor(n / 2, dtype=torch.float64)
+    tail = torch.special.gammaincc if sigmas > 0 else torch.special.gammainc
+    exact = 2 * float(tail(a, ratio * a))
+    assert _chi_square(ratio * n, n, 0.0) == pytest.approx(exact, rel=0.003)
 
 
 @pytest.mark.slow
