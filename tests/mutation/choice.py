@@ -2,7 +2,8 @@
 
 Those that its docstring names ("Tests: ..."); else those that bear its name or import it or what
 it makes public; else those of the files that import it, and those whose name its own begins with.
-Where nobody has any, all of them.
+Where nobody has any, all of them. The plugin shows in whole runs: those of its files that a rule
+finds come first, and then all of ``tests/integration``.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ class Choice:
 
     def tests_of(self, module: str) -> tuple[str, ...]:
         """Name the test files of a module, relative to the project, its nearest first."""
+        nearest = self._nearest(module)
+        if self._house.room(module) != "plugin":
+            return nearest
+        runs = (path for path in self._files if path.parent.name == "integration")
+        return tuple(dict.fromkeys([*nearest, *self._relative(runs)]))
+
+    def _nearest(self, module: str) -> tuple[str, ...]:
         named = self._named(module)
         if named:
             return self._relative(path for path in self._files if path.name in named)

@@ -61,6 +61,7 @@ SOURCES = {
     "paramcheck/checks/knots_low.py": '"""Used by one file, and a part of what a test is about."""',
     "paramcheck/checks/lowest.py": '"""Used by one that others use."""\n',
     "paramcheck/checks/alone.py": '"""Used by nobody."""\n',
+    "paramcheck/plugin/finite.py": '"""Shows in runs."""',
     "paramcheck/assertions.py": "def assert_finite() -> None: ...\n",
     "tests/unit/test_knots.py": "",
     "tests/unit/test_ends.py": "",
@@ -68,6 +69,7 @@ SOURCES = {
     "tests/unit/test_finite.py": "",
     "tests/unit/test_finite_sums.py": "",
     "tests/unit/test_public.py": "from paramcheck import assert_finite\n",
+    "tests/integration/test_ini.py": "",
     "tests/integration/test_run.py": "from paramcheck.checks.finite import finite\n",
 }
 
@@ -81,6 +83,7 @@ def choice(tmp_path: Path) -> Choice:
     return Choice(House(tmp_path / "paramcheck"), tmp_path)
 
 
+RUNS = ("tests/integration/test_ini.py", "tests/integration/test_run.py")
 FINITE = (
     "tests/unit/test_finite.py",
     "tests/unit/test_finite_sums.py",
@@ -105,9 +108,14 @@ FINITE = (
             "checks.alone",
             (
                 *sorted(name for name in SOURCES if name.startswith("tests/unit")),
-                "tests/integration/test_run.py",
+                *RUNS,
             ),
             id="all",
+        ),
+        pytest.param(
+            "plugin.finite",
+            ("tests/unit/test_finite.py", "tests/unit/test_finite_sums.py", *RUNS),
+            id="the-plugin",
         ),
     ],
 )

@@ -19,6 +19,7 @@ from torch import Tensor
 from pytest_paramcheck.parameters.tensors.content import bits, no_values, same_bits
 from pytest_paramcheck.parameters.tensors.describe import describe
 from pytest_paramcheck.parameters.tensors.digest import read_contents
+from pytest_paramcheck.parameters.tensors.raw import same_bytes
 
 from .tensor_kinds import (
     EVERY_KIND,
@@ -101,6 +102,17 @@ def test_every_kind_can_be_described_without_its_values(build: Callable[[], Tens
     assert text.endswith(str(tensor.device))
     assert "\n" not in text
     assert "[" not in text
+
+
+@pytest.mark.parametrize("other", [0, 1, 2, 3, 255])
+def test_what_compares_memory_alone_agrees_or_says_nothing(other: int) -> None:
+    a = torch.full((5,), 1, dtype=torch.uint8)
+    b = a.clone()
+    b[3] = other
+    assert same_bytes(a, b) is same_bits(a, b) is (other == 1)
+    assert same_bytes(a, a) is True
+    assert same_bytes(a, b.long()) is same_bytes(a, b[:4]) is False
+    assert same_bytes(a, b[::2]) is same_bytes(a.to_sparse(), b) is None
 
 
 def test_nan_equals_nan_of_the_same_bits_only() -> None:

@@ -366,6 +366,9 @@ LAYOUTS = {
     "a bare tensor": lambda p: torch.zeros_like(p),
     "a shared counter": lambda p: {"step": COUNTER, "moment": torch.zeros_like(p)},
     "aliases within": lambda p: (lambda t: {"moment": t, "view": t.view(-1)})(p.detach() * 0),
+    "aliases within, of matrices alone": lambda p: (
+        lambda t: {"moment": t, "view": t.view(-1)} if p.dim() > 1 else {"moment": t}
+    )(p.detach() * 0),
 }
 TABLE = torch.zeros(4)
 COUNTER = torch.zeros(())
