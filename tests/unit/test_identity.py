@@ -248,7 +248,6 @@ def check_layout(model: nn.Module, layout: Layout) -> None:
     assert tuple(entries[i].name for i in shared.itself) == layout.itself
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # dynamo's first import
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layout(name: str) -> None:
     check_layout(LAYOUTS[name].build(), LAYOUTS[name])

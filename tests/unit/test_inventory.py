@@ -34,9 +34,6 @@ from pytest_paramcheck.parameters.subject.walk import first_places, walk_modules
 
 from .messages import failure, usage
 
-#: torch warns about its own use of torch.jit when dynamo is first imported.
-imports_dynamo = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-
 
 class LM(nn.Module):
     def __init__(self) -> None:
@@ -236,7 +233,6 @@ def test_a_real_child_called_module_keeps_its_name() -> None:
     assert names_of(Holder()) == [("module.weight",), ("_orig_mod.weight",)]
 
 
-@imports_dynamo
 def test_a_compiled_module_has_the_names_of_its_model() -> None:
     inventory = take_inventory(torch.compile(two_layers()))
 

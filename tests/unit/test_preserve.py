@@ -96,7 +96,6 @@ def test_what_a_loss_sets_in_the_process_is_put_back(name: str) -> None:
     ],
     ids=["batchnorm", "spectral_norm", "parametrized", "scripted"],
 )
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_pending_backward_of_the_user_still_runs(
     make: Callable[[], nn.Module], fails: bool

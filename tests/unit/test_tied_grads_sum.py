@@ -211,7 +211,6 @@ class Plain(nn.Module):
         return self.head(self.emb(tokens))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", [torch.jit.script, lambda m: torch.jit.trace(m, TOKENS)])
 def test_a_scripted_module(how: Callable[[nn.Module], nn.Module]) -> None:
     model = how(Plain())

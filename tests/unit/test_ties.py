@@ -902,7 +902,6 @@ SCRIPTED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", SCRIPTED)
 def test_a_scripted_module_has_the_ties_of_the_module_before(how: str) -> None:
     """Its registries are no dicts."""

@@ -227,7 +227,6 @@ def test_safetensors_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", [torch.jit.script, lambda m: torch.jit.trace(m, TOKENS)])
 def test_what_torch_can_do_to_a_scripted_module(how: Callable[[nn.Module], nn.Module]) -> None:
     """It is not pickled: pickle and torch.save are left out of what is usual."""
