@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from textwrap import dedent
@@ -303,7 +304,9 @@ def test_junit_carries_model_and_check(run: Run, pytester: pytest.Pytester) -> N
 
     case = ET.parse(pytester.path / "x.xml").getroot().find(".//testcase")
     assert case is not None
-    assert {p.get("name"): p.get("value") for p in case.iter("property")} == {
+    values = {p.get("name"): p.get("value") for p in case.iter("property")}
+    assert json.loads(str(values.pop("paramcheck_findings")))[0]["subject"] == "Linear"
+    assert values == {
         "param_device": "cpu",
         "param_model": "broken",
         "param_check": "check_finite",

@@ -194,8 +194,9 @@ def test_every_fixture_gives_the_function_itself(run: Run) -> None:
 
 @pytest.mark.parametrize("args", [(), ("-n", "1")], ids=["here", "worker"])
 def test_findings_are_a_property_of_the_report(
-    run: Run, pytester: pytest.Pytester, args: tuple[str, ...]
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
 ) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # where this is a worker's own test
     pytester.makeconftest(
         """
         import json, os

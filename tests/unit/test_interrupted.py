@@ -107,6 +107,8 @@ def test_an_interrupt_at_any_other_line_changes_nothing() -> None:
     assert left == {}
 
 
+# Python drops what is raised inside a __del__, and pytest says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ASSERTIONS)
 def test_an_interrupt_in_any_assertion_changes_nothing(name: str) -> None:
     recipe = all_recipes()[name]

@@ -1,13 +1,15 @@
 """What a function may set for good in the process: modes, defaults, global hooks.
 
 Grad and inference mode, autocast, anomaly and deterministic mode, the default dtype and device,
-the function modes that are on (``with torch.device(...)`` is one), and hooks on all modules.
+the function modes that are on (``with torch.device(...)`` is one), whether the functions of tensor
+subclasses are called, and hooks on all modules.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,11 @@ from .undo import Restore, Undo
 
 def keep_modes(undo: Undo, device_types: Iterable[str] = ()) -> None:
     """Have the modes and defaults of the process put back."""
+    # Its __exit__ puts back what it found, as often as it is called. An interrupt in the line
+    # of a `with` comes before the __exit__ of that one.
+    functions: Any = torch._C.DisableTorchFunctionSubclass()
+    undo.push(partial(_put_back, functions, functions.__enter__()))
+    _put_back(functions)
     # The guard alone can put inference mode back. It sets grad mode too, so that comes after.
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     guard: Any = torch.inference_mode(inference)
@@ -41,6 +48,10 @@ def record_gradients(undo: Undo) -> None:
     torch.clear_autocast_cache()
     guard.__enter__()
     torch.set_grad_enabled(True)
+
+
+def _put_back(guard: Any, entered: object = None) -> None:
+    guard.__exit__(None, None, None)
 
 
 def _leave(guard: Any) -> None:
@@ -115,8 +126,8 @@ def _set_devices(value: tuple[Any, Any, list[Any]]) -> None:
 
 
 def _autocast_nesting() -> int:
-    torch.autocast_increment_nesting()
-    return int(torch.autocast_decrement_nesting())
+    # In one line: an interrupt between the two would leave it one deeper.
+    return int((torch.autocast_increment_nesting(), torch.autocast_decrement_nesting())[1])
 
 
 def _set_autocast_nesting(value: int) -> None:
