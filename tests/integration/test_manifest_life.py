@@ -198,7 +198,14 @@ TWO = """
 
 
 @pytest.mark.parametrize("how", LEFT_OUT)
-@pytest.mark.parametrize("args", [(), ("-n", "0"), ("-n", "1")], ids=["plain", "n0", "n1"])
+@pytest.mark.parametrize(
+    "args",
+    [
+        pytest.param((), id="plain"),
+        pytest.param(("-n", "0"), id="n0"),
+        pytest.param(("-n", "1"), id="n1", marks=pytest.mark.slow),  # a real worker
+    ],
+)
 def test_tests_that_were_left_out_by_others_leave_nothing_unused(
     run: Run,
     pytester: pytest.Pytester,
@@ -256,6 +263,7 @@ def test_manifests_of_another_dtype_are_not_unused(run: Run) -> None:
     assert stale(run("", "--param-dtype=float64"))[1:] == [f"  {FOLDER}/test_a-float64.txt"]
 
 
+@pytest.mark.slow  # two real workers
 def test_a_crashed_worker_takes_along_what_was_asked_for(run: Run) -> None:
     source = LINEAR + "    def test_more(assert_manifest): os._exit(3)\n"
     run(LINEAR, UPDATE)

@@ -1,7 +1,8 @@
 """Real workers (``-n 2``): they collect, run and report what one process does.
 
 Each run starts two processes that import torch, so that one run answers as many questions as go
-together: only what its options or its exit status exclude has a run of its own.
+together: only what its options or its exit status exclude has a run of its own. One of them is
+run every day, the others (slow) where everything is.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def test_a_green_run(run: Run, pytester: pytest.Pytester) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_not_due_and_what_is_not_ours(run: Run, models: str) -> None:
     """Nothing is due where all tests say "!meta"; one warning; an id as an argument."""
     source = """
@@ -94,6 +96,7 @@ def test_what_is_not_due_and_what_is_not_ours(run: Run, models: str) -> None:
     assert error_lines(whole) == ["ERROR: --param-device=meta: not one of 1 marked test ran on it"]
 
 
+@pytest.mark.slow
 def test_all_skipped_on_an_asked_device_fails_the_run(run: Run) -> None:
     result = run(ALL_SKIPPED, "--param-device=cpu", "--param-device=meta", *WORKERS)
 
@@ -103,6 +106,7 @@ def test_all_skipped_on_an_asked_device_fails_the_run(run: Run) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_named_leaves_the_tests_alone(
     run: Run, models: str, pytester: pytest.Pytester
 ) -> None:
@@ -117,6 +121,7 @@ def test_a_model_that_is_named_leaves_the_tests_alone(
     assert error_lines(result) == []
 
 
+@pytest.mark.slow
 def test_what_fails_and_what_was_expected_to(run: Run, models: str) -> None:
     """An expected failure is strict both ways; one line per model, whoever declared it."""
     result = run(EXPECTED, f"--param-model={models}:broken", ".", "-rxf", "-k", "regist", *WORKERS)

@@ -73,6 +73,7 @@ def one_of_each(lines: list[Line], seed: int) -> list[Line]:
     return [chosen.choice(ran) for ran in times.values()]
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_every_line_that_puts_away_or_back_changes_nothing() -> None:
     _, call = subject()
     lines = one_of_each(lines_of(call, PUTTING_BACK.__contains__), seed=0)
@@ -107,6 +108,7 @@ def test_an_interrupt_at_any_other_line_changes_nothing() -> None:
     assert left == {}
 
 
+@pytest.mark.slow
 # Python drops what is raised inside a __del__, and pytest says so.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ASSERTIONS)

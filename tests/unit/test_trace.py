@@ -514,7 +514,7 @@ def test_the_sum_of_a_tie_at_its_first_step_is_for_another_check_to_say() -> Non
 
     with pytest.raises(
         NothingToCheck,
-        match="^no tied parameter has a nonzero gradient in the first backward pass$",
+        match=r"^no tied parameter has a nonzero gradient in the first backward pass$",
     ):
         run_check(CHECKS["check_tied_grads_sum"], CaseRun(ModelCase(Tied, inputs=batch())))
 
