@@ -258,7 +258,8 @@ def test_manifests_of_another_dtype_are_not_unused(run: Run) -> None:
 
     for args in ((), ("--param-dtype=float64",), ("--param-dtype=bfloat16,float64",)):
         assert stale(run("", *args)) == []
-    renamed = source.replace("test_a", "test_b")
+    # Of another length: written in the same second, it would be taken for what is compiled.
+    renamed = source.replace("test_a", "test_other")
     run(renamed, UPDATE, "--param-dtype=float64")
     assert stale(run("", "--param-dtype=float64"))[1:] == [f"  {FOLDER}/test_a-float64.txt"]
 

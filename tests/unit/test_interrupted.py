@@ -131,16 +131,20 @@ def test_an_interrupt_in_any_assertion_changes_nothing(name: str) -> None:
 
 def test_an_interrupt_while_steps_are_taken_waits_until_all_are() -> None:
     taken: list[int] = []
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.default_int_handler  # a job in the background starts with SIGINT ignored
+    found = signal.signal(signal.SIGINT, handler)
 
     def strike() -> None:
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        undone(lambda: taken.append(1), strike, lambda: taken.append(2), strike)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            undone(lambda: taken.append(1), strike, lambda: taken.append(2), strike)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, found)
 
     assert taken == [2, 1]
-    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_steps_are_taken_on_another_thread() -> None:
