@@ -68,7 +68,7 @@ def equip(model: nn.Module) -> nn.Module:
         "column": torch.zeros(3, 2)[:, 1],
         "window": torch.zeros(6).unfold(0, 3, 1),
         "turned": torch.zeros(2, 3).t(),
-        "sparse": torch.eye(2).to_sparse(),
+        "sparse": torch.eye(2, device="cpu").to_sparse(),  # not every device has sparse tensors
         "half": torch.zeros(3, dtype=torch.float16),
         "complex": torch.zeros(3, dtype=torch.complex128),
         "empty": torch.zeros(0, 3),
@@ -164,7 +164,7 @@ DAMAGES: dict[str, Damage] = {
     "draws of torch": lambda m: torch.rand(1, generator=m.generators[0]),
     "legacy draws": lambda m: m.legacy.rand(),
     "dtypes": lambda m: _write(m.half, m.complex, m.empty),
-    "sparse": lambda m: m.sparse.add_(torch.ones(2, 2).to_sparse()),
+    "sparse": lambda m: m.sparse.add_(torch.ones(2, 2, device="cpu").to_sparse()),
     "sparse values": lambda m: m.sparse._values().mul_(2),
     "grow": lambda m: m.seen.resize_(9),
     "shrink": lambda m: _shrink(m.seen),

@@ -215,9 +215,10 @@ def _written_as(alias: Tensor) -> Tensor:
     width = alias.element_size()
     if span <= alias.numel() or (memory_of(alias).overlaps_itself() and 0 not in alias.stride()):
         scale = max(1, width // 8)
-        flat = torch.empty(0, dtype=_INTEGER_OF_SIZE[min(width, 8)], device=alias.device)
+        storage = alias.untyped_storage()
+        flat = torch.empty(0, dtype=_INTEGER_OF_SIZE[min(width, 8)], device=storage.device)
         start = alias.storage_offset() * scale
-        flat.set_(alias.untyped_storage(), start, (span * scale,), (1,))
+        flat.set_(storage, start, (span * scale,), (1,))
         return flat
     for dimension, stride in enumerate(alias.stride()):
         if stride == 0:
@@ -229,7 +230,7 @@ def _written_as(alias: Tensor) -> Tensor:
 
 def _whole_storage(tensor: Tensor) -> Tensor:
     storage = tensor.untyped_storage()
-    flat = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    flat = torch.empty(0, dtype=torch.uint8, device=storage.device)
     flat.set_(storage, 0, (storage.nbytes(),), (1,))
     return flat
 
