@@ -64,16 +64,20 @@ def test_collecting_marked_tests_does_not_load_torch(pytester: pytest.Pytester) 
     assert loaded(pytester, ("--co",)) == ""
 
 
-def test_a_run_without_manifests_does_not_load_what_reads_them(pytester: pytest.Pytester) -> None:
+def test_a_run_without_manifests_does_not_load_what_reads_them(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     witness = WITNESS.replace(
         'name.partition(".")[0] in ("torch", "numpy")', '".manifest." in name'
     )
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    plugin = ("-p", "pytest_paramcheck.plugin")
     pytester.makeconftest(witness)
     pytester.makepyfile("def test_a(): pass")
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*plugin).assert_outcomes(passed=1)
     assert (pytester.path / "loaded.txt").read_text(encoding="utf-8") == ""
     (pytester.path / "__params__").mkdir()
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*plugin).assert_outcomes(passed=1)
     assert "pytest_paramcheck.manifest.paths" in (pytester.path / "loaded.txt").read_text("utf-8")
 
 
@@ -89,6 +93,7 @@ def test_importing_the_package_loads_neither_torch_nor_pytest(pytester: pytest.P
     assert pytester.runpython(script).outlines == ["[]"]
 
 
+@pytest.mark.slow  # loads torch in a process of its own
 def test_a_conftest_may_import_the_package_before_it_names_the_plugin(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +112,7 @@ def test_a_conftest_may_import_the_package_before_it_names_the_plugin(
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow  # loads torch in a process of its own
 def test_pytest_may_be_started_where_the_package_is_loaded(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,7 +192,9 @@ def test_every_fixture_gives_the_function_itself(run: Run) -> None:
     result.assert_outcomes(passed=len(ASSERTIONS))
 
 
-@pytest.mark.parametrize("args", [(), ("-n", "1")], ids=["here", "worker"])
+@pytest.mark.parametrize(
+    "args", [(), pytest.param(("-n", "1"), marks=pytest.mark.slow)], ids=["here", "worker"]
+)
 def test_findings_are_a_property_of_the_report(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
 ) -> None:

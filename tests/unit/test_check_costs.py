@@ -58,6 +58,7 @@ def test_the_passes_and_builds_of_all_checks_are_counted(zero: bool) -> None:
     assert set(skipped) <= {"check_device_move", "check_tied_grads_sum"}
 
 
+@pytest.mark.slow  # loads torch in a process of its own
 def test_no_check_loads_the_compiler() -> None:
     program = """
 import sys, torch

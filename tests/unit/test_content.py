@@ -12,7 +12,7 @@ from threading import Lock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -266,7 +266,6 @@ def _held(draw: st.DrawFn) -> tuple[Tensor, tuple[object, ...]]:
 
 
 @given(_held(), _held())
-@settings(max_examples=300, deadline=None)
 def test_content_is_the_bytes_and_the_context(
     a: tuple[Tensor, tuple[object, ...]], b: tuple[Tensor, tuple[object, ...]]
 ) -> None:

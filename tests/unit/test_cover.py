@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -22,7 +22,6 @@ def views(draw: st.DrawFn) -> tuple[list[int], list[int], int]:
     return sizes, strides, draw(st.integers(0, max(SIZE - 1 - reach, 0)))
 
 
-@settings(max_examples=300, deadline=None)
 @given(mine=views(), others=st.lists(views(), max_size=3))
 def test_cover_against_the_elements_themselves(
     mine: tuple[list[int], list[int], int], others: list[tuple[list[int], list[int], int]]
@@ -38,7 +37,6 @@ def test_cover_against_the_elements_themselves(
     )
 
 
-@settings(max_examples=300, deadline=None)
 @given(layouts=st.lists(views(), min_size=1, max_size=6))
 def test_near_leaves_out_only_what_meets_nothing(
     layouts: list[tuple[list[int], list[int], int]],

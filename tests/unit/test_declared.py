@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -100,7 +100,6 @@ NAMES = [f"{a}.{b}" for a in ("a", "b", "ab") for b in ("w", "v")]
 PATTERNS = [*NAMES, "a", "b", "ab", "*", "a*", "*.w", "?.v", "*b*", "[ab].*"]
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=len(NAMES), max_size=len(NAMES)),
     st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=5, unique=True),

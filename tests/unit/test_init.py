@@ -45,7 +45,11 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (40, 30, 3), (512, 1000)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (3, 2), (40, 30, 3), pytest.param((512, 1000), marks=pytest.mark.slow)],
+    ids=str,
+)
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str
 )
@@ -226,6 +230,7 @@ def test_no_column_is_never_looked_at(columns: int, step: int) -> None:
     assert "not the shape of the curve" in said(weight, init.normal())
 
 
+@pytest.mark.slow  # one big matrix
 def test_no_row_of_an_orthogonal_matrix_is_never_looked_at() -> None:
     weight = torch.eye(2304)
     assert_init({"w": weight}, {"w": init.orthogonal()})
@@ -425,7 +430,7 @@ def test_each_test_alone_is_calibrated() -> None:
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
 )
-@pytest.mark.parametrize("size", [3, 30, 1000, 300_000])
+@pytest.mark.parametrize("size", [3, 30, 1000, pytest.param(300_000, marks=pytest.mark.slow)])
 def test_what_torch_draws_never_repeats_as_no_draws_do(dtype: torch.dtype, size: int) -> None:
     for seed in range(300 if size < 10_000 else 10):
         torch.manual_seed(seed)

@@ -212,6 +212,7 @@ except ParamCheckError as error:
 """
 
 
+@pytest.mark.slow  # loads torch in a process of its own
 def test_a_model_that_was_sharded_on_meta() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SHARDED], capture_output=True, text=True
@@ -222,6 +223,7 @@ def test_a_model_that_was_sharded_on_meta() -> None:
     ), done.stderr
 
 
+@pytest.mark.slow  # loads torch in a process of its own
 def test_the_compiler_is_not_loaded() -> None:
     code = (
         "import sys; from torch import nn; from pytest_paramcheck import assert_init_complete; "

@@ -473,7 +473,7 @@ def test_frozen_on_the_memory_of_what_is_trained() -> None:
 HELD = ["itself", "left out", "twice", "twin", "twin with the gradient", "rows", "rows and rest"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     ways=st.lists(st.sampled_from(HELD), min_size=1, max_size=4),
     flat=st.sampled_from(["no", "bare", "with the gradient"]),

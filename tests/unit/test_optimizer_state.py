@@ -678,7 +678,7 @@ SCALARS = {"step", "eta", "mu", "mu_product"}
 HOWS = ["none", "swapped", "cast", "shared", "resized", "missing", "changed", "cleared"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(
     kind=st.sampled_from(KINDS),
     shapes=st.lists(st.sampled_from(SHAPES), min_size=2, max_size=4),

@@ -265,7 +265,7 @@ def content(odd: Any) -> Any:
 damages = st.lists(st.sampled_from([*DAMAGES, *MODES]), max_size=6, unique=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples // 5)
 @given(names=damages, raises=st.booleans())
 def test_any_damage_in_any_order_is_put_back(names: list[str], raises: bool) -> None:
     """Against a snapshot of everything; what cannot be done after another damage is skipped."""

@@ -133,6 +133,7 @@ def test_the_errors_are_loaded_without_torch() -> None:
     assert not {"torch", "pytest", "_pytest"} & loaded
 
 
+@pytest.mark.slow  # loads torch in a process of its own
 def test_an_assertion_loads_torch_and_still_no_pytest() -> None:
     loaded = _loaded_after("from pytest_paramcheck import assert_finite")
 

@@ -47,7 +47,7 @@ def layouts(draw: st.DrawFn) -> Layout:
     return Layout.of(draw(st.integers(0, 60)), shape, strides, draw(st.sampled_from([1, 2, 4])))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.lists(layouts(), max_size=9))
 def test_the_sweep_finds_what_every_pair_finds(given_layouts: list[Layout]) -> None:
     assert swept(given_layouts) == every_pair(given_layouts)
@@ -58,7 +58,7 @@ def test_solid_has_every_byte(layout: Layout) -> None:
     assert is_solid(layout) == (cells(layout) == set(range(layout.base, layout.end)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.data())
 def test_tiles_windows_and_columns_of_one_matrix(data: st.DataObject) -> None:
     rows, columns = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 9))

@@ -588,7 +588,7 @@ def test_a_flat_buffer_steps_the_parameters_in_it() -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples // 5)
 @given(st.data())
 def test_what_is_held_is_found_as_by_comparing_every_pair(data: st.DataObject) -> None:
     flat = torch.zeros(48)
