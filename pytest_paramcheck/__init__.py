@@ -15,7 +15,7 @@ The rooms, from the ground up; each imports from those above it in this list:
 * ``checks/``: what was read + what is expected -> findings;
 * ``assertions/``: the public functions: read, check, raise;
 * ``model_checks/``: ``ModelCase``, and the checks that follow from it;
-* ``showing/``: the table of a model's parameters;
+* ``showing/``: tables and pages of a model's parameters;
 * ``plugin/``: everything that speaks to pytest; no other room imports it.
 
 PYTEST_DONT_REWRITE: there is no ``assert`` in the package, and whoever imports it before pytest
@@ -75,6 +75,8 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
     from .plugin.marker import ParamCheckWarning as ParamCheckWarning
     from .plugin.model_check import ModelCheck as ModelCheck
     from .plugin.model_items import parametrize_with_param_checks as parametrize_with_param_checks
+    from .showing.rows import ParamRow as ParamRow
+    from .showing.table import ParamTable as ParamTable
     from .showing.table import param_table as param_table
 
 #: Public name -> the module that has it.
@@ -126,6 +128,8 @@ _MODULE_OF = {
     "ParamCheckWarning": "plugin.marker",
     "ModelCheck": "plugin.model_check",
     "parametrize_with_param_checks": "plugin.model_items",
+    "ParamRow": "showing.rows",
+    "ParamTable": "showing.table",
     "param_table": "showing.table",
 }
 __version__ = "0.1.0"

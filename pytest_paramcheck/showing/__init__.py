@@ -1,1 +1,7 @@
-"""What a person would rather look at: the ``table`` of a model's parameters."""
+"""What a person would rather look at than read: tables and pages of a model's parameters.
+
+``rows.py``: what there is to show of each parameter; ``totals.py``: what each module holds;
+``asked.py``: what optimizers and losses say of each. ``table.py``: ``param_table`` and what it
+returns; ``table_text.py`` and ``table_html.py``: how that looks in a terminal and in a notebook.
+``templates/``: the HTML, and how it is filled.
+"""

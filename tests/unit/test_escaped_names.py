@@ -70,7 +70,9 @@ def test_the_lines_of_a_wrong_call_are_those_it_was_made_of() -> None:
 def test_a_table_is_one_row_for_each_name() -> None:
     lines = pc.param_table(_model()).split("\n")
 
-    assert lines[0] == r"\x1b[2J\x07\u202e\nw: 6 parameters, all trainable; float32 on cpu"
+    assert (
+        lines[0] == r"\x1b[2J\x07\u202e\nw: 6 parameters, all trainable; float32 on cpu, 24 bytes"
+    )
     assert [line.split()[0] for line in lines[3:]] == [f"{SHOWN}.weight", f"{SHOWN}.bias"]
     assert all(line.isprintable() for line in lines)
 

@@ -34,6 +34,8 @@ def test_the_names() -> None:
         "ParamCheckError",
         "ParamCheckUsageError",
         "ParamCheckWarning",
+        "ParamRow",
+        "ParamTable",
         "Pattern",
         "ShapeSpec",
         "Subject",

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
+import pickle
+import re
 from textwrap import dedent
+from xml.etree import ElementTree
 
 import pytest
 import torch
 from torch import nn
 
 from pytest_paramcheck import ParamCheckUsageError, param_table
+from pytest_paramcheck.showing.rows import bytes_text
+from pytest_paramcheck.showing.table_text import wants_color
 
 from .messages import usage
 
@@ -39,7 +46,7 @@ def test_layers_are_folded_and_ties_are_listed() -> None:
     model = LM()
     model.blocks[1].norm.bias.requires_grad_(False)
     assert param_table(model) == dedent("""\
-        LM: 223 parameters, 219 trainable, 1 buffer; on cpu
+        LM: 223 parameters, 219 trainable, 1 buffer; on cpu, 980 bytes
 
         name                            shape  dtype    elements  state
         positions                       11     int64          11  buffer, not saved
@@ -58,7 +65,7 @@ def test_gradient_states() -> None:
     model = LM(layers=1)
     (model.head(model.emb.weight).sum() + 0 * model.blocks[0].norm.bias.sum()).backward()
     assert param_table(model, "head", "blocks.0.norm") == dedent("""\
-        LM: 63 parameters, all trainable; float32 on cpu
+        LM: 63 parameters, all trainable; float32 on cpu, 252 bytes
 
         name                  shape  elements  state               grad
         emb.weight            11x4         44  trainable, 2 names  nonzero
@@ -78,7 +85,7 @@ def test_lazy_and_plain_tensors() -> None:
         weight  uninitialized         ?  trainable
         bias    uninitialized         ?  trainable""")
     assert param_table({"a": torch.ones(2), "b": torch.ones(()).bfloat16()}) == dedent("""\
-        dict: 3 parameters, all frozen; on cpu
+        dict: 3 parameters, all frozen; on cpu, 10 bytes
 
         name  shape   dtype     elements  state
         a     2       float32          2  tensor
@@ -104,7 +111,7 @@ def test_thousands_of_parameters_on_meta_are_a_few_rows() -> None:
     with torch.device("meta"):
         model = LM(layers=2000, width=8192, words=128_000)
     lines = param_table(model).splitlines()
-    assert lines[0] == ("LM: 403,734,656,000 parameters, all trainable, 1 buffer; on meta")
+    assert lines[0] == ("LM: 403,734,656,000 parameters, all trainable, 1 buffer; on meta, 1.61 TB")
     assert len(lines) == 15
 
 
@@ -133,6 +140,260 @@ def test_a_row_stands_for_as_many_as_it_says() -> None:
     counts = [int(cell.partition(" x ")[0]) for row in rows for cell in row if " x " in cell]
 
     assert sum(counts) == 300
+
+
+def deep() -> nn.Module:
+    block = nn.ModuleDict({"attention": nn.Linear(4, 4), "mlp": nn.Sequential(nn.Linear(4, 8))})
+    return nn.ModuleDict({"body": nn.ModuleList([block, LM(1).blocks[0]]), "head": LM(2)})
+
+
+def test_the_parts_add_up_to_the_whole() -> None:
+    table = param_table(deep())
+
+    for name, total in table.modules.items():
+        below = [table.modules[child] for child in total.children]
+        own = [row for row in table.rows if row.name.rpartition(".")[0] == name]
+        assert total.bytes == sum(t.bytes for t in below) + sum(row.bytes or 0 for row in own)
+        assert total.tensors == sum(t.tensors for t in below) + len(own)
+    assert table.modules[""].elements == sum(p.numel() for p in deep().parameters())
+    assert table.modules["head.blocks"].kind == "ModuleList"
+
+
+def test_a_tied_parameter_counts_where_it_comes_first() -> None:
+    modules = param_table(LM()).modules
+
+    assert (modules["emb"].elements, modules["head"].elements) == (44, 11)
+
+
+def test_what_modules_hold_is_said_of_a_model_of_some_size() -> None:
+    model = nn.Transformer(8, 2, 2, 3, 16, batch_first=True)
+
+    assert param_table(model).split("\n\n")[2] == dedent("""\
+        module                 elements      size  share
+        encoder.layers.{0,1}    2 x 600   2.40 kB  30.4%
+        encoder.norm                 16  64 bytes   0.4%
+        decoder.layers.{0..2}   3 x 904   3.62 kB  68.8%
+        decoder.norm                 16  64 bytes   0.4%""")
+
+
+def test_rows_are_data() -> None:
+    model = LM(layers=1)
+    model.emb.weight.requires_grad_(False)
+    table = param_table(model, "emb", "positions")
+
+    read = json.loads(table.to_json())
+
+    assert read["rows"] == [
+        {
+            "name": "positions",
+            "names": ["positions"],
+            "kind": "buffer",
+            "shape": "11",
+            "sizes": [11],
+            "dtype": "int64",
+            "device": "cpu",
+            "elements": 11,
+            "bytes": 88,
+            "trainable": False,
+            "saved": False,
+            "grad": "",
+            "groups": [],
+            "losses": {},
+        },
+        {
+            "name": "emb.weight",
+            "names": ["emb.weight", "head.weight"],
+            "kind": "parameter",
+            "shape": "11x4",
+            "sizes": [11, 4],
+            "dtype": "float32",
+            "device": "cpu",
+            "elements": 44,
+            "bytes": 176,
+            "trainable": False,
+            "saved": True,
+            "grad": "",
+            "groups": [],
+            "losses": {},
+        },
+    ]
+    assert [module["name"] for module in read["modules"]] == ["", "emb"]
+    assert read["model"] == table.model == "LM"
+
+
+def test_the_table_is_a_string_and_can_be_sent() -> None:
+    table = param_table(LM())
+
+    assert isinstance(table, str)
+    assert table.splitlines()[0] == "LM: 223 parameters, all trainable, 1 buffer; on cpu, 980 bytes"
+    assert repr(table) == str(table) == table.text(80)
+    again = pickle.loads(pickle.dumps(table))
+    assert (again, again.rows, again.modules) == (table, table.rows, table.modules)
+
+
+def test_the_text_is_made_anew_for_another_width() -> None:
+    table = param_table(deep())
+
+    assert max(map(len, table.text(70).splitlines())) <= 70
+    assert table.text(200).splitlines()[2:4] == [
+        "name                                shape  dtype    elements  state",
+        "body.0.attention.weight             4x4    float32        16  trainable",
+    ]
+
+
+def test_colors_are_asked_for() -> None:
+    model = LM(layers=1)
+    model.head.bias.requires_grad_(False)
+    model.emb(torch.tensor([1])).mul(float("nan")).sum().backward()
+    table = param_table(model, "emb", "head")
+
+    assert "\x1b" not in table
+    colored = table.text(80, color=True)
+    assert re.sub(r"\x1b\[[0-9]+m", "", colored) == table
+    assert "\x1b[31mnot finite\x1b[0m" in colored
+    assert "\x1b[2mfrozen\x1b[0m" in colored
+
+
+@pytest.mark.parametrize(
+    ("variables", "terminal", "expected"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"NO_COLOR": ""}, True, True),  # no-color.org: set and not empty
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, True, False),
+        ({"FORCE_COLOR": "1"}, False, True),
+        ({"TERM": "dumb"}, True, False),
+    ],
+)
+def test_when_colors_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], terminal: bool, expected: bool
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+
+    assert wants_color(stream) is expected
+
+
+def test_optimizer_groups_and_losses() -> None:
+    model = LM(layers=1)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [model.emb.weight], "weight_decay": 0.0},
+            {"params": [*model.blocks.parameters()]},
+        ],
+        lr=0.01,
+        weight_decay=0.1,
+    )
+    losses = {
+        "lm": lambda model: model.head(model.emb(torch.arange(3))).square().sum(),
+        "norm": lambda model: (
+            model.blocks[0].norm.weight.sum() + 0 * model.blocks[0].norm.bias.sum()
+        ),
+    }
+
+    table = param_table(model, "!positions", optimizer=optimizer, losses=losses)
+
+    assert table == dedent("""\
+        LM: 111 parameters, all trainable; float32 on cpu, 444 bytes
+
+        name                  shape  elements  state               group  reached by
+        emb.weight            11x4         44  trainable, 2 names  0      lm
+        blocks.0.attention.weight
+                              12x4         48  trainable           1
+        blocks.0.norm.weight  4             4  trainable           1      norm
+        blocks.0.norm.bias    4             4  trainable           1      norm (zero)
+        head.bias             11           11  trainable                  lm
+
+        groups:
+          0: AdamW lr 0.01, weight_decay 0
+          1: AdamW lr 0.01, weight_decay 0.1
+
+        tied:
+          emb.weight = head.weight""")
+    assert [row.groups for row in table.rows] == [("0",), ("1",), ("1",), ("1",), ()]
+    assert table.rows[2].losses == (("lm", "none"), ("norm", "nonzero"))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_groups_of_several_optimizers() -> None:
+    model = nn.Linear(2, 2)
+    optimizers = [
+        torch.optim.SGD([p], lr=0.1, momentum=m) for p, m in ((model.weight, 0.9), (model.bias, 0))
+    ]
+
+    table = param_table(model, optimizer=optimizers)
+
+    assert [row.groups for row in table.rows] == [("SGD 0/0",), ("SGD 1/0",)]
+    assert table.groups == (
+        "SGD 0/0: SGD lr 0.1, weight_decay 0, momentum 0.9",
+        "SGD 1/0: SGD lr 0.1, weight_decay 0, momentum 0",
+    )
+
+
+def test_a_loss_that_cannot_be_run() -> None:
+    model = nn.Linear(2, 2)
+
+    assert usage(param_table, model, losses=lambda model: model.weight) == (
+        "losses: loss returned no scalar but Parameter 2x2 float32 cpu"
+    )
+    assert usage(param_table, model, losses=[]) == (
+        "an empty list of losses: there is nothing to run"
+    )
+    assert usage(param_table, model, losses={"mse": model}) == (
+        "a loss is a function of the model that returns a scalar tensor; 'mse' is Linear"
+    )
+    assert usage(param_table, {"a": torch.ones(1)}, losses=sum) == (
+        "losses= runs a model: expected an nn.Module, got dict"
+    )
+
+
+def test_html_for_notebooks() -> None:
+    class Evil(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("</div><script>alert(1)</script>", nn.Linear(1, 1))
+            self.lm = LM(layers=40)
+
+    html = param_table(Evil())._repr_html_()
+
+    assert "<script" not in html
+    assert "&lt;/div&gt;&lt;script&gt;alert(1)&lt;/script&gt;.weight" in html
+    assert "<td>lm.blocks.{0..39}.norm.weight</td>" in html
+    assert "<li>lm.emb.weight = lm.head.weight</li>" in html
+    ElementTree.fromstring(html.replace("&#", "#"))  # every tag is closed
+
+
+def test_html_shows_some_of_very_many_rows() -> None:
+    subject = {f"{'x' * n}.w": torch.ones(1) for n in range(1, 601)}
+
+    html = param_table(subject)._repr_html_()
+
+    assert html.count("<td>x") == 500
+    assert "... and 100 more: print() shows all" in html
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.00 kB"),
+        (9_994, "9.99 kB"),
+        (9_995, "10.0 kB"),
+        (99_950, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (1_410_000_000_000, "1.41 TB"),
+    ],
+)
+def test_bytes_in_words(count: int, text: str) -> None:
+    assert bytes_text(count) == text
 
 
 def test_numbers_inside_a_component_fold() -> None:
