@@ -19,6 +19,6 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   runs a factory on poisoned memory;
 * ``loaded``: a checkpoint against a model, ``loaded_values``: entry by entry,
   ``loaded_names``: under other names, ``loaded_own``: in a module's own way;
-  ``roundtrip``: what came back of a save;
+  ``roundtrip``: what came back of a save; ``resume``: training that goes on from one;
 * ``manifest``: two lists of records; ``renames``: which removal and addition are one.
 """

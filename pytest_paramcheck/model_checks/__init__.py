@@ -7,6 +7,7 @@ when it runs, and when it is copied, moved or saved. ``needs.py``: what a check 
 something to look at. ``steps.py``: backward passes and steps, asked again; ``stand_ins.py``: the
 optimizers of a case without any; ``seeds.py``: what of a model follows the seed;
 ``kept_graphs.py``: what a constructor computed and kept.
+``resume.py``: training that goes on from a checkpoint.
 ``registry.py``: all checks in their order, ``CHECKS``.
 
 A check raises what an assertion raises, or :class:`NothingToCheck` with the reason, which skips

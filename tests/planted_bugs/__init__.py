@@ -32,6 +32,7 @@ FAMILIES = (
     "values",
     "structure",
     "checkpoints",
+    "resume",
 )
 
 Build = Callable[[bool], Any]

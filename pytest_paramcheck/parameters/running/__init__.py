@@ -12,6 +12,8 @@
 * ``kept``: what entries were before a block, and what became of them;
 * ``watch``: gradients as they come, during a block; ``steps``: what each optimizer step wrote;
   ``magnitude``: how large values are;
+* ``resume``: training with a save and a load in between, and without; ``resume_state``: what of
+  its objects is saved, and what is not;
 * ``preserve``: all that a run touches, put back: ``held_state`` (what modules hold),
   ``tensor_state`` (one tensor), ``containers`` (the members of built-in ones), ``modes`` (of the
   process), ``randomness`` (random states); ``undo``: the steps, taken whatever interrupts.
