@@ -20,7 +20,8 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``manifests.py``: the manifests of one run;
 * ``device_report.py``, ``model_report.py``: which devices a run really tested, and which
   checks of a model failed;
-* ``properties.py``: what reports carry home for them.
+* ``properties.py``: what reports carry home for them;
+* ``ranks/``: tests on several processes, ``ranks=N``.
 
 PYTEST_DONT_REWRITE, for a conftest that imports a public name before it names this plugin.
 """
@@ -45,6 +46,7 @@ from .manifests import OUTPUT, ManifestRun
 from .marked import (
     OURS,
     excluded_devices,
+    is_remote,
     own_items,
     parametrize_devices,
     params_of,
@@ -55,7 +57,9 @@ from .marked import (
 from .marker import MARKER, MARKER_LINE, Support
 from .marker import ParamCheckWarning as ParamCheckWarning
 from .model_report import CaseReport
-from .properties import DEVICE, NOT_ON
+from .properties import DEVICE, NOT_ON, RANKS
+from .ranks.here import rank_here
+from .ranks.numbers import too_few_there
 from .session import ParamSession, keep_session, session_of
 
 
@@ -82,9 +86,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before xdist starts its workers, before the header
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
-    worker = getattr(config, "workerinput", {}).get("workerid", "")
-    number = worker.removeprefix("gw")
-    machine = Machine(int(number) if number.isdigit() else None)
+    here = rank_here(config)
+    if here is not None:
+        machine = Machine(here.place)
+    else:
+        worker = getattr(config, "workerinput", {}).get("workerid", "")
+        number = worker.removeprefix("gw")
+        machine = Machine(int(number) if number.isdigit() else None)
     settings = options.read_settings(config, machine)
     models = config.getoption("--param-model")
     selected = options.selects(config)  # before the ids of models are taken out
@@ -95,9 +103,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         dtypes=settings.dtypes,
     )
     ours = ParamSession(machine, settings, FixtureScopes(OURS), manifests)
+    ours.ranks_elsewhere = here is None
     keep_session(config, ours)
     config.pluginmanager.register(manifests, "paramcheck-manifests")
-    if not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput") and here is None:
         config.pluginmanager.register(CaseReport(), "paramcheck-cases")
         if settings.asked:
             from .device_report import RunReport
@@ -118,6 +127,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         ids = take_ids(config, models)
         run = ModelRun(session, cases, chosen, settings.seed, ours.latest, ids)
         config.pluginmanager.register(run, "paramcheck-models")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Get ready for tests that have ranks, where there are any that run elsewhere."""
+    if session.config.getoption("collectonly") or session.config.getoption("setupplan"):
+        session_of(session.config).ranks_elsewhere = False
+    elif any(is_remote(item) for item in session.items):
+        from .ranks.items import RankItems
+        from .ranks.parent import RanksRun
+
+        run = RanksRun(session.config, RankItems(session.items))
+        session.config.pluginmanager.register(run, "paramcheck-ranks")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -188,6 +210,13 @@ def _on_device(item: pytest.Item, variant: Variant) -> Generator[None, object, o
     if not_on := excluded_devices(item):
         item.user_properties.append((NOT_ON, ",".join(not_on)))
     session = session_of(item.config)
+    if variant.ranks is not None:
+        item.user_properties.append((RANKS, str(variant.ranks)))
+    if is_remote(item):
+        # The memory of an accelerator belongs to the ranks, and so do the defaults and the seed.
+        if reason := variant.skip or too_few_there(variant.device, variant.ranks or 1):
+            item.add_marker(pytest.mark.skip(reason=reason))
+        return (yield)
     if reason := variant.skip or session.machine.absent(variant.device, variant.dtype):
         item.add_marker(pytest.mark.skip(reason=reason))
         return (yield)

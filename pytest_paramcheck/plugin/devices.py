@@ -13,6 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..messages.wording import did_you_mean, first_line, join_words, plural
+from .ranks.numbers import ranks_id
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +42,14 @@ class Variant(NamedTuple):
     device: str
     dtype: str | None = None
     skip: str = ""
+    #: How many processes run it together; None: this one alone.
+    ranks: int | None = None
 
     @property
     def id(self) -> str:
-        """The part of the test id: ``cpu``, ``cuda:1``, ``cuda-bfloat16``."""
-        return self.device if self.dtype is None else f"{self.device}-{self.dtype}"
+        """The part of the test id: ``cpu``, ``cuda:1``, ``cuda-bfloat16``, ``cpu-2ranks``."""
+        ranks = ranks_id(self.ranks) if self.ranks is not None else None
+        return "-".join(part for part in (self.device, self.dtype, ranks) if part)
 
 
 def split_names(values: Iterable[str]) -> list[str]:

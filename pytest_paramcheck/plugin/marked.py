@@ -7,7 +7,7 @@ chosen, ``devices.py`` what remains; here that becomes items.
 from __future__ import annotations
 
 import unittest
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, product
 from typing import Any
 
@@ -25,6 +25,8 @@ from .marker import (
     read_marks,
     sets_of_parameters,
 )
+from .options import Settings
+from .ranks.numbers import ranks_to_run, too_few_devices
 from .session import session_of
 
 #: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
@@ -171,9 +173,21 @@ def variants_of(config: pytest.Config, support: Support) -> tuple[Variant, ...]:
     """Return what a test with this support runs on, each variant one object per session."""
     session = session_of(config)
     settings, known = session.settings, session.variants
-    found = variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
+    found = [
+        of_ranks
+        for one in variants(settings.devices, settings.dtypes, support.devices, support.dtypes)
+        for of_ranks in _on_ranks(one, settings, support)
+    ]
     # pytest 8.0 builds a wider fixture again unless its parameter is the very same object.
     return tuple(known.setdefault(variant, variant) for variant in found)
+
+
+def _on_ranks(variant: Variant, settings: Settings, support: Support) -> Iterator[Variant]:
+    """Yield a variant once for each number of ranks that it runs on."""
+    numbers, why = ranks_to_run(settings.ranks, support.ranks)
+    for number in numbers:
+        skip = variant.skip or why or too_few_devices(variant.device, number or 1)
+        yield variant._replace(ranks=number, skip=skip)
 
 
 def first_variant(config: pytest.Config) -> Variant:
@@ -205,6 +219,20 @@ def variant_of(item: pytest.Item) -> Variant | None:
         return given
     support = support_of(item)  # a TestCase, or marked after the collection
     return None if support is None else variants_of(item.config, support)[0]
+
+
+def ranks_of(item: pytest.Item) -> int | None:
+    """Return on how many ranks an item runs; None for one that runs in pytest's own process."""
+    try:
+        variant = variant_of(item)
+    except ValueError:
+        return None  # a wrong marker that collection has not seen: reported at set-up
+    return variant.ranks if variant is not None else None
+
+
+def is_remote(item: pytest.Item) -> bool:
+    """Whether an item runs in other processes than this one."""
+    return ranks_of(item) is not None and session_of(item.config).ranks_elsewhere
 
 
 def excluded_devices(item: pytest.Item) -> tuple[str, ...]:

@@ -13,16 +13,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ..messages.wording import did_you_mean
-from .devices import CHOICES, Machine, device_names, dtype_names
+from ..messages.wording import did_you_mean, join_words
+from .devices import CHOICES, Machine, device_names, dtype_names, kind
+from .ranks.numbers import marked_ranks, too_few_devices
 
 MARKER = "params"
 MARKER_LINE = (
-    "params(*, devices=None, dtypes=None): run once per device of --param-device (and dtype of "
-    "--param-dtype), with the device as torch's default device and from a fixed seed; devices= "
-    'and dtypes= say what the test supports, devices=["!meta"] what it does not.'
+    "params(*, devices=None, dtypes=None, ranks=None): run once per device of --param-device (and "
+    "dtype of --param-dtype), with the device as torch's default device and from a fixed seed; "
+    'devices= and dtypes= say what the test supports, devices=["!meta"] what it does not; ranks=2 '
+    "runs it on two processes of a torch.distributed group."
 )
-KEYWORDS = ("devices", "dtypes")
+KEYWORDS = ("devices", "dtypes", "ranks")
+_LISTED = join_words([f"{keyword}=" for keyword in KEYWORDS])
 
 
 class ParamCheckWarning(pytest.PytestWarning):
@@ -34,6 +37,7 @@ class Support(NamedTuple):
 
     devices: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] | None = None
+    ranks: tuple[int, ...] | None = None
 
 
 def marks_of(node: pytest.Item, marker: str) -> list[pytest.Mark]:
@@ -108,8 +112,9 @@ def _is_meant_for_us(keyword: str) -> bool:
     word = keyword.lower()
     if "device" in word or "dtype" in word:
         return True
-    # "services" and "types" are words of their own; "divices" is not.
-    return word[:1] == "d" and bool(difflib.get_close_matches(word, KEYWORDS, cutoff=0.8))
+    # "services" and "types" are words of their own; "divices" is not. "rank" is an error too: it
+    # would be a test that runs on one process and says nothing.
+    return word[:1] in ("d", "r") and bool(difflib.get_close_matches(word, KEYWORDS, cutoff=0.8))
 
 
 def foreign_text(mark: pytest.Mark) -> str:
@@ -124,9 +129,11 @@ def foreign_text(mark: pytest.Mark) -> str:
     elif mark.args and not mark.kwargs and _are_devices(mark.args):
         one = mark.args[0] if len(mark.args) == 1 else list(mark.args)
         hint = f"; did you mean devices={one!r}?"
+    elif len(mark.args) == 1 and not mark.kwargs and _are_ranks(mark.args[0]):
+        hint = f"; did you mean ranks={mark.args[0]!r}?"
     return (
         f"@pytest.mark.{mark.name}({', '.join(said)}) is left alone: the marker of "
-        f"pytest-paramcheck takes devices= and dtypes= only{hint} "
+        f"pytest-paramcheck takes {_LISTED} only{hint} "
         f"(ini param_marker gives it another name)"
     )
 
@@ -144,39 +151,58 @@ def _are_devices(values: Sequence[object]) -> bool:
         return False
 
 
+def _are_ranks(value: object) -> bool:
+    try:
+        return bool(marked_ranks(value))
+    except ValueError:
+        return False
+
+
 def read_marks(marks: Iterable[pytest.Mark], machine: Machine) -> Support | None:
     """Return what marks support, the closest of them given first; None where none is ours.
 
     A keyword that a closer one has given decides, ``None`` included. ValueError says what is
     wrong with one of them, whether it decides or not.
     """
-    read = [_read(mark, machine) for mark in marks if not is_foreign(mark)]
-    if not read:
+    ours = [mark for mark in marks if not is_foreign(mark)]
+    if not ours:
         return None
-    merged: dict[str, tuple[str, ...] | None] = {}
-    for given in read:
-        merged = {**given, **merged}
-    return Support(**merged)
+    merged: dict[str, Any] = {}
+    for mark in ours:
+        merged = {**_read(mark, machine), **merged}
+    support = Support(**merged)
+    most = max(support.ranks or (1,))
+    for device in support.devices or ():
+        if too_few_devices(device, most):
+            raise ValueError(
+                f"@pytest.mark.{ours[0].name}: {device!r} is one device, and ranks={most} needs "
+                f"one for each: name {kind(device)!r}"
+            )
+    return support
 
 
-def _read(mark: pytest.Mark, machine: Machine) -> dict[str, tuple[str, ...] | None]:
+def _read(mark: pytest.Mark, machine: Machine) -> dict[str, Any]:
     shown = f"@pytest.mark.{mark.name}"
     if mark.args:
         args = ", ".join(map(repr, mark.args))
-        raise ValueError(
-            f"{shown} takes no positional arguments, got ({args}); it takes devices= and dtypes="
-        )
+        raise ValueError(f"{shown} takes no positional arguments, got ({args}); it takes {_LISTED}")
     for name in mark.kwargs:
         if name not in KEYWORDS:
-            hint = did_you_mean(name, KEYWORDS) or " it takes devices= and dtypes="
+            hint = did_you_mean(name, KEYWORDS) or f" it takes {_LISTED}"
             raise ValueError(f"{shown} has no argument {name!r};{hint}")
-    given: dict[str, tuple[str, ...] | None] = {}
+    given: dict[str, Any] = {}
     if "devices" in mark.kwargs:
         value = mark.kwargs["devices"]
         given["devices"] = _devices(value, f"{shown}(devices={value!r})", machine)
     if "dtypes" in mark.kwargs:
         value = mark.kwargs["dtypes"]
         given["dtypes"] = _parsed(value, f"{shown}(dtypes={value!r})", dtype_names)
+    if "ranks" in mark.kwargs:
+        value = mark.kwargs["ranks"]
+        try:
+            given["ranks"] = None if value is None else marked_ranks(value)
+        except ValueError as error:
+            raise ValueError(f"{shown}(ranks={value!r}): {error}") from None
     return given
 
 

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import pytest
 
 from .devices import Machine, device_names, dtype_names
+from .ranks.here import rank_here
+from .ranks.numbers import too_few_devices, written_ranks, written_seconds
 
 T = TypeVar("T")
 #: xdist's workers get the controller's resolved names under these keys.
@@ -28,6 +30,11 @@ CASES_LINE = "param_cases(cases): whole-model checks; put there by parametrize_w
 _INI: dict[str, tuple[str, Sequence[Literal["args", "string", "int"]]]] = {
     "param_devices": ("Devices for tests marked params", ("args", "string")),
     "param_dtypes": ("Default dtypes for tests marked params", ("args", "string")),
+    "param_ranks": (
+        "Numbers of ranks for tests marked params(ranks=...)",
+        ("args", "string", "int"),
+    ),
+    "param_rank_timeout": ("Seconds for one test on its ranks (60)", ("string", "int")),
     "param_seed": ("Seed that every test marked params starts from", ("string", "int")),
     "param_marker": (
         "Name of the marker params, where a project has another marker of this name",
@@ -52,6 +59,11 @@ class Settings(NamedTuple):
     seed: int = 0
     asked: tuple[str, ...] = ()
     marker: str = "params"
+    ranks: tuple[int, ...] = ()
+    #: Those that came from the command line: tests have to run on them.
+    asked_ranks: tuple[int, ...] = ()
+    #: The limit of one test on its ranks.
+    rank_seconds: float = 60.0
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -69,6 +81,18 @@ def add_options(parser: pytest.Parser) -> None:
         action="append",
         metavar="DTYPE",
         help="Run tests marked params with this default dtype. Repeatable, takes comma lists.",
+    )
+    group.addoption(
+        "--param-ranks",
+        action="append",
+        metavar="N",
+        help="Run tests marked params(ranks=...) on this number of processes, of those they name. "
+        "Repeatable, takes comma lists.",
+    )
+    group.addoption(
+        "--param-rank-timeout",
+        metavar="S",
+        help="Seconds for one test on its ranks, from set-up to teardown (default: 60)",
     )
     group.addoption(
         "--param-seed",
@@ -139,7 +163,10 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
     _, dtypes = _choice(config, "--param-dtype", "param_dtypes", dtype_names)
     origin = _origin("--param-device", "param_devices", asked)
     workerinput = getattr(config, "workerinput", None)
-    if workerinput is not None:
+    here = rank_here(config)
+    if here is not None:
+        devices = here.devices
+    elif workerinput is not None:
         devices = tuple(
             workerinput.get(WORKER_DEVICES, devices)
         )  # the controller's: ids must be equal
@@ -156,7 +183,28 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
                 for dtype in dtypes or (None,):
                     if reason := machine.absent(device, dtype):
                         raise pytest.UsageError(f"{origin}: {device} is not there: {reason}")
-    return Settings(devices, dtypes, _seed(config), devices if asked else (), marker_name(config))
+    asked_ranks, ranks = _choice(config, "--param-ranks", "param_ranks", written_ranks)
+    _check_one_device(devices if asked else (), ranks if asked_ranks else ())
+    return Settings(
+        devices,
+        dtypes,
+        _seed(config),
+        devices if asked else (),
+        marker_name(config),
+        ranks,
+        ranks if asked_ranks else (),
+        _seconds(config),
+    )
+
+
+def _check_one_device(devices: Sequence[str], ranks: Sequence[int]) -> None:
+    """Raise :class:`pytest.UsageError` where both were asked for and can never go together."""
+    for device in devices:
+        for number in ranks:
+            if reason := too_few_devices(device, number):
+                raise pytest.UsageError(
+                    f"--param-device={device} --param-ranks={number}: a test that {reason}"
+                )
 
 
 def _choice(
@@ -168,6 +216,7 @@ def _choice(
     if given is None and not written:
         return False, ()
     try:
+        written = str(written) if isinstance(written, int) else written
         words = shlex.split(written) if isinstance(written, str) else written
         return given is not None, parse(words)
     except ValueError as error:
@@ -195,6 +244,16 @@ def _seed(config: pytest.Config) -> int:
             f"{origin}: {text!r} is no seed; a seed is an integer from 0 to 2**63 - 1"
         ) from None
     return seed
+
+
+def _seconds(config: pytest.Config) -> float:
+    given: str | None = config.getoption("--param-rank-timeout")
+    text = given if given is not None else str(_written(config, "param_rank_timeout") or "60")
+    try:
+        return written_seconds(text)
+    except ValueError as error:
+        origin = _origin("--param-rank-timeout", "param_rank_timeout", given is not None)
+        raise pytest.UsageError(f"{origin}: {error}") from None
 
 
 def _origin(option: str, ini: str, from_command_line: bool) -> str:

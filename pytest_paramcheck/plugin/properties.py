@@ -11,6 +11,8 @@ import pytest
 DEVICE = "param_device"
 #: The asked devices on which the test is not due, joined with commas.
 NOT_ON = "param_not_on"
+#: On how many ranks a test runs, as text.
+RANKS = "param_ranks"
 MODEL = "param_model"
 CHECK = "param_check"
 #: How the model is run, what is not declared of it, and the checks that are left out for want of
@@ -18,7 +20,7 @@ CHECK = "param_check"
 INPUTS = "param_inputs"
 NOT_DECLARED = "param_not_declared"
 WANT_INPUTS = "param_want_inputs"
-_OWN = (DEVICE, NOT_ON, MODEL, CHECK, INPUTS, NOT_DECLARED, WANT_INPUTS)
+_OWN = (DEVICE, NOT_ON, RANKS, MODEL, CHECK, INPUTS, NOT_DECLARED, WANT_INPUTS)
 
 
 def own_properties(report: pytest.TestReport) -> dict[str, str]:

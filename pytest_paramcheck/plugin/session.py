@@ -40,6 +40,8 @@ class ParamSession:
         self.running: Running | None = None
         #: Of the test that runs now.
         self.nodeid = ""
+        #: Whether tests that have ranks run in other processes than this one.
+        self.ranks_elsewhere = True
 
     @cached_property
     def latest(self) -> LatestRun:

@@ -14,7 +14,7 @@ SUITE = "import pytest\n@pytest.mark.params\ndef test_a(): pass"
     [
         (
             "'cpu', devices='cpu'",
-            " takes no positional arguments, got ('cpu'); it takes devices= and dtypes=",
+            " takes no positional arguments, got ('cpu'); it takes devices=, dtypes= and ranks=",
         ),
         (
             "device='cpu'",
@@ -22,7 +22,7 @@ SUITE = "import pytest\n@pytest.mark.params\ndef test_a(): pass"
         ),
         (
             "n_coins=4, devices='cpu'",
-            " has no argument 'n_coins'; it takes devices= and dtypes=",
+            " has no argument 'n_coins'; it takes devices=, dtypes= and ranks=",
         ),
         ("dtype='float64'", " has no argument 'dtype'; did you mean 'dtypes'?"),
         ("Devices='cpu'", " has no argument 'Devices'; did you mean 'devices'?"),
@@ -99,17 +99,19 @@ def test_a_wrong_marker_further_out_is_an_error_as_well(run: Run) -> None:
 
 LEFT_ALONE = (
     "ParamCheckWarning: test_a: @pytest.mark.params({args}) is left alone: the marker of "
-    "pytest-paramcheck takes devices= and dtypes= only{hint} (ini param_marker gives it another "
-    "name)"
+    "pytest-paramcheck takes devices=, dtypes= and ranks= only{hint} (ini param_marker gives it "
+    "another name)"
 )
 FOREIGN = [
-    ("[1, 2]", ""),
+    ("[0, 1.5]", ""),
     ("n_coins=4", ""),
     ("services=['db'], types=3", ""),
     ("'a', [1, 2]", "; did you mean @pytest.mark.parametrize?"),
     ("('a', 'b'), [(1, 2)]", "; did you mean @pytest.mark.parametrize?"),
     ("'cpu'", "; did you mean devices='cpu'?"),
     ("['cpu', 'meta']", "; did you mean devices=['cpu', 'meta']?"),
+    ("2", "; did you mean ranks=2?"),
+    ("[2, 4]", "; did you mean ranks=[2, 4]?"),
 ]
 
 

@@ -87,7 +87,9 @@ def test_fixtures_are_listed_with_a_useful_line(run: Run) -> None:
 
 def test_the_marker_is_listed(run: Run) -> None:
     result = run("", "--markers")
-    result.stdout.fnmatch_lines("@pytest.mark.params([*], devices=None, dtypes=None): run once *")
+    result.stdout.fnmatch_lines(
+        "@pytest.mark.params([*], devices=None, dtypes=None, ranks=None): run once *"
+    )
 
 
 def test_properties_of_other_plugins_need_not_be_pairs(run: Run, pytester) -> None:

@@ -87,6 +87,8 @@ def test_the_options_and_ini_values() -> None:
     assert {name: given.get("action") for name, given in parser.options.items()} == {
         "--param-device": "append",
         "--param-dtype": "append",
+        "--param-ranks": "append",
+        "--param-rank-timeout": None,
         "--param-seed": None,
         "--param-model": "append",
         "--param-update": "store_true",
@@ -94,6 +96,8 @@ def test_the_options_and_ini_values() -> None:
     assert parser.ini == {
         "param_devices": "args",
         "param_dtypes": "args",
+        "param_ranks": "args",
+        "param_rank_timeout": "string",
         "param_seed": "string",
         "param_marker": "string",
     }
@@ -120,7 +124,7 @@ def test_the_entry_point() -> None:
 
 
 def test_the_markers() -> None:
-    assert MARKER_LINE.startswith("params(*, devices=None, dtypes=None): ")
+    assert MARKER_LINE.startswith("params(*, devices=None, dtypes=None, ranks=None): ")
     assert options.CASES_LINE.startswith("param_cases(cases): ")
 
 

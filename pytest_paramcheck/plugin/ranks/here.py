@@ -1,0 +1,36 @@
+"""Whether this process is a rank, and which."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+
+class Here(NamedTuple):
+    """What a rank was started as."""
+
+    rank: int
+    ranks: int
+    #: The devices that the process of the user resolved: ids must be equal.
+    devices: tuple[str, ...] = ()
+    #: Of xdist, where that process is one: workers share out the accelerators.
+    worker: int = 0
+
+    @property
+    def place(self) -> int:
+        """The place of this process among all ranks of all workers."""
+        return self.worker * self.ranks + self.rank
+
+
+_HERE = pytest.StashKey[Here]()
+
+
+def set_here(config: pytest.Config, here: Here) -> None:
+    """Note that this process is a rank."""
+    config.stash[_HERE] = here
+
+
+def rank_here(config: pytest.Config) -> Here | None:
+    """Return which rank this process is; None in the process that the user started."""
+    return config.stash.get(_HERE, None)

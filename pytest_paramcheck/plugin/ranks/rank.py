@@ -1,0 +1,243 @@
+"""The process of a rank: a whole pytest session that runs what it is told, and what starts it."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pdb
+import pickle
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from ..marked import ranks_of, variant_of
+from ..session import session_of
+from .group import RankGroup
+from .here import Here, set_here
+from .outcome import LOST, RAISED
+from .start import Start
+from .where import where_file
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+#: What gloo says where another rank has closed its end.
+_LOST = ("Connection closed by peer", "Application timeout", "pair closure", "Connection reset")
+
+
+def run_rank(start: Start, channel: Connection, out: Connection) -> None:
+    """Be a rank, from the start of its process to the end."""
+    os.setsid()  # so that it can be killed with all that it started, and nothing else
+    threading.Thread(target=_follow_parent, daemon=True, name="parent of a rank").start()
+    os.dup2(out.fileno(), 1)
+    os.dup2(out.fileno(), 2)
+    out.close()
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    os.environ.clear()
+    os.environ.update(start.environment)
+    os.chdir(start.folder_of_run)
+    sys.path[:] = start.path
+    traces = where_file(start.folder, start.here.rank).open("w", encoding="utf-8")
+    faulthandler.register(signal.SIGUSR1, file=traces, all_threads=False, chain=False)
+
+    import torch
+
+    # The library was loaded before this process had an environment of its own.
+    with suppress(ValueError):
+        torch.set_num_threads(int(start.environment["OMP_NUM_THREADS"]))
+    said = ""
+    rank = RankSession(start, channel)
+    try:
+        config = pytest.Config.fromdictargs(start.options, list(start.args))
+        set_here(config, start.here)
+        config.pluginmanager.register(rank, "paramcheck-rank")
+        config.hook.pytest_cmdline_main(config=config)
+    except pytest.UsageError as error:
+        said = str(error)
+    except BaseException:
+        said = traceback.format_exc()
+    with suppress(OSError):
+        channel.send(("bye", said or rank.why_it_ended))
+
+
+def _follow_parent() -> None:
+    """End with the process that started this one, however that ends, and take all along."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+class RankSession:
+    """The plugin of a rank's session: it collects, waits for items, and sends home what came."""
+
+    def __init__(self, start: Start, channel: Connection) -> None:
+        self._start = start
+        self._channel = channel
+        self._here: Here = start.here
+        self._files = {Path(file) for file in start.files}
+        self._folders = {folder for file in self._files for folder in file.parents}
+        self._config: pytest.Config | None = None
+        self._group = RankGroup(self._here.rank, self._here.ranks, self._store, start.seconds)
+        self._errors: list[str] = []
+        self._passing_over = False
+
+    @property
+    def why_it_ended(self) -> str:
+        """What went wrong with the collection."""
+        return "\n".join(self._errors)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self._config = config
+        # After pytest's own: this process has no terminal.
+        sys.breakpointhook = _no_terminal
+        pdb.set_trace = _no_terminal
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        # They write the cache, of what they have seen of one rank.
+        manager = session.config.pluginmanager
+        for name in ("lfplugin", "nfplugin", "stepwiseplugin"):
+            if (plugin := manager.get_plugin(name)) is not None:
+                manager.unregister(plugin)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        known = self._files if collection_path.is_file() else self._folders
+        return None if collection_path in known else True
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if ranks_of(item) == self._here.ranks]
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._errors.append(report.longreprtext)
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self._errors.append(str(excrepr))
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self._errors.append(excinfo.exconly())
+
+    def pytest_warning_recorded(
+        self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: Any
+    ) -> None:
+        category = warning_message.category
+        self._channel.send(
+            (
+                "warning",
+                (
+                    (category.__module__, category.__qualname__, str(warning_message.message)),
+                    (warning_message.filename, warning_message.lineno),
+                    (when, nodeid, location),
+                ),
+            )
+        )
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        setattr(report, RAISED, call.excinfo is not None)
+        text = str(call.excinfo.value) if call.excinfo is not None else ""
+        setattr(report, LOST, any(words in text for words in _LOST))
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._config is None:
+            return
+        if self._passing_over:
+            if report.failed:  # of a wider fixture, after the last test that it was for
+                self._channel.send(("last", report.longreprtext))
+            return
+        report.user_properties = [_portable(each) for each in report.user_properties]
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        self._channel.send(("report", data))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        following = dict(zip(items, [*items][1:], strict=False))
+        self._channel.send(("ready", ([*items], self.why_it_ended)))
+        hook = session.config.hook
+        expected: pytest.Item | None = None
+        while (told := self._told()) is not None:
+            nodeid, after, number = told
+            item = items[nodeid]
+            if expected is not None and expected is not item:
+                self._pass_over(expected, item)
+            # Where nobody knows what comes next, what stands next in the file.
+            expected = items.get(following.get(nodeid, "") if after is None else after)
+            self._group.enter(number, self._device_of(item))
+            hook.pytest_runtest_protocol(item=item, nextitem=expected)
+            manifests = session_of(session.config).manifests.output()
+            self._channel.send(("done", (self._group.intact(), manifests)))
+        return True
+
+    def _told(self) -> Any:
+        """Return what to run next: an id, the id after it, a number; None at the end."""
+        try:
+            return self._channel.recv()
+        except (EOFError, OSError):
+            return None
+
+    def _pass_over(self, expected: pytest.Item, item: pytest.Item) -> None:
+        """Tear down what was kept for a test that is not run here after all."""
+        self._passing_over = True
+        expected.add_marker(pytest.mark.skip(reason="not run"), append=False)
+        try:
+            expected.config.hook.pytest_runtest_protocol(item=expected, nextitem=item)
+        finally:
+            del expected.own_markers[0]
+            self._passing_over = False
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        self._group.leave()
+
+    def _store(self, name: str) -> Store:
+        import torch.distributed as dist
+
+        # A new file for each group: old keys of another would be read.
+        file = str(Path(self._start.folder, f"store{name}"))
+        store: Store = dist.FileStore(file, self._here.ranks)  # type: ignore[attr-defined]
+        return store
+
+    def _device_of(self, item: pytest.Item) -> str:
+        """Return the type of device a test runs on, with this rank's own made the current one."""
+        variant = variant_of(item)
+        if variant is None or variant.device in ("cpu", "meta"):
+            return "cpu"
+        import torch
+
+        device = session_of(item.config).machine.device(variant.device)
+        if device.index is not None:
+            torch.accelerator.set_device_index(device.index)
+        return device.type
+
+
+def _portable(given: Any) -> Any:
+    """Return what another process can read of a property of a report."""
+    try:
+        pickle.loads(pickle.dumps(given))
+    except Exception:
+        return tuple(map(str, given)) if isinstance(given, (tuple, list)) else str(given)
+    return given
+
+
+def _no_terminal(*_: Sequence[object], **__: object) -> NoReturn:
+    raise RuntimeError("a rank has no terminal: run pytest --pdb, it makes rank 0 this process")
