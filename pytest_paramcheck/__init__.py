@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
     from .assertions.blocks import assert_changed as assert_changed
     from .assertions.blocks import assert_unchanged as assert_unchanged
     from .assertions.blocks import assert_updated as assert_updated
+    from .assertions.checkpoints import assert_checkpoint as assert_checkpoint
     from .assertions.checkpoints import assert_loaded as assert_loaded
     from .assertions.checkpoints import assert_roundtrip as assert_roundtrip
     from .assertions.flags import assert_frozen as assert_frozen
@@ -85,6 +86,7 @@ _MODULE_OF = {
     "assert_changed": "assertions.blocks",
     "assert_unchanged": "assertions.blocks",
     "assert_updated": "assertions.blocks",
+    "assert_checkpoint": "assertions.checkpoints",
     "assert_loaded": "assertions.checkpoints",
     "assert_roundtrip": "assertions.checkpoints",
     "assert_frozen": "assertions.flags",

@@ -19,9 +19,15 @@ from pathlib import Path
 MAY_IMPORT = {
     "messages": (),
     "parameters.tensors": ("messages",),
-    "parameters.subject": ("parameters.tensors", "messages"),
+    "parameters.files": ("parameters.tensors", "messages"),
+    "parameters.subject": ("parameters.tensors", "parameters.files", "messages"),
     "parameters.running": ("parameters.subject", "parameters.tensors", "messages"),
-    "parameters.saving": ("parameters.subject", "parameters.tensors", "messages"),
+    "parameters.saving": (
+        "parameters.subject",
+        "parameters.tensors",
+        "parameters.files",
+        "messages",
+    ),
     "manifest": ("parameters.subject.record", "messages"),
     "init": ("messages",),
     "checks": ("parameters", "init", "messages"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from ..checks import blocks as checks
@@ -225,6 +226,8 @@ class _Unchanged(Block):
     def _begin(self, inventory: Inventory) -> None:
         __tracebackhide__ = True
         checks.require_objects(self._aspects, inventory)
+        if isinstance(self._subject, Path):
+            self._aspects = frozenset({"values"})  # a file is read anew: other objects each time
         entries = select(inventory, self._patterns, eligible=self._eligible, what=self._what)
         values = "values" in self._aspects
         if values:

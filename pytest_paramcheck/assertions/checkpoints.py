@@ -10,17 +10,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..checks.checkpoint import not_publishable, nothing_there
 from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.wording import fold_names, shorten
+from ..parameters.files.contents import read_contents
 from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.undo import Undo
 from ..parameters.saving.asked import ask, own_keys, speaks
 from ..parameters.saving.operations import copied
 from ..parameters.saving.roundtrips import Target, route_of
-from ..parameters.saving.state_dicts import own_parameters, take_checkpoint, wrapped_keys
+from ..parameters.saving.state_dicts import (
+    Checkpoint,
+    own_parameters,
+    take_checkpoint,
+    wrapped_keys,
+)
 from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import select
@@ -88,16 +95,22 @@ def assert_loaded(
     *,
     missing: Sequence[Pattern] = (),
     unexpected: Sequence[Pattern] = (),
+    rename: Mapping[str, str] | Callable[[str], str] | None = None,
+    dtypes: bool = False,
+    key: str | None = None,
 ) -> None:
     """Assert that a checkpoint is in the model, all of it, and nothing else.
 
-    ``checkpoint`` is a state_dict or the path of a file (``torch.save``, read with
-    ``weights_only``; ``.safetensors``). ``missing`` are patterns of the model: what may not be
-    in the checkpoint; ``unexpected`` patterns of the checkpoint: what the model may not have.
-    A new head in the place of the old one is named in both.
+    ``checkpoint`` is a state_dict or the path of one: a file (``torch.save``, read with
+    ``weights_only``; ``.safetensors``), the ``.index.json`` of several, a folder with one of
+    these in it; ``key="model"`` is where in the file it lies. ``missing`` are patterns of the
+    model: what may not be in the checkpoint; ``unexpected`` patterns of the checkpoint: what the
+    model may not have. A new head in the place of the old one is named in both. ``rename``
+    translates the keys before anything is compared: prefixes (``{"module": ""}``) or a function.
 
     Passes where every tensor of the checkpoint is in the model and every parameter and
-    persistent buffer came from it, under one of its names. A loader may have renamed keys on
+    persistent buffer came from it, under one of its names; with ``dtypes``, in the checkpoint's
+    dtype. A loader may have renamed keys on
     the way (a prefix, a component) where the values arrived. Modules that save or load in their
     own way (hooks, ``_save_to_state_dict``, quantized layers) are asked about keys that are no
     names: by their ``state_dict()``, and by a load into a copy of the model. Values are
@@ -131,7 +144,7 @@ def assert_loaded(
 
     if not inventory.named and not own():
         require_tensors(inventory)
-    taken = take_checkpoint(checkpoint, inventory, own)
+    taken = take_checkpoint(checkpoint, inventory, own, key=key, rename=rename)
     saved = taken.tensors
     if mine := own_parameters(inventory, saved):
         raise ParamCheckUsageError(
@@ -147,7 +160,7 @@ def assert_loaded(
         if name is not None and inventory.by_name[name].persistent:
             key_names[key] = name
     absent = select(inventory, _listed("missing", missing)) if missing else []
-    extra = select(saved, _listed("unexpected", unexpected)) if unexpected else []
+    extra = select(_by_every_key(taken), _listed("unexpected", unexpected)) if unexpected else []
     compare = partial(
         not_loaded,
         inventory,
@@ -156,6 +169,8 @@ def assert_loaded(
         missing=set(absent),
         unexpected={name for entry in extra for name in entry.names},
         others=taken.others,
+        origins=taken.origins,
+        dtypes=dtypes,
     )
     findings = compare()
     if findings and inventory.root is not None and speaks(inventory.root):
@@ -165,6 +180,55 @@ def assert_loaded(
         findings = compare(asked=asked)
         del asked  # an error keeps this frame, and with it the copy
     raise_if(findings, inventory)
+
+
+def assert_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> None:
+    """Assert that a checkpoint is whole, finite and no larger than its tensors.
+
+    ``path`` is a file (``torch.save``, safetensors), the ``.index.json`` of several files, or a
+    folder with one of these in it. All tensors in it are looked at, an optimizer's too;
+    ``key="model"`` asks about one part of a file. Nothing in it is run.
+
+    Passes where every file can be read without unpickling code, the index and its shards name
+    the same tensors, and every tensor has elements and finite values. A mask of 0 and ``-inf``
+    is right, and so is a layer without inputs, whose weight has no elements.
+
+    Fails, all at once: a file that is truncated, a Git LFS pointer or of another kind, one that
+    holds objects, a shard that is not there, names and files on one side of the index only,
+    tensors that are empty or on meta, a NaN or an infinity, and views that were saved with all
+    of the memory they look into.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a path that does not
+    exist, a folder in which there is no checkpoint or more than one, and a key that is not there.
+
+    >>> import tempfile, torch
+    >>> from pathlib import Path
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "model.pt")
+    >>> torch.save({"weight": torch.ones(3, 2), "bias": torch.zeros(3)}, path)
+    >>> assert_checkpoint(path)
+    >>> everything = torch.ones(1000, 2)
+    >>> torch.save({"weight": everything[:3], "bias": torch.tensor([0.0, torch.nan])}, path)
+    >>> assert_checkpoint(path)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ParamCheckError: not finite: bias; larger than its tensors: weight (model.pt)
+    >>> folder.cleanup()
+    """
+    __tracebackhide__ = True
+    contents = read_contents(path, key)
+    inventory = Inventory(contents.title)
+    inventory.named = dict(contents.tensors)
+    raise_if([*not_publishable(contents, inventory), *nothing_there(contents)], inventory)
+
+
+def _by_every_key(taken: Checkpoint) -> Inventory:
+    """Return the checkpoint's tensors by the names they were given and by the keys they had."""
+    if not taken.origins:
+        return taken.tensors
+    every = Inventory(taken.tensors.title)
+    named = taken.tensors.named
+    every.named = {taken.origins[name]: tensor for name, tensor in named.items()} | named
+    return every
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from ..manifest.paths import named_path
 from ..manifest.text import is_ours, manifest_text, parse_manifest, write_manifest
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
-from ..parameters.saving.files import is_there, reason_of
+from ..parameters.files.paths import is_there, reason_of
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.record import Record
 from ..parameters.subject.records import records

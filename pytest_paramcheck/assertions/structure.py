@@ -28,7 +28,12 @@ Device: TypeAlias = str | torch.device
 def assert_shapes(subject: Tensor, expected: ShapeSpec, /) -> None: ...
 @overload
 def assert_shapes(
-    subject: Subject, expected: Mapping[Pattern, ShapeSpec], /, *, partial: bool = False
+    subject: Subject,
+    expected: Mapping[Pattern, ShapeSpec],
+    /,
+    *,
+    partial: bool = False,
+    key: str | None = None,
 ) -> None: ...
 def assert_shapes(
     subject: Tensor | Subject,
@@ -36,13 +41,15 @@ def assert_shapes(
     /,
     *,
     partial: bool = False,
+    key: str | None = None,
 ) -> None:
     """Assert the shapes of parameters and buffers, sizes or symbols.
 
     ``expected`` maps patterns to shapes; where several patterns match an entry, the last one
     decides. A shape is a tuple of sizes, ``None`` (any size), ``...`` (any number of dimensions)
     and symbols: ``("vocab", "d")`` demands that ``vocab`` is one size wherever it occurs. With
-    a single tensor, ``expected`` is its shape.
+    a single tensor, ``expected`` is its shape. Of a checkpoint's ``Path``, ``key="model"`` is where
+    in the file its tensors are.
 
     Passes where every shape matches exactly (a tensor never matches through broadcasting, and
     0-dim is not ``(1,)``). Every parameter must be covered by a pattern unless ``partial``.
@@ -66,7 +73,7 @@ def assert_shapes(
             f"expected shapes must map patterns to shapes, not {type(expected).__name__} "
             f"{expected!r}; assert_shapes(tensor, shape) takes a single shape"
         )
-    inventory = take_inventory(subject, allow_none=True)
+    inventory = take_inventory(subject, allow_none=True, key=key)
     if not expected:
         raise ParamCheckUsageError("an empty mapping expects nothing: there is nothing to check")
     decided = decide(inventory, expected)
@@ -78,12 +85,19 @@ def assert_shapes(
     raise_if(findings, inventory)
 
 
-def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch.dtype], /) -> None:
+def assert_dtypes(
+    model: Subject,
+    expected: torch.dtype | Mapping[Pattern, torch.dtype],
+    /,
+    *,
+    key: str | None = None,
+) -> None:
     """Assert the dtypes of parameters and buffers, plain attributes included.
 
     ``expected`` is one dtype, which means the floating and complex entries (what ``.to(dtype)``
     casts), or maps patterns to dtypes; where several patterns match, the last one decides.
     Integer and bool entries are held to a floating dtype only where a pattern is their name.
+    ``key="model"``: where in the file of a ``Path`` the tensors are.
 
     Looks also at tensors in plain attributes, lists and objects, under the path that leads to
     them (``rope.inv_freq``, ``cache['mask']``): ``.to()`` leaves these behind. Classes that move
@@ -100,7 +114,7 @@ def assert_dtypes(model: Subject, expected: torch.dtype | Mapping[Pattern, torch
     >>> assert_dtypes(nn.BatchNorm1d(3).double(), torch.float64)
     """
     __tracebackhide__ = True
-    inventory, hidden = _with_attributes(model, moved=False)
+    inventory, hidden = _with_attributes(model, moved=False, key=key)
     if not isinstance(expected, Mapping):
         dtype = checks.expected_dtype(expected)
         if not checks.is_castable(dtype):
@@ -171,12 +185,17 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
 
 
 def assert_param_count(
-    model: Subject, total: int | None = None, *, trainable: int | None = None
+    model: Subject,
+    total: int | None = None,
+    *,
+    trainable: int | None = None,
+    key: str | None = None,
 ) -> None:
     """Assert how many elements all parameters, or the trainable ones, have.
 
     A tied parameter counts once; buffers do not count. In a mapping everything counts that it
     holds, and names on exactly the same memory (a tied parameter in a state_dict) once.
+    ``key="model"``: where in the file of a ``Path`` the tensors are.
 
     Fails with the number that was found, the difference, what explains it where something does
     exactly (ties, buffers, frozen parameters), and the modules that own the most. A lazy
@@ -195,7 +214,7 @@ def assert_param_count(
         )
     checks.validate_count(total, "total")
     checks.validate_count(trainable, "trainable")
-    inventory = take_inventory(model)
+    inventory = take_inventory(model, key=key)
     if trainable is not None:
         demand_flags(inventory)
     raise_if(checks.param_counts(inventory, total, trainable), inventory)
@@ -222,13 +241,15 @@ def assert_materialized(model: Subject) -> None:
     raise_if(findings, inventory)
 
 
-def _with_attributes(model: Subject, *, moved: bool = True) -> tuple[Inventory, dict[int, Hidden]]:
+def _with_attributes(
+    model: Subject, *, moved: bool = True, key: str | None = None
+) -> tuple[Inventory, dict[int, Hidden]]:
     """Read a subject and what its modules keep in plain attributes; without both, nothing.
 
     ``moved``: also where a class moves its tensors itself.
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model, allow_empty=True)
+    inventory = take_inventory(model, allow_empty=True, key=key)
     hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
     if not hidden:
         require_tensors(inventory)

@@ -17,7 +17,14 @@ from ..parameters.tensors.identity import Relation, shared_memory
 from ..parameters.tensors.memory import memory_of
 from .loaded_names import NOTHING, loaded_under_other_names, strangers
 from .loaded_own import is_taken, not_arrived, other_than_saved, right_after_all
-from .loaded_values import Difference, are_unrelated, different, fingerprint, is_constant
+from .loaded_values import (
+    Difference,
+    are_unrelated,
+    different,
+    fingerprint,
+    is_constant,
+    other_dtypes,
+)
 
 
 def not_loaded(
@@ -28,12 +35,15 @@ def not_loaded(
     missing: set[Entry],
     unexpected: set[str],
     others: Mapping[str, Any],
+    origins: Mapping[str, str],
+    dtypes: bool,
     asked: Asked | None = None,
 ) -> list[Finding]:
     """Find what of a checkpoint is not in the model, and what of the model is not from it.
 
     ``key_names`` maps the checkpoint's keys to the model's names where both have them;
-    ``missing`` and ``unexpected`` are what the caller declared, ``others`` what is no tensor.
+    ``missing`` and ``unexpected`` are what the caller declared, ``others`` what is no tensor,
+    ``origins`` the keys before they were translated; ``dtypes`` asks for the checkpoint's own.
     ``asked`` is what the model itself says of the rest, where it was asked.
     """
     asked = asked or Asked()
@@ -66,6 +76,7 @@ def not_loaded(
     if extra or absent:
         free = _free(model, set(key_names.values()), missing)
         findings = strangers(model, checkpoint, extra, absent, free, every=every and not key_names)
+        findings = [_with_origin(finding, model, origins) for finding in findings]
     findings += [*elsewhere, *own]
     for key in right_after_all(model, checkpoint, key_names, wrong, asked):
         keys = keys_of[model.by_name[key_names[key]]]
@@ -84,7 +95,17 @@ def not_loaded(
         elif key in swapped:
             finding = replace(finding, why=f"it holds what the checkpoint has as {swapped[key]}")
         findings.append(finding)
-    return findings + _lost_ties(model, checkpoint, key_names)
+    findings += _lost_ties(model, checkpoint, key_names)
+    return findings + other_dtypes(model, checkpoint, key_names) if dtypes else findings
+
+
+def _with_origin(finding: Finding, model: Inventory, origins: Mapping[str, str]) -> Finding:
+    """Say which key of the checkpoint a name was made of that the model does not have."""
+    [name, *others] = finding.names
+    key = origins.get(name, name)
+    if others or key == name or name in model.named:
+        return finding
+    return replace(finding, found=f"{finding.found}, as {key}")
 
 
 def _both(

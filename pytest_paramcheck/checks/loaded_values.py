@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import first_line, plural
+from ..parameters.subject.inventory import Inventory
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import describe, dtype_text, size_text
 from ..parameters.tensors.memory import inner_tensors
@@ -25,6 +27,29 @@ class Difference(NamedTuple):
 
     finding: Finding
     values: bool = False
+
+
+def other_dtypes(
+    model: Inventory, checkpoint: Inventory, key_names: Mapping[str, str]
+) -> list[Finding]:
+    """Find what a load cast to another dtype than the checkpoint's, values apart."""
+    findings = []
+    for key, name in key_names.items():
+        saved, held = checkpoint.named[key], model.named[name]
+        if saved is None or held is None or saved.dtype == held.dtype:
+            continue
+        if _family(saved.dtype) != _family(held.dtype):
+            continue  # said of the values already
+        findings.append(
+            Finding(
+                (name,),
+                "not the checkpoint's dtype",
+                found=f"{dtype_text(saved)} in the checkpoint, {dtype_text(held)} in the model",
+                hint="build or move the model in the checkpoint's dtype before the load, or load "
+                "with assign=True; if the cast is meant: leave out dtypes=True",
+            )
+        )
+    return findings
 
 
 def different(key: str, saved: Tensor | None, held: Tensor | None) -> Difference | None:

@@ -293,6 +293,13 @@ def assert_loaded():
     return public.assert_loaded
 
 
+@typed(lambda: public.assert_checkpoint)
+@pytest.fixture(scope="session")
+def assert_checkpoint():
+    """Assert that a checkpoint is whole, finite and no larger than its tensors."""
+    return public.assert_checkpoint
+
+
 @typed(lambda: public.assert_manifest)
 @pytest.fixture
 def assert_manifest(request: pytest.FixtureRequest):

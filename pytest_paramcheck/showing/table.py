@@ -81,7 +81,11 @@ class ParamTable(str):
 
 
 def param_table(
-    model: Subject, *patterns: Pattern, optimizer: Any = None, losses: Any = None
+    model: Subject,
+    *patterns: Pattern,
+    optimizer: Any = None,
+    losses: Any = None,
+    key: str | None = None,
 ) -> ParamTable:
     """Return a readable table of a model's parameters.
 
@@ -95,7 +99,7 @@ def param_table(
     ``optimizer`` (or a list of them) adds the group of each parameter and what the groups step
     with. ``losses`` (a function of the model that returns a scalar, a list of them, or a mapping
     of names to them) adds which loss reaches what: each is run with its backward pass, and
-    nothing is left behind.
+    nothing is left behind. ``key="model"``: where in the file of a ``Path`` the tensors are.
 
     What is returned is a string (:class:`ParamTable`), as wide as the terminal, 80 columns where
     that is not known; only a longer name is wider. In a notebook it shows itself as HTML;
@@ -116,7 +120,7 @@ def param_table(
     ('weight', 24, 8)
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model, allow_none=True)
+    inventory = take_inventory(model, allow_none=True, key=key)
     entries = [entry for entry in select(inventory, patterns) if entry.tensor is not None]
     if not entries:
         raise ParamCheckUsageError(f"{inventory.title} holds None only: there is nothing to show")

@@ -226,8 +226,8 @@ def test_subjects_of_a_directory_do_not_reach_its_neighbours(
             with pytest.raises(ParamCheckUsageError) as error:
                 assert_finite(State({"a": torch.ones(1)}))
             assert str(error.value) == (
-                "expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
-                "got State"
+                "expected an nn.Module, a mapping of names to tensors, (name, tensor) pairs or the "
+                "Path of a checkpoint, got State"
             )
         """,
         "outer",

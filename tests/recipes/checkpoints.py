@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_paramcheck import assert_loaded, assert_manifest, assert_roundtrip
+from pytest_paramcheck import assert_checkpoint, assert_loaded, assert_manifest, assert_roundtrip
 
 from . import Recipe
 
@@ -49,7 +49,16 @@ def _half_loaded() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     return model, state
 
 
+def _saved(values: list[float]) -> Path:
+    path = Path(tempfile.mkdtemp(dir=_FOLDER.name), "model.pt")
+    torch.save({"weight": torch.tensor(values, device="cpu")}, path)
+    return path
+
+
 RECIPES = {
+    "assert_checkpoint": Recipe(
+        lambda: _saved([0.5, 1.0]), lambda: _saved([0.5, torch.nan]), assert_checkpoint
+    ),
     "assert_roundtrip": Recipe(
         _linear, lambda: _Forgets(3, 2), assert_roundtrip, runs_user_code=True
     ),

@@ -375,29 +375,29 @@ def test_torch_own_place_for_extra_state_is_left_out() -> None:
         (
             torch.ones(2),
             (
-                "expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
-                "got a tensor"
+                "expected an nn.Module, a mapping of names to tensors, (name, tensor) pairs or the "
+                "Path of a checkpoint, got a tensor"
             ),
         ),
         (
             "model.pt",
             (
-                "expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
-                "got str 'model.pt'"
+                "expected an nn.Module, a mapping of names to tensors, (name, tensor) pairs or the "
+                "Path of a checkpoint, got str 'model.pt'; a checkpoint's is Path('model.pt')"
             ),
         ),
         (
             None,
             (
-                "expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
-                "got NoneType None"
+                "expected an nn.Module, a mapping of names to tensors, (name, tensor) pairs or the "
+                "Path of a checkpoint, got NoneType None"
             ),
         ),
         (
             nn.Linear,
             (
-                "expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
-                "got type"
+                "expected an nn.Module, a mapping of names to tensors, (name, tensor) pairs or the "
+                "Path of a checkpoint, got type"
             ),
         ),
         (
@@ -456,7 +456,8 @@ def test_a_reader_is_asked_inside_its_block_only() -> None:
         pass
 
     assert usage(take_inventory, Bank()) == (
-        "expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, got Bank"
+        "expected an nn.Module, a mapping of names to tensors, (name, tensor) pairs or the "
+        "Path of a checkpoint, got Bank"
     )
 
 

@@ -2,8 +2,8 @@
 
 ``operations`` (what is done to a copy: deepcopy, pickle, ``.to(...)``, ...), ``roundtrips``
 (save a model, load it into another), ``overwrite`` (other values first, so that a load which
-does nothing shows), ``files`` (what can be read at all), ``checkpoint_files`` (formats on
-disk), ``state_dicts`` (a checkpoint as an inventory) and ``asked`` (what modules with a way of
-their own make of its keys). Tested through the assertions: ``tests/unit/test_ties_survive.py``,
-``test_roundtrip.py``, ``test_loaded.py`` and ``test_loaded_hooks.py``.
+does nothing shows), ``state_dicts`` (a checkpoint as an inventory), ``renaming`` (its keys as a
+loader translates them) and ``asked`` (what modules with a way of their own make of its keys).
+Tested through the assertions: ``tests/unit/test_ties_survive.py``, ``test_roundtrip.py``,
+``test_loaded.py`` and ``test_loaded_hooks.py``.
 """

@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ..files.nested import is_extra_state
 from ..subject.inventory import Inventory, take_inventory
 from ..subject.walk import walk_modules
 from ..subject.wrappers import wrapped_child
@@ -26,7 +27,7 @@ from ..tensors.content import same_bits
 from .operations import copied
 from .overwrite import overwrite
 from .roundtrips import load_into
-from .state_dicts import is_extra_state, wrapped_keys
+from .state_dicts import wrapped_keys
 
 _METHODS = ("state_dict", "_save_to_state_dict", "load_state_dict", "_load_from_state_dict")
 _HOOKS = (

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, first_line, fold_names, join_words, shorten
+from ..files.safetensors_file import safetensors_torch
 from ..subject.copies import deep_copy
 from ..subject.inventory import take_inventory
 from ..tensors.describe import dtype_named
 from ..tensors.identity import shared_memory
-from .checkpoint_files import safetensors_torch
 
 Operation: TypeAlias = Callable[[nn.Module], "nn.Module | None"]
 

@@ -21,9 +21,10 @@ from torch import nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, first_line, fold_names, shorten
+from ..files.checkpoint import load_file, refused_name
+from ..files.paths import reason_of
+from ..files.safetensors_file import safetensors_torch
 from ..subject.inventory import take_inventory
-from .checkpoint_files import load_file, refused_name, safetensors_torch
-from .files import reason_of
 from .operations import OPERATIONS, copied, quiet_storage_warnings, tensors_by_id
 from .overwrite import overwrite
 

@@ -14,37 +14,51 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import join_words
+from ..files.checkpoint import read_checkpoint
+from ..files.nested import DEEPEST, is_extra_state
 from ..subject.inventory import Inventory, kind_in_words
 from ..subject.walk import walk_modules
-from .checkpoint_files import read_checkpoint
-
-DEEPEST = 3
+from .renaming import Rename, renamed
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What was read: the tensors, what is none, and all of it as it was."""
+    """What was read: the tensors, what is none, and all of it as it was.
+
+    ``origins`` are the keys that the checkpoint itself has, by the names they were given.
+    """
 
     tensors: Inventory
     others: Mapping[str, Any]
     mapping: Mapping[str, Any]
+    origins: Mapping[str, str]
 
 
 def take_checkpoint(
-    checkpoint: Any, model: Inventory, own: Callable[[], Collection[str]]
+    checkpoint: Any,
+    model: Inventory,
+    own: Callable[[], Collection[str]],
+    *,
+    key: str | None = None,
+    rename: Rename | None = None,
 ) -> Checkpoint:
-    """Read a checkpoint: a mapping of names to tensors, or the path of a file that holds one.
+    """Read a checkpoint: a mapping of names to tensors, or the path of one on disk.
 
-    Keys are taken as they are. What is no tensor is taken where it stands under a key under
-    which the model itself saves something (``own``, asked only then): quantized layers save
-    tuples and dtypes. Raises :class:`ParamCheckUsageError` where there is something else
-    than that in it (but for ``_extra_state``, torch's own place for anything), with the way to
-    the tensors where they lie deeper: ``checkpoint['model']``.
+    ``key`` is where in the file to look. Keys are taken as they are, or as ``rename`` says. What
+    is no tensor is taken where it stands under a key under which the model itself saves something
+    (``own``, asked only then): quantized layers save tuples and dtypes. Raises
+    :class:`ParamCheckUsageError` where there is something else than that in it (but for
+    ``_extra_state``, torch's own place for anything), with the way to the tensors where they lie
+    deeper: ``checkpoint['model']``.
     """
-    shown = "checkpoint"
+    below = None
     if isinstance(checkpoint, (str, os.PathLike)):
-        shown = f"torch.load({os.fspath(checkpoint)!r}, weights_only=True)"
-        checkpoint = read_checkpoint(checkpoint)
+        below = f"{key}." if key else ""
+        checkpoint = read_checkpoint(checkpoint, key)
+    elif key is not None:
+        raise ParamCheckUsageError(
+            f"key={key!r} says where in a file to look; of a mapping pass checkpoint[{key!r}]"
+        )
     if isinstance(checkpoint, nn.Module):
         raise ParamCheckUsageError(
             f"the checkpoint is a {type(checkpoint).__name__}; pass its state_dict()"
@@ -54,27 +68,25 @@ def take_checkpoint(
             f"a checkpoint is a mapping of names to tensors or the path of a file that holds "
             f"one, not {kind_in_words(checkpoint)}"
         )
+    origins: dict[str, str] = {}
+    if rename is not None:
+        checkpoint, origins = renamed(checkpoint, rename)
     inventory = Inventory("checkpoint")
     others: dict[str, Any] = {}
     known: Collection[str] | None = None
-    for key, value in checkpoint.items():
-        if isinstance(key, str) and is_extra_state(key):
+    for name, value in checkpoint.items():
+        if is_extra_state(name):
             continue
-        if isinstance(value, Tensor) and isinstance(key, str):
-            inventory.named[key] = value
+        if isinstance(value, Tensor) and isinstance(name, str):
+            inventory.named[name] = value
             continue
         known = own() if known is None else known
-        if key not in known:
-            raise ParamCheckUsageError(_no_state_dict(checkpoint, key, value, model, shown))
-        others[key] = value
+        if name not in known:
+            raise ParamCheckUsageError(_no_state_dict(checkpoint, name, value, model, below))
+        others[name] = value
     if not inventory.named and not others:
         raise ParamCheckUsageError("the checkpoint holds no tensors: there is nothing to check")
-    return Checkpoint(inventory, others, checkpoint)
-
-
-def is_extra_state(key: str) -> bool:
-    """Whether a key holds what a module's ``get_extra_state()`` returns, a tensor or not."""
-    return key.rpartition(".")[2] == "_extra_state"
+    return Checkpoint(inventory, others, checkpoint, origins)
 
 
 def own_parameters(model: Inventory, checkpoint: Inventory) -> list[str]:
@@ -101,15 +113,22 @@ def wrapped_keys(model: Inventory) -> dict[str, str]:
 
 
 def _no_state_dict(
-    checkpoint: Mapping[Any, Any], key: Any, value: Any, model: Inventory, shown: str
+    checkpoint: Mapping[Any, Any], name: Any, value: Any, model: Inventory, below: str | None
 ) -> str:
-    if not isinstance(key, str):
-        said = f"the checkpoint has a key that is no name: {kind_in_words(key)}"
+    """Return what is in the place of tensors, and where those are; ``below``: of a file, the
+    key that was looked at."""
+    if not isinstance(name, str):
+        said = f"the checkpoint has a key that is no name: {kind_in_words(name)}"
     else:
-        said = f"checkpoint[{key!r}] is not a tensor but {kind_in_words(value)}"
+        said = f"checkpoint[{name!r}] is not a tensor but {kind_in_words(value)}"
     nested = sorted(_nested(checkpoint, model), key=lambda pair: -pair[0])[:3]
     if nested:
-        paths = [shown + path for _, path in nested]
+        paths = [
+            f"key={below + '.'.join(path)!r}"
+            if below is not None
+            else "".join(["checkpoint", *(f"[{part!r}]" for part in path)])
+            for _, path in nested
+        ]
         return f"{said}; did you mean {join_words(paths, 'or')}?"
     return (
         f"{said}; pass the tensors only: "
@@ -118,20 +137,20 @@ def _no_state_dict(
 
 
 def _nested(
-    value: Mapping[Any, Any], model: Inventory, path: str = "", depth: int = 0
-) -> Iterator[tuple[int, str]]:
+    value: Mapping[Any, Any], model: Inventory, above: tuple[str, ...] = ()
+) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield (how many of its keys end like a name of the model, where it is) per mapping below."""
     endings = {ending for name in model.named for ending in _endings(name)}
     for key, inner in value.items():
         if not isinstance(inner, Mapping):
             continue
-        here = f"{path}[{key!r}]"
+        here = (*above, str(key))
         tensors = [k for k, v in inner.items() if isinstance(k, str) and isinstance(v, Tensor)]
         count = sum(not endings.isdisjoint(_endings(name)) for name in tensors)
         if count:
             yield count, here
-        if depth + 1 < DEEPEST:
-            yield from _nested(inner, model, here, depth + 1)
+        if len(here) < DEEPEST:
+            yield from _nested(inner, model, here)
 
 
 def _endings(name: str) -> list[str]:

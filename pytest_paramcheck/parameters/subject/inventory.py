@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -22,13 +23,18 @@ from torch.nn.parameter import is_lazy
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import cut, join_words
+from ..files.checkpoint import read_tensors
+from ..files.nested import is_extra_state
+from ..tensors.describe import kind_in_words as kind_in_words
 from ..tensors.memory import PLAIN_TYPES, raised_by
 from .names import Names
 from .walk import first_places, unwrapped, walk_modules
 
 Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]
 #: What an assertion looks at (README, "Vocabulary").
-Subject: TypeAlias = nn.Module | Mapping[str, Tensor | None] | Iterable[tuple[str, Tensor | None]]
+Subject: TypeAlias = (
+    nn.Module | Mapping[str, Tensor | None] | Iterable[tuple[str, Tensor | None]] | Path
+)
 
 
 #: The most names of modules that are walked, or as many for each module: the public model that
@@ -229,18 +235,24 @@ def subject_readers(*readers: NamedTensors) -> Iterator[None]:
 
 
 def take_inventory(
-    subject: Any, *, allow_empty: bool = False, allow_none: bool = False
+    subject: Any, *, allow_empty: bool = False, allow_none: bool = False, key: str | None = None
 ) -> Inventory:
-    """Read a subject: an ``nn.Module``, a mapping name -> tensor, or (name, tensor) pairs.
+    """Read a subject: an ``nn.Module``, a mapping name -> tensor, (name, tensor) pairs, or the
+    path of a checkpoint, of which ``key`` says where in the file the tensors are.
 
     A subject that is already an :class:`Inventory` is returned as it is. One with nothing in
     it raises :class:`ParamCheckUsageError` unless ``allow_empty``: an assertion about nothing
     must not pass. A mapping of Nones is nothing either, but for who asks about gradients
     (``allow_none``).
     """
+    if key is not None and not isinstance(subject, Path):
+        raise ParamCheckUsageError(
+            f"key={key!r} says where in the file of a Path to look, and the subject is "
+            f"{kind_in_words(subject)}"
+        )
     if isinstance(subject, Inventory):
         return subject
-    inventory = _read(subject)
+    inventory = _read(subject) if key is None else _read_path(subject, key)
     _require_answers(inventory)
     if not allow_empty:
         require_tensors(inventory, allow_none=allow_none)
@@ -288,17 +300,27 @@ def _read(subject: Any) -> Inventory:
             return _read_pairs(type(subject).__name__, pairs)
     if isinstance(subject, nn.Module):
         return _read_module(subject)
+    if isinstance(subject, Path):
+        return _read_path(subject)
     if isinstance(subject, Mapping):
         inventory = _read_pairs(type(subject).__name__, subject.items())
         inventory.saved = hasattr(subject, "_metadata")  # torch writes it into every state_dict
         return inventory
     if isinstance(subject, (Tensor, str, bytes)) or not isinstance(subject, Iterable):
+        path = f"; a checkpoint's is Path({cut(repr(subject), 40)})"
         raise ParamCheckUsageError(
-            f"expected an nn.Module, a mapping of names to tensors or (name, tensor) pairs, "
-            f"got {kind_in_words(subject)}"
+            f"expected an nn.Module, a mapping of names to tensors, (name, tensor) pairs or the "
+            f"Path of a checkpoint, got {kind_in_words(subject)}"
+            f"{path if isinstance(subject, str) else ''}"
         )
     inventory = _read_pairs("pairs", subject)
     inventory.from_pairs = True
+    return inventory
+
+
+def _read_path(path: Path, key: str | None = None) -> Inventory:
+    inventory = _read_pairs(path.name, read_tensors(path, key).items())
+    inventory.saved = True
     return inventory
 
 
@@ -315,8 +337,8 @@ def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
                 f"expected (name, tensor) pairs, got {kind_in_words(pair)}{hint}"
             )
         name, tensor = pair
-        if name.rpartition(".")[2] == "_extra_state":
-            continue  # whatever nn.Module.get_extra_state() returned, a tensor or not
+        if is_extra_state(name):
+            continue
         if not (tensor is None or isinstance(tensor, Tensor)):
             raise ParamCheckUsageError(
                 f"{name!r} is not a tensor but {kind_in_words(tensor)}{_nested_hint(name, tensor)}"
@@ -381,15 +403,6 @@ def _settled(inventory: Inventory, name: str, wrapped: str) -> str:
     if wrapped != name:
         inventory.wrapped_names[wrapped] = name
     return name
-
-
-def kind_in_words(value: Any) -> str:
-    """Return what something is that should be a subject, a pair or a tensor: ``int 3``."""
-    if isinstance(value, Tensor):
-        return "a tensor"
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
-        return f"{type(value).__name__} {cut(repr(value), 40)}"
-    return type(value).__name__
 
 
 def _nested_hint(name: str, value: Any) -> str:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ...messages.wording import cut
+
 
 def describe(tensor: Tensor | None) -> str:
     """Return kind, shape, dtype and device of a tensor of any kind; never its values."""
@@ -59,3 +61,12 @@ def dtype_text(tensor: Tensor) -> str:
     """Return the dtype without ``torch.``, and the layout where it is not strided."""
     dtype = dtype_name(tensor.dtype)
     return dtype if tensor.layout is torch.strided else f"{dtype} {layout_name(tensor.layout)}"
+
+
+def kind_in_words(value: object) -> str:
+    """Return what something is that should be a subject, a pair or a tensor: ``int 3``."""
+    if isinstance(value, Tensor):
+        return "a tensor"
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return f"{type(value).__name__} {cut(repr(value), 40)}"
+    return type(value).__name__
