@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -12,8 +12,12 @@ T = TypeVar("T")
 #: Nine digits, because Python refuses to read an integer of more than 4,300. Not the number of
 #: a subject (``#1.weight``, ``#2.weight``): what is said of two is not one thing said twice.
 _NUMBER = re.compile(r"(?<![0-9#])([0-9]{1,9})(?![0-9])")
+#: All digits written as one: names that differ by digits only become equal.
+_ANY_DIGIT = str.maketrans("123456789", "000000000")
 #: A set of numbers longer than this is shortened where a text may lose some of them.
 SPAN_WIDTH = 24
+#: How many names are looked at first.
+LOOK = 100
 #: How many numbers stand before the ``..`` of a shortened set; a regular one shows two.
 FIRST_NUMBERS = 3
 
@@ -63,40 +67,75 @@ def fold_rows(rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     return tuple((name, text) for name, text, _ in fold(rows))
 
 
+def fold_to_more_than(at_most: int, names: Sequence[str]) -> bool:
+    """Whether names fold to more rows than that; of thousands, the first ones mostly tell."""
+    if len(names) <= at_most:
+        return False
+    if len(set(templates_of(names[:LOOK]))) > at_most:
+        return True
+    return len(list(itertools.islice(folds((n, None) for n in names), at_most + 1))) > at_most
+
+
 def template_of(name: str) -> tuple[str, ...]:
     """Return a name without its numbers: the pieces between them."""
-    return _split(name)[0]
+    if "{" in name or "}" in name:
+        return (name,)  # a name with braces of its own would read as a folded one
+    return tuple(_NUMBER.split(name)[::2])
+
+
+def _by_digit_places(names: Sequence[str]) -> Sequence[str]:
+    """Return something for each name that is equal only where templates are.
+
+    Where the numbers are is decided by where the digits are: of names that are equal once each
+    digit is a 0, one has to be split. (7,000 names: 1 ms, and 12 ms one by one.)
+    """
+    plain = "\n".join(names).translate(_ANY_DIGIT).split("\n")
+    return plain if len(plain) == len(names) else names  # a name may have several lines
+
+
+def templates_of(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the template of each name."""
+    keys = _by_digit_places(names)
+    some = dict(zip(keys, names, strict=True))
+    templates = {key: template_of(name) for key, name in some.items()}
+    braces = {key for key, template in templates.items() if template[1:] == () and "{" in key}
+    if not braces:
+        return [templates[key] for key in keys]
+    return [(n,) if k in braces else templates[k] for k, n in zip(keys, names, strict=True)]
 
 
 def fold_short(items: Iterable[tuple[str, T]], width: int | None = SPAN_WIDTH) -> list[Folded[T]]:
     """Fold as :func:`fold` does, sets of numbers that have no rule cut to ``width``."""
-    groups: dict[tuple[T, tuple[str, ...]], dict[tuple[str, ...], str]] = {}
-    for name, value in items:
-        template, found = _split(name)
-        groups.setdefault((value, template), {})[found] = name
-    folded: list[Folded[T]] = []
-    for (value, template), seen in groups.items():
-        if len(seen) == 1:  # most of them, where thousands have a text of their own
-            folded += [Folded(name, value, 1, False, template) for name in seen.values()]
+    return list(folds(items, width))
+
+
+def folds(items: Iterable[tuple[str, T]], width: int | None = SPAN_WIDTH) -> Iterator[Folded[T]]:
+    """Yield what :func:`fold_short` returns, each made when it is asked for."""
+    pairs = list(items)
+    keys = _by_digit_places([name for name, _ in pairs])
+    alike: dict[tuple[T, str], list[str]] = {}
+    for (name, value), key in zip(pairs, keys, strict=True):
+        alike.setdefault((value, key), []).append(name)
+    groups: dict[tuple[T, tuple[str, ...]], list[str]] = {}
+    for (value, _), names in alike.items():
+        groups.setdefault((value, template_of(names[0])), []).extend(names)
+    for (value, template), names in groups.items():
+        seen = list(dict.fromkeys(names))
+        if len(seen) == 1 or len(template) == 1:
+            yield from (Folded(name, value, 1, False, template) for name in seen)
             continue
-        for digits, points in _by_digits(list(seen)):
-            for product in _as_products(points):
+        numbers = iter(_NUMBER.findall("\n".join(seen)))
+        points = list(zip(*[numbers] * (len(template) - 1), strict=True))
+        for digits, numbered in _by_digits(points):
+            for product in _as_products(numbered):
                 pieces = [template[0]]
                 count, shortened = 1, False
-                for numbers, padded, piece in zip(product, digits, template[1:], strict=True):
-                    span, cut = _span(numbers, padded, width)
+                for among, padded, piece in zip(product, digits, template[1:], strict=True):
+                    span, cut = _span(among, padded, width)
                     pieces += span, piece
-                    count *= len(numbers)
+                    count *= len(among)
                     shortened |= cut
-                folded.append(Folded("".join(pieces), value, count, shortened, template))
-    return folded
-
-
-def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if "{" in name or "}" in name:
-        return (name,), ()  # a name with braces of its own would read as a folded one
-    pieces = _NUMBER.split(name)
-    return tuple(pieces[::2]), tuple(pieces[1::2])
+                yield Folded("".join(pieces), value, count, shortened, template)
 
 
 def _by_digits(
@@ -122,6 +161,8 @@ def _by_digits(
 
 def _as_products(points: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], ...]]:
     """Write a set of integer tuples as few products of integer sets, last position first."""
+    if len(points[0]) == 1:
+        return [(tuple(sorted(number for (number,) in points)),)]
     boxes: list[tuple[tuple[int, ...], ...]] = [tuple((i,) for i in point) for point in points]
     if len(points) == 1:
         return boxes

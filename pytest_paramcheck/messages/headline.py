@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 from .findings import Finding
-from .folding import fold_short, template_of
+from .folding import SPAN_WIDTH, fold_to_more_than, folds
 from .rollup import NAMES, Whole
-from .wording import shorten
 
 WIDTH = 100
 #: Rather this wide than without a name.
@@ -24,20 +23,24 @@ def headline(problems: Sequence[tuple[str, Sequence[Finding]]], subject: str, wh
     modules: ``zero gradient: 89 of 161 parameters below layer{1..4}``.
     """
     end = f" ({subject})" if subject else ""
-    said = [_versions(problem, findings, whole) for problem, findings in problems]
-    full = "; ".join(versions[0] for versions in said) + end
-    if len(full) <= TOLERATED:
-        return full
+    shortest = sum(len(problem) + 2 for problem, _ in problems) - 2 + len(end)
+    if shortest <= TOLERATED:
+        full = "; ".join(_versions(*problem, whole)[0] for problem in problems) + end
+        if len(full) <= TOLERATED:
+            return full
     room = WIDTH - len(end)
+    later = sum(len(problem) + 2 for problem, _ in problems)
     parts: list[str] = []
-    for number, versions in enumerate(said):
+    for number, (problem, findings) in enumerate(problems):
+        versions = _versions(problem, findings, whole)
         # Names for the first, and what is wrong for those that follow.
-        left = room - sum(len(later[-1]) + 2 for later in said[number + 1 :])
+        later -= len(problem) + 2
+        left = room - later
         fits = next((text for text in versions if len(text) <= left), versions[-1])
         if not parts and len(versions) > 1:
             fits = next((text for text in versions[:-1] if len(text) <= left), versions[-2])
         if parts and len(fits) > room:
-            parts.append(f"and {len(said) - number} more")
+            parts.append(f"and {len(problems) - number} more")
             break
         parts.append(fits)
         room -= len(fits) + 2
@@ -49,28 +52,25 @@ def _versions(problem: str, findings: Sequence[Finding], whole: Whole) -> list[s
     names = list(dict.fromkeys(name for finding in findings for name in finding.names))
     if not names:
         return [problem]
-    counted = _counted(names, whole) if len(names) > FEW_NAMES and _are_many(names) else ""
+    many = len(names) > FEW_NAMES and fold_to_more_than(NAMES, names)
+    counted = _counted(names, whole) if many else ""
     if counted:
         texts = [f"{counted}{place}" for place in (*_places(names), "")]
     else:
-        labels = _labels(names)
-        texts = [shorten(labels, at_most) for at_most in range(min(NAMES, len(labels)), 0, -1)]
+        texts = _shortened(names)
     # Where there are several problems, all but the first may be told without names.
     return [*(f"{problem}: {text}" for text in texts), problem]
 
 
-def _are_many(names: Sequence[str]) -> bool:
-    """Whether names are too many to be shown when they are folded."""
-    templates = set()
-    for name in names:  # folding all of them is the dearer way to know
-        templates.add(template_of(name))
-        if len(templates) > NAMES:
-            return True
-    return len(_labels(names)) > NAMES
-
-
-def _labels(names: Sequence[str]) -> list[str]:
-    return [row.name for row in fold_short((name, None) for name in names)]
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Return the first names, folded, and how many are left, from the widest to the narrowest."""
+    labels = list(itertools.islice(folds(((n, None) for n in names), SPAN_WIDTH), NAMES + 1))
+    texts = []
+    for shown in range(min(NAMES, len(labels)), 0, -1):
+        left = len(names) - sum(label.count for label in labels[:shown])
+        text = ", ".join(label.name for label in labels[:shown])
+        texts.append(f"{text} and {left:,} more" if left else text)
+    return texts
 
 
 def _counted(names: Sequence[str], whole: Whole) -> str:
@@ -90,13 +90,12 @@ def _places(names: Sequence[str]) -> list[str]:
     """
     modules = {name.rpartition(".")[0] for name in names}
     if "" in modules:
-        labels = _labels(names)
-        return [f": {shorten(labels, at_most)}" for at_most in range(NAMES, 0, -1)]
+        return [f": {text}" for text in _shortened(names)]
     paths = [module.split(".") for module in modules]
     # What the first and the last in order begin with, all between them do.
     pairs = zip(min(paths), max(paths), strict=False)
     common = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
     if common:
         return [f" below {'.'.join(common)}"]
-    tops = _labels(list(dict.fromkeys(name.partition(".")[0] for name in names)))
-    return [f" below {shorten(tops, at_most)}" for at_most in range(NAMES, 0, -1)]
+    tops = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    return [f" below {text}" for text in _shortened(tops)]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from .findings import Finding, SubjectNames
-from .folding import template_of
+from .folding import templates_of
 from .headline import headline
 from .rollup import Row, Whole, rows_of
-from .wording import printable
+from .wording import all_printable, printable
 
 #: How many rows a failure shows, and how many lines of one finding; None shows all of them.
 MAX_ROWS = 10
@@ -44,15 +45,15 @@ def render(
     whole subject: where they are known, a module stands for all that is below it.
     """
     whole = Whole(names)
+    findings = _escaped(findings)
     by_problem: dict[str, list[Finding]] = {}
-    for finding in map(_escaped, findings):
+    for finding in findings:
         by_problem.setdefault(finding.problem, []).append(finding)
 
     several = len(by_problem) > 1
     lines = [headline(list(by_problem.items()), printable(subject), whole), ""]
-    units = [
-        _units(group, whole, max_rows, alone=len(findings) == 1) for group in by_problem.values()
-    ]
+    alone = len(findings) == 1
+    units = [partial(_units, group, whole, max_rows, alone=alone) for group in by_problem.values()]
     hints = [
         line for hint in _hints(findings, max_rows) for line in _wrapped("  hint: ", hint, width, 8)
     ]
@@ -64,9 +65,8 @@ def render(
         # What is about no parameter in particular may have said it all in the headline.
         told = [unit for unit in chosen if unit.rows or unit.said]
         lines.extend(_lines(told, "    " if several else "  ", width))
-    hidden = sum(unit.findings for group in units for unit in group)
-    hidden -= sum(unit.findings for group in shown for unit in group)
-    if hidden:
+    hidden = len(findings) - sum(unit.findings for group in shown for unit in group)
+    if hidden and max_rows is not None:
         lines.append(f"  ... and {hidden} more (-vv shows all)")
     if hints:
         if lines[-1]:
@@ -75,12 +75,18 @@ def render(
     return "\n".join(lines).rstrip()
 
 
-def _escaped(finding: Finding) -> Finding:
-    """Return a finding without what a terminal would act on: its names may be a file's."""
+def _escaped(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Return findings without what a terminal would act on: their names may be a file's."""
+    texts = ((f.problem, f.expected, f.found, f.why, f.hint) for f in findings)
+    names = (finding.names for finding in findings)
+    details = (row for finding in findings for row in finding.rows)
+    if all_printable(itertools.chain.from_iterable(itertools.chain(texts, names, details))):
+        return findings
+    return list(map(_escape, findings))
+
+
+def _escape(finding: Finding) -> Finding:
     texts = (finding.problem, finding.expected, finding.found, finding.why, finding.hint)
-    pieces = itertools.chain(finding.names, texts, *finding.rows)
-    if all(map(str.isprintable, pieces)):
-        return finding
     problem, expected, found, why, hint = map(printable, texts)
     names = tuple(map(printable, finding.names))
     rows = tuple((printable(label), printable(text)) for label, text in finding.rows)
@@ -112,13 +118,17 @@ class _Unit(NamedTuple):
 def _units(group: list[Finding], whole: Whole, max_rows: int | None, *, alone: bool) -> list[_Unit]:
     plain = [finding for finding in group if not finding.rows]
     blocks = [finding for finding in group if finding.rows]
-    rows: list[Row] = rows_of(plain, whole, everything=max_rows is None)
-    units = [_Unit(((label, text),) if label or text else (), count) for label, text, count in rows]
+    rows: Iterator[Row] = rows_of(plain, whole, max_rows)
     details = max_rows
     lines = sum(min(len(f.rows), MAX_ROWS) + 2 for f in blocks)
     if max_rows is not None and not alone and lines > DETAIL_LINES:
         details = FEW_DETAILS
-    return units + [_block(finding, details) for finding in blocks]
+    units = itertools.chain(
+        (_Unit(((label, text),) if label or text else (), count) for label, text, count in rows),
+        (_block(finding, details) for finding in blocks),
+    )
+    # More than that are not shown, whatever there is room for.
+    return list(itertools.islice(units, max_rows))
 
 
 def _block(finding: Finding, details: int | None) -> _Unit:
@@ -131,17 +141,28 @@ def _block(finding: Finding, details: int | None) -> _Unit:
     return _Unit(rows, 1, True, tuple(said))
 
 
-def _chosen(units: list[list[_Unit]], max_rows: int | None, max_lines: int) -> list[list[_Unit]]:
-    """Return the units that are shown: the first of each problem, then the second of each."""
+def _chosen(
+    groups: Sequence[Callable[[], list[_Unit]]], max_rows: int | None, max_lines: int
+) -> list[list[_Unit]]:
+    """Return the units that are shown: the first of each problem, then the second of each.
+
+    Those of a problem are made when its turn comes: of thousands, most have none.
+    """
     if max_rows is None:
-        return units
-    chosen: list[list[_Unit]] = [[] for _ in units]
+        return [make() for make in groups]
+    chosen: list[list[_Unit]] = [[] for _ in groups]
+    units: dict[int, list[_Unit]] = {}
     room, lines = max_rows, max_lines
     for rank in range(max_rows):
-        for group, own in zip(units, chosen, strict=True):
-            if rank >= len(group) or len(own) < rank or not room:
+        for number, own in enumerate(chosen):
+            if not room or lines <= 0:
+                return chosen
+            if number not in units:
+                units[number] = groups[number]()
+            group = units[number]
+            if rank >= len(group) or len(own) < rank:
                 continue
-            size = group[rank].size + (len(units) > 1 and rank == 0)
+            size = group[rank].size + (len(groups) > 1 and rank == 0)
             if size <= lines or lines == max_lines:
                 own.append(group[rank])
                 room -= 1
@@ -204,12 +225,12 @@ def _wrapped(start: str, text: str, width: int | None, below: int) -> list[str]:
 
 def _hints(findings: Sequence[Finding], max_rows: int | None) -> list[str]:
     """Return what to do, once for all that differ by numbers only; ``-vv`` shows each."""
-    hints = list(dict.fromkeys(printable(finding.hint) for finding in findings if finding.hint))
+    hints = list(dict.fromkeys(finding.hint for finding in findings if finding.hint))
     if max_rows is None:
         return hints
     alike: dict[tuple[str, ...], list[str]] = {}
-    for hint in hints:
-        alike.setdefault(template_of(hint), []).append(hint)
+    for hint, template in zip(hints, templates_of(hints), strict=True):
+        alike.setdefault(template, []).append(hint)
     return [
         group[0] + (f" (and {len(group) - 1} more like it)" if len(group) > 1 else "")
         for group in list(alike.values())[:HINTS]

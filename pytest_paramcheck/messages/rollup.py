@@ -9,8 +9,8 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 from .findings import Finding, SubjectNames
-from .folding import Folded, fold, fold_short, template_of
-from .wording import printable, shorten
+from .folding import Folded, fold, fold_short, fold_to_more_than, folds, templates_of
+from .wording import all_printable, printable, shorten
 
 #: How many names one row or a headline shows.
 NAMES = 4
@@ -19,6 +19,11 @@ FEW_ROWS = 4
 
 #: A dotted name in a text.
 _MENTION = re.compile(r"(?<![\w.])\w+(?:\.\w+)+(?![\w.])")
+
+#: A name up to its first component with a number: ``model.layers.3``.
+_NUMBERED = re.compile(r"[^\d.]*(?:\.[^\d.]*)*\d[^.]*")
+#: Stands for the numbers of all such modules: digits, two scripts of them, as no name has.
+_ANY = "\u0e50\u0b66"
 
 
 class Row(NamedTuple):
@@ -33,8 +38,10 @@ class Whole:
     """The names of everything in the subject, as they are shown, counted where it is asked."""
 
     def __init__(self, names: SubjectNames) -> None:
-        self.parameters = tuple(map(printable, names.parameters))
-        self.buffers = tuple(map(printable, names.buffers))
+        self.parameters, self.buffers = names.parameters, names.buffers
+        if not all_printable((*self.parameters, *self.buffers)):
+            self.parameters = tuple(map(printable, names.parameters))
+            self.buffers = tuple(map(printable, names.buffers))
 
     @cached_property
     def _buffers(self) -> frozenset[str]:
@@ -47,7 +54,17 @@ class Whole:
     @cached_property
     def templates(self) -> Counter[tuple[str, ...]]:
         """How many names there are of each template."""
-        return Counter(map(template_of, (*self.parameters, *self.buffers)))
+        return Counter(templates_of((*self.parameters, *self.buffers)))
+
+    @cached_property
+    def below(self) -> dict[str, int]:
+        """How many parameters are below each module."""
+        return _below(self.parameters)
+
+    @cached_property
+    def below_with_buffers(self) -> dict[str, int]:
+        """How many parameters and buffers are below each module."""
+        return _below((*self.parameters, *self.buffers))
 
     def around(self, names: Iterable[str]) -> tuple[tuple[str, ...], str]:
         """Return what names are some of, the parameters or all, and the word for it.
@@ -62,31 +79,36 @@ class Whole:
         return self.parameters + self.buffers, "parameters and buffers"
 
 
-def rows_of(findings: Sequence[Finding], whole: Whole, *, everything: bool) -> list[Row]:
-    """Return the rows of findings of one problem that have no details of their own.
+def rows_of(findings: Sequence[Finding], whole: Whole, at_most: int | None) -> Iterator[Row]:
+    """Yield the rows of findings of one problem that have no details of their own.
 
-    With ``everything`` no name is left out: names fold, and nothing else.
+    The first ``at_most`` or some more, each made when it is asked for. With None no name is
+    left out: names fold, and nothing else.
     """
     texts = _relative([(finding.names, finding.text()) for finding in findings])
-    if everything:
-        return [
-            Row(label, text, count)
-            for label, text, count in fold((", ".join(names), text) for names, text in texts)
-        ]
-    by_text: dict[str, list[tuple[str, ...]]] = {}
+    if at_most is None:
+        for label, text, count in fold((", ".join(names), text) for names, text in texts):
+            yield Row(label, text, count)
+        return
+    # A text has a row at least: what is said after that many others is not among the first.
+    groups: dict[str, list[tuple[str, ...]]] = {}
     for names, text in texts:
-        by_text.setdefault(text, []).append(names)
+        if text in groups:
+            groups[text].append(names)
+        elif len(groups) < at_most:
+            groups[text] = [names]
     modules: dict[str, dict[tuple[str, ...], tuple[str, int]]] = {
         text: _full_modules(group, whole)
-        for text, group in by_text.items()
-        if len(group) > FEW_ROWS and _fold_to_many(group)
+        for text, group in groups.items()
+        if fold_to_more_than(FEW_ROWS, [", ".join(names) for names in group])
     }
     items: dict[tuple[str, str, int], int] = {}
     for names, text in texts:
-        label, size = modules.get(text, {}).get(names) or (_label(names), 0)
-        items[label, text, size] = items.get((label, text, size), 0) + 1
-    folded = fold_short((label, (text, size, n)) for (label, text, size), n in items.items())
-    return [_row(row, whole) for row in folded]
+        if text in groups:
+            label, size = modules.get(text, {}).get(names) or (_label(names), 0)
+            items[label, text, size] = items.get((label, text, size), 0) + 1
+    for row in folds((label, (text, size, n)) for (label, text, size), n in items.items()):
+        yield _row(row, whole)
 
 
 def _row(row: Folded[tuple[str, int, int]], whole: Whole) -> Row:
@@ -107,16 +129,6 @@ def _label(names: Sequence[str]) -> str:
     return shorten([row.name for row in fold_short((name, None) for name in names)], NAMES)
 
 
-def _fold_to_many(group: Sequence[tuple[str, ...]]) -> bool:
-    labels = [", ".join(names) for names in group]
-    templates = set()
-    for label in labels:
-        templates.add(template_of(label))
-        if len(templates) > FEW_ROWS:
-            return True
-    return len(fold_short((label, None) for label in labels)) > FEW_ROWS
-
-
 def _full_modules(
     group: Sequence[tuple[str, ...]], whole: Whole
 ) -> dict[tuple[str, ...], tuple[str, int]]:
@@ -127,28 +139,36 @@ def _full_modules(
     around, _ = whole.around(name for names in group for name in names)
     if not around:
         return {}
-    total = _below(around)
+    total = whole.below if around is whole.parameters else whole.below_with_buffers
     found = _below({name for names in group for name in names})
+    complete = {module for module, count in found.items() if count == total[module] > 1}
+    if not complete:
+        return {}
     full = {}
+    outermost: dict[str, str | None] = {}  # by the module that a name is in
     for names in group:
-        above = {
-            next((m for m in modules_above(name) if found[m] == total[m] > 1), None)
-            for name in names
-        }
-        module = above.pop()
-        if module is not None and not above:
+        modules = [name.rpartition(".")[0] for name in names]
+        for own, name in zip(modules, names, strict=True):
+            if own not in outermost:
+                outermost[own] = next((m for m in modules_above(name) if m in complete), None)
+        module = outermost[modules[0]]
+        if module is not None and all(outermost[own] == module for own in modules[1:]):
             full[names] = (module or "*", total[module])
     return full
 
 
-def _below(names: Iterable[str]) -> Counter[str]:
+def _below(names: Iterable[str]) -> dict[str, int]:
     """Count the names below each module."""
-    counts: Counter[str] = Counter()
-    for module, count in Counter(name.rpartition(".")[0] for name in names).items():
-        counts[module] += count
-        while module:
-            module = module.rpartition(".")[0]
-            counts[module] += count
+    counts: dict[str, int] = {}
+    added = dict(Counter([name.rpartition(".")[0] for name in names]))
+    while added:  # one step up for all of them: each module hands on what it has once
+        above: dict[str, int] = {}
+        for module, count in added.items():
+            counts[module] = counts.get(module, 0) + count
+            if module:
+                parent = module.rpartition(".")[0]
+                above[parent] = above.get(parent, 0) + count
+        added = above
     return counts
 
 
@@ -170,15 +190,37 @@ def _relative(texts: list[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str,
         return texts
     seen: dict[str, set[str]] = {}
     written = []
+    known: dict[tuple[str, str], str] = {}
     for names, text in texts:
         relative = text
-        if len(names) == 1 and "." in text and any(map(str.isdigit, names[0])):
-            relative = _MENTION.sub(partial(_from, names[0]), text)
-        seen.setdefault(relative, set()).add(text)
+        # What shares the numbered module shares what is in front of the first dot.
+        if len(names) == 1 and names[0][: names[0].find(".") + 1 or 1] in text:
+            relative = _seen_from(names[0], text, known)
+        if relative is not text:
+            seen.setdefault(relative, set()).add(text)
         written.append((names, text, relative))
     return [
-        (names, relative if len(seen[relative]) > 1 else text) for names, text, relative in written
+        (names, text if relative is text or len(seen[relative]) == 1 else relative)
+        for names, text, relative in written
     ]
+
+
+def _seen_from(name: str, text: str, known: dict[tuple[str, str], str]) -> str:
+    """Return a text with its names as seen from a name; the same object where none changes.
+
+    ``known`` spares doing it for each layer: the numbered module is written as one for all.
+    """
+    numbered = _NUMBERED.match(name)
+    if numbered is None or numbered[0] not in text:
+        return text
+    module = numbered[0]
+    above, dot, _ = module.rpartition(".")
+    layer = f"{above}{dot}{_ANY}"
+    key = name.replace(module, layer), text.replace(module, layer)
+    if key not in known:
+        known[key] = _MENTION.sub(partial(_from, key[0]), key[1])
+    relative = known[key].replace(layer, module)
+    return text if relative == text else relative
 
 
 def _from(name: str, found: re.Match[str]) -> str:

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_paramcheck.messages.folding import fold, fold_names, fold_rows, fold_short
+from pytest_paramcheck.messages.folding import (
+    fold,
+    fold_names,
+    fold_rows,
+    fold_short,
+    fold_to_more_than,
+    template_of,
+    templates_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -130,3 +138,24 @@ def test_a_set_without_a_rule_is_shortened_only_where_that_is_asked() -> None:
 
 def test_rows_fold_where_name_and_text_do() -> None:
     assert fold_rows([("h.0", "a"), ("h.1", "a"), ("h.2", "b")]) == (("h.{0,1}", "a"), ("h.2", "b"))
+
+
+ODD = st.text(alphabet="0123a.{}#\n", max_size=12)
+
+
+@given(st.lists(ODD, max_size=12))
+def test_the_templates_of_many_names_are_those_of_each(names: list[str]) -> None:
+    assert templates_of(names) == [template_of(name) for name in names]
+
+
+@given(st.lists(ODD, max_size=12), st.integers(0, 5))
+def test_whether_names_fold_to_more_rows_than_that(names: list[str], at_most: int) -> None:
+    assert fold_to_more_than(at_most, names) == (len(fold_names(names)) > at_most)
+
+
+def test_what_the_first_names_do_not_tell_the_others_do() -> None:
+    names = [f"h.{i}.w" for i in range(200)]
+
+    assert not fold_to_more_than(1, names)
+    assert fold_to_more_than(1, [*names, "head.w"])
+    assert fold_to_more_than(1, [*names, "h.300.01.w", "h.300.1.w"])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_paramcheck.messages.findings import Finding, SubjectNames
 from pytest_paramcheck.messages.rendering import align, render
+from pytest_paramcheck.messages.rollup import _MENTION, _from, _seen_from
 
 from .messages import whole
 
@@ -119,7 +124,7 @@ def test_what_is_left_out_is_counted_in_parameters_and_not_in_rows() -> None:
 
     assert (
         message[0]
-        == "no gradient: h.{0..99}.a, h.{0..99}.b, h.{0..99}.c, h.{0..99}.d and 8 more (GPT)"
+        == "no gradient: h.{0..99}.a, h.{0..99}.b, h.{0..99}.c, h.{0..99}.d and 800 more (GPT)"
     )
     assert message[2] == "  h.{0..99}.a  a"
     assert message[-1] == "  ... and 200 more (-vv shows all)"
@@ -488,6 +493,27 @@ def test_what_a_reason_mentions_is_seen_from_the_row(mention: str, shown: str) -
     ]
 
     assert render(findings).splitlines()[2] == f"  blocks.{{0..2}}.attn.q  stops in {shown}"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a.1.w", "a.2.w", "a.12.w", "b1.w", "1.w", "a.1.x.3.w", "w", "a.1"]),
+            st.sampled_from(
+                ["a.1.v", "a.2", "a.12.v", "b1.v", "1.v", "a.1.x.3.v", "0.1", "v", "a.1.w"]
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_reasons_relative_to_a_layer_are_those_written_one_by_one(
+    pairs: list[tuple[str, str]],
+) -> None:
+    texts = [((name,), f"stops at {mention}, as {mention} is zero") for name, mention in pairs]
+
+    alone = [_MENTION.sub(partial(_from, names[0]), text) for names, text in texts]
+    known: dict[tuple[str, str], str] = {}
+    assert [_seen_from(names[0], text, known) for names, text in texts] == alone
 
 
 def test_a_set_of_layers_without_a_rule_is_shortened_and_counted() -> None:
