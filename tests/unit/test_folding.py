@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_paramcheck.messages.folding import (
@@ -144,6 +144,9 @@ ODD = st.text(alphabet="0123a.{}#\n", max_size=12)
 
 
 @given(st.lists(ODD, max_size=12))
+@example(["#1.w", "#2.w", "a1", "a2"])
+@example(["1234567890", "1234567891"])
+@example(["{1}", "{2}"])
 def test_the_templates_of_many_names_are_those_of_each(names: list[str]) -> None:
     assert templates_of(names) == [template_of(name) for name in names]
 
