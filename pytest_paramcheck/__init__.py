@@ -16,7 +16,8 @@ The rooms, from the ground up; each imports from those above it in this list:
 * ``assertions/``: the public functions: read, check, raise;
 * ``model_checks/``: ``ModelCase``, and the checks that follow from it;
 * ``showing/``: tables and pages of a model's parameters;
-* ``plugin/``: everything that speaks to pytest; no other room imports it.
+* ``plugin/``: everything that speaks to pytest; no other room imports it;
+* ``__main__.py``: ``python -m pytest_paramcheck``, without pytest.
 
 PYTEST_DONT_REWRITE: there is no ``assert`` in the package, and whoever imports it before pytest
 loads the plugin would be warned that it is too late to rewrite them.

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "showing": ("checks", "parameters", "messages"),
     "assertions": ("checks", "manifest", "init", "parameters", "messages"),
     "model_checks": ("assertions", "checks", "parameters", "messages"),
+    "__main__": ("model_checks", "showing", "assertions", "checks", "parameters", "messages"),
     "plugin": (
         "model_checks",
         "assertions",

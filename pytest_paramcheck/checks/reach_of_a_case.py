@@ -30,7 +30,8 @@ def missing_of_a_case(
     patterns = patterns_for(
         [one.entry for one, can in zip(found, meant, strict=True) if can], inventory, asked
     )
-    declare = f"where it is meant, with this loss: ModelCase(unreached=[{patterns}])"
+    shown = shorten([f'"{pattern}"' for pattern in patterns], _PATTERNS)
+    declare = f"where it is meant, with this loss: ModelCase(unreached=[{shown}])"
     kinds = [one.reason.kind if one.reason else None for one in found]
     repaired = [k for k, f, can in zip(kinds, findings, meant, strict=True) if can and f.hint]
     # What only silences comes last: behind the last repair, where there is one.
@@ -50,8 +51,10 @@ def _can_be_meant(one: Missing) -> bool:
     return not (broken or one.elsewhere or one.state is GradState.NONFINITE)
 
 
-def patterns_for(entries: Sequence[Entry], inventory: Inventory, asked: Sequence[Entry]) -> str:
-    """Return patterns that select these of the entries asked about and no other, in quotes."""
+def patterns_for(
+    entries: Sequence[Entry], inventory: Inventory, asked: Sequence[Entry]
+) -> list[str]:
+    """Return patterns that select these of the entries asked about and no other."""
     wanted = set(entries)
     others = set(asked) - wanted
 
@@ -65,10 +68,8 @@ def patterns_for(entries: Sequence[Entry], inventory: Inventory, asked: Sequence
             pattern = next(p for p in _from_the_top(entry.name) if p == entry.name or fits(p))
             found[pattern] = None
             covered.update(matching(inventory, pattern))
-    shown = list(dict.fromkeys(_numbers_folded(found, fits)))
-    if len(shown) > 1 and not others:
-        shown = ["*"]
-    return shorten([f'"{pattern}"' for pattern in shown], _PATTERNS)
+    folded = list(dict.fromkeys(_numbers_folded(found, fits)))
+    return ["*"] if len(folded) > 1 and not others else folded
 
 
 def _from_the_top(name: str) -> Iterable[str]:

@@ -4,11 +4,16 @@
 one device, which a check gets. ``check.py``: what a check is, and how one is run.
 ``as_built.py``, ``running.py``, ``copies.py``: the checks of a model as its factory builds it,
 when it runs, and when it is copied, moved or saved. ``needs.py``: what a check needs to have
-something to look at. ``steps.py``: backward passes and steps, asked again; ``stand_ins.py``: the
+something to look at. ``inputs.py``: whose inputs a model is run on; ``libraries.py``: what the
+libraries of models say of them; ``missed.py``: what a loss does not reach; ``alike.py``: what
+starts equal; ``steps.py``: backward passes and steps, asked again; ``stand_ins.py``: the
 optimizers of a case without any; ``seeds.py``: what of a model follows the seed;
 ``kept_graphs.py``: what a constructor computed and kept.
 ``resume.py``: training that goes on from a checkpoint.
 ``registry.py``: all checks in their order, ``CHECKS``.
+
+``named.py``: what ``module:factory`` on a command line names; ``measured.py``: what a case would
+declare; ``declaration.py``: the test file that says so.
 
 A check raises what an assertion raises, or :class:`NothingToCheck` with the reason, which skips
 its item. ``case.model`` is shared by all checks and changed by none.

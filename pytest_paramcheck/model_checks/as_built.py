@@ -11,11 +11,11 @@ from ..assertions.registered import assert_registered
 from ..assertions.structure import assert_materialized, assert_shapes
 from ..assertions.ties import assert_same_ties, assert_ties
 from ..assertions.values import assert_finite, assert_same_values
-from ..checks.untied import can_be_equal, not_distinct
+from ..checks.untied import can_be_equal
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..parameters.subject.inventory import take_inventory
-from ..parameters.subject.select import parameters_only, select_names
+from .alike import equal_starts
 from .case import NothingToCheck
 from .check import check
 from .needs import (
@@ -26,7 +26,6 @@ from .needs import (
     need_values,
 )
 from .run import CaseRun, SharedBuilds
-from .seeds import following_the_seed
 
 ALIKE = "ModelCase(alike=[...])"
 
@@ -80,21 +79,11 @@ def check_distinct(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_values(case.model)
     need_parameters(case.model)
-    inventory = take_inventory(case.model)
-    tied = [f"!{name}" for names in inventory.tie_groups for name in names[1:]]
-    names = select_names(inventory, tied, default=parameters_only)
     alike = declared_entries(case.model, case.declared.alike)
-    declared = {entry.name for entry in alike}
-    shared, every = not_distinct(inventory, names, named=declared)
-    same = {name for finding in every for name in finding.names}
-    train = [name for name in names if inventory.by_name[name].trainable]
-    _, equal = not_distinct(inventory, train, named=declared) if every else ([], every)
-    equal = [finding for finding in equal if not set(finding.names) <= declared]
-    drawn = following_the_seed(case, inventory, [finding.names[0] for finding in equal])
+    starts = equal_starts(case, {entry.name for entry in alike})
     undeclared = [
         replace(finding, hint=f"{finding.hint}; or, where it is meant: {ALIKE}")
-        for finding in equal
-        if finding.names[0] in drawn
+        for finding in starts.undeclared
     ]
     # A module's biases are zeros: constants are never compared, so that they cannot be stale.
     stale = [
@@ -105,9 +94,9 @@ def check_distinct(case: CaseRun) -> None:
             hint="take it out of ModelCase(alike=...)",
         )
         for entry in alike
-        if entry.name not in same and can_be_equal(entry)
+        if entry.name not in starts.same and can_be_equal(entry)
     ]
-    raise_if([*shared, *undeclared, *stale], case.title)
+    raise_if([*starts.shared, *undeclared, *stale], case.title)
 
 
 @check()

@@ -26,6 +26,10 @@ else:
     Module = Tensor = ShapeSpec = Pattern = Any
 
 
+#: Whose inputs they are that a case declares.
+DECLARED = "declared inputs"
+
+
 class NothingToCheck(Exception):  # noqa: N818 - an outcome, as pytest.skip is; no error
     """Raised by a check that has nothing to look at: its item is skipped with the reason."""
 
@@ -39,7 +43,8 @@ class ModelCase:
 
     * ``inputs``: what forward takes: a tensor, a tuple (positional), a mapping (keywords), or
       a callable that returns one of these. Each forward pass gets copies on the test's device;
-      float32 ones in the test's default dtype. A named tuple is one argument.
+      float32 ones in the test's default dtype. A named tuple is one argument. None: what the
+      hook ``pytest_paramcheck_inputs`` says, else the model's library, where that runs.
     * ``loss``: with ``inputs`` a function of the output, without them a function of the model;
       it returns a scalar. Without a loss, a fixed random projection of the output is used.
     * ``ties``: exactly these tie groups (``[]``: none). None: whatever a first instance has.
@@ -86,15 +91,10 @@ class ModelCase:
         object.__setattr__(self, "_place", _calling_line())
 
     @property
-    def runs(self) -> bool:
-        """Whether the case says how to run the model."""
-        return self.inputs is not None or self.loss is not None
-
-    @property
     def run_by(self) -> str:
-        """What the model is run on: declared inputs, a declared loss, or ``""`` for nothing."""
+        """What the model is declared to run on: inputs, a loss, or ``""`` for nothing."""
         if self.inputs is not None:
-            return "declared inputs"
+            return DECLARED
         return "" if self.loss is None else "a declared loss"
 
     @property
@@ -247,9 +247,10 @@ def _factory_name(factory: Any) -> str:
     return "model" if name == "<lambda>" else printable(name)
 
 
-def as_cases(value: Any, origin: str) -> list[ModelCase]:
+def as_cases(value: Any, origin: str, *, written: str = "") -> list[ModelCase]:
     """Return the cases that a factory, a case or a list of either stands for.
 
+    ``written`` is the ``module:name`` that names the value where it can be called from there.
     Raises :class:`ParamCheckUsageError` that explains a factory with required arguments.
     """
     if isinstance(value, ModelCase):
@@ -263,13 +264,17 @@ def as_cases(value: Any, origin: str) -> list[ModelCase]:
         raise ParamCheckUsageError(
             f"{origin}: {type(value).__name__} is neither a factory nor a ModelCase"
         )
-    _validate_signature(value, origin)
-    case = ModelCase(value)
-    object.__setattr__(case, "_place", origin)
-    return [case]
+    _validate_signature(value, origin, written)
+    return [placed(ModelCase(value), origin)]
 
 
-def _validate_signature(factory: Any, origin: str) -> None:
+def placed(case: ModelCase, place: str) -> ModelCase:
+    """Return a case that says of itself where it was declared."""
+    object.__setattr__(case, "_place", place)
+    return case
+
+
+def _validate_signature(factory: Any, origin: str, written: str = "") -> None:
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
@@ -280,9 +285,11 @@ def _validate_signature(factory: Any, origin: str) -> None:
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if required:
+        values = ", ".join(f"{name}=..." for name in required)
+        call = f"write {written}({values}), " if written else ""
         raise ParamCheckUsageError(
             f"{origin}: {_factory_name(factory)}{signature} cannot be called without arguments: "
-            f"give {', '.join(required)} a default, or name a ModelCase"
+            f"{call}give {', '.join(required)} a default, or name a ModelCase"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..messages.wording import first_line
 from ..parameters.running.randomness import random_states, seed_all
@@ -48,11 +48,6 @@ def check(
         return Check(run, applies, values)
 
     return made
-
-
-def left_out_for_inputs(check: Check, case: ModelCase) -> bool:
-    """Whether a check would be collected for a case if only it said how to run the model."""
-    return not check.applies(case) and check.applies(replace(case, loss=lambda model: model))
 
 
 def run_check(check: Check, case: CaseRun) -> None:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..messages.wording import fold_names, shorten
-from .case import ModelCase, NothingToCheck
+from .case import DECLARED, ModelCase, NothingToCheck
+from .inputs import (
+    Found,
+    NoInputs,
+    answered,
+    called,
+    failing,
+    first_that_runs,
+    who_is_asked,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +48,9 @@ class CaseRun:
 
     * ``model``: one instance, which all checks look at and none may change.
     * ``build()``: a fresh instance from the same seed, to change at will.
-    * ``inputs``: fresh copies of the inputs on the device; None where none are declared.
+    * ``inputs``: fresh copies of the inputs on the device; None where there are none.
+    * ``inputs_from``: whose they are: ``"declared inputs"``, ``"inputs from dummy_inputs"``;
+      ``""`` where there are none.
     * ``forward(model)``: the output for these inputs.
     * ``loss(model)``: the scalar loss of one forward pass.
     * ``optimizers(model)``: the declared optimizers, or Adamax over what trains.
@@ -48,8 +59,10 @@ class CaseRun:
     * ``title``: what messages call the model.
     * ``declared``: the :class:`ModelCase` itself.
 
-    Device and dtype are those that are torch's defaults where the run is made. ``forward``
-    raises :class:`NothingToCheck` without declared inputs, ``loss`` without inputs and loss.
+    Device and dtype are those that are torch's defaults where the run is made. Inputs are those
+    declared, else those of the hook ``pytest_paramcheck_inputs``, else what the model's library
+    says, if it runs. ``forward`` raises :class:`NothingToCheck` without inputs, ``loss`` without
+    inputs and loss.
     All raise :class:`ParamCheckUsageError` where the declared factory, loss or optimizer returns
     something of another kind.
 
@@ -67,6 +80,7 @@ class CaseRun:
         self._model: Module | None = None
         self._latest: weakref.ref[Module] | None = None
         self._inputs: Any = None
+        self._found: Found | None = None
         # Of the models that were built with some: what their constructors left of graphs.
         self._kept: list[tuple[weakref.ref[Module], list[KeptGraph]]] = []
         self.device: torch.device = default_device()
@@ -137,6 +151,43 @@ class CaseRun:
             seed_all(self.seed if seed is None else seed, [self.device])
             return make()
 
+    def _look_up(self) -> Found:
+        __tracebackhide__ = True
+        if self._found is None:
+            self._found = self._find()
+        return self._found
+
+    def _find(self) -> Found:
+        __tracebackhide__ = True
+        if self.declared.inputs is not None:
+            return Found(self.declared.inputs, DECLARED)
+        if self.declared.loss is not None:
+            return Found()  # it is of the model, and brings its own
+        import torch
+
+        from ..parameters.running.preserve import put_away
+        from ..parameters.running.undo import Undo
+
+        model = self.build()  # it is run, and may change
+        with Undo() as undo, undo:
+            put_away(undo, model)
+            if (found := answered(model)) is not None:
+                return found
+            models = [model]
+            if self.device.type != "cpu":
+                with torch.device("cpu"):
+                    first = self._seeded(self.declared.factory)
+                if all(p.device.type == "cpu" for p in (*first.parameters(), *first.buffers())):
+                    models = [first, model]
+            return first_that_runs(models, self._made_for)
+
+    def _made_for(self, model: Module, make: Callable[[], Any]) -> Any:
+        import torch
+
+        of_model = (tensor.device for tensor in (*model.parameters(), *model.buffers()))
+        device = next(of_model, self.device)
+        return _fresh(self._seeded(make), device, torch.get_default_dtype())
+
     @property
     def inputs(self) -> Any:
         """Fresh copies of the inputs, made from the seed where they are made, on the device."""
@@ -144,22 +195,30 @@ class CaseRun:
         import torch
 
         if self._inputs is None:
-            given = self.declared.inputs
+            given = self._look_up().given
             self._inputs = self._seeded(given) if callable(given) else given
         # A forward may write into what it gets (nn.ReLU(inplace=True) as the first layer).
         return _fresh(self._inputs, self.device, torch.get_default_dtype())
 
+    @property
+    def inputs_from(self) -> str:
+        """Whose the inputs are; ``""`` where there are none."""
+        __tracebackhide__ = True
+        return self._look_up().source
+
     def forward(self, model: Module) -> Any:
         """Run the model on the inputs."""
         __tracebackhide__ = True
-        if self.declared.inputs is None:
-            raise NothingToCheck(f"{self.title} declares no inputs to run it on")
+        found = self._look_up()
+        if found.given is None:
+            raise NoInputs(found.dropped)
         inputs = self.inputs
-        if isinstance(inputs, Mapping):
-            return model(**inputs)
-        if isinstance(inputs, (tuple, list)) and not hasattr(inputs, "_fields"):
-            return model(*inputs)
-        return model(inputs)  # a PackedSequence is a tuple, and one argument
+        if not found.guessed:
+            return called(model, inputs)
+        try:
+            return called(model, inputs)
+        except Exception as error:  # it ran before: but nobody has said that it does
+            raise NothingToCheck(f"the {found.source} raise {failing(error)}") from None
 
     def loss(self, model: Module) -> Tensor:
         """Return the loss of one forward pass.
@@ -172,9 +231,7 @@ class CaseRun:
 
         from .kept_graphs import used_by
 
-        if self.declared.inputs is None:
-            if self.declared.loss is None:
-                raise NothingToCheck(f"{self.title} declares neither inputs nor a loss")
+        if self.declared.inputs is None and self.declared.loss is not None:
             loss = self.declared.loss(model)
         else:
             output = self.forward(model)
@@ -219,6 +276,16 @@ class CaseRun:
         return made
 
 
+def inputs_of(run: CaseRun) -> Found:
+    """Return the inputs of a run with all that is known of them."""
+    return run._look_up()
+
+
+def run_on(run: CaseRun) -> str:
+    """Return what a run found to run its model on; ``""`` where no check has asked yet."""
+    return "" if run._found is None or run.declared.run_by else run._found.source
+
+
 class LatestRun:
     """The one case run that is kept alive: a session does not hold every model it has checked."""
 
@@ -233,7 +300,7 @@ class LatestRun:
         from ..parameters.tensors.default_device import default_device
 
         # The case itself and not its id, which another case could have after it.
-        key = declared, seed, default_device(), torch.get_default_dtype()
+        key = declared, seed, default_device(), torch.get_default_dtype(), who_is_asked()
         if self._run is None or self._key != key:
             self._run = None  # before the next model is built
             self._key, self._run = key, CaseRun(declared, seed)

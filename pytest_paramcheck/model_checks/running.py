@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -22,20 +22,17 @@ from ..messages.wording import plural
 from ..parameters.running.gradstate import GradState, above_rounding, grad_states
 from ..parameters.running.preserve import put_away
 from ..parameters.running.undo import Undo
-from ..parameters.running.unreached import find_unreached, inference
+from ..parameters.running.unreached import inference
 from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.copies import deep_copy
-from ..parameters.subject.inventory import Entry, take_inventory
-from ..parameters.subject.select import select, trainable, with_elements
-from .case import ModelCase, NothingToCheck
+from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.select import select, with_elements
+from .case import NothingToCheck
 from .check import check
+from .missed import who_is_missed
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
 from .run import CaseRun
-from .steps import backward, reached_by_every_seed, signal_later, step
-
-
-def _runs(case: ModelCase) -> bool:
-    return case.runs
+from .steps import backward, reached_by_every_seed, step
 
 
 @check(values=False)
@@ -46,7 +43,7 @@ def check_grads_none(case: CaseRun) -> None:
     assert_grads_none(case.model)
 
 
-@check(applies=_runs)
+@check()
 def check_grads_reach(case: CaseRun) -> None:
     """The loss's gradient reaches every trainable parameter but those declared ``unreached``.
 
@@ -57,19 +54,11 @@ def check_grads_reach(case: CaseRun) -> None:
     need_trainable(case.model)
     need_values(case.model)
     declared = {entry.name for entry in declared_entries(case.model, case.declared.unreached)}
-    inventory = take_inventory(case.model)
-    # Without elements there is no gradient to get, and nothing to miss.
-    entries = [e for e in inventory.parameters if trainable(e) and with_elements(e)]
-
-    def later(zero: list[Entry]) -> Collection[Entry]:
-        __tracebackhide__ = True
-        # What is declared need not be asked: that it got zeros is what the declaration says.
-        return signal_later(case, [entry for entry in zero if entry.name not in declared])
-
-    outcomes, found = find_unreached(case.model, inventory, entries, [case.loss], later=later)
+    missed = who_is_missed(case, declared)
+    inventory, entries, found = missed.inventory, missed.asked, missed.found
     left = [one for one in found if one.entry.name not in declared]
-    missed = {one.entry for one in found}
-    doubted = [e for e in entries if outcomes and e.name in declared and e not in missed]
+    without = {one.entry for one in found}
+    doubted = [e for e in entries if missed.outcomes and e.name in declared and e not in without]
     stale = [
         Finding(
             tuple(entry.names),
@@ -80,11 +69,12 @@ def check_grads_reach(case: CaseRun) -> None:
         for entry in reached_by_every_seed(case, doubted)
     ]
     raise_if(
-        [*loss_findings(outcomes), *missing_of_a_case(left, inventory, entries), *stale], case.title
+        [*loss_findings(missed.outcomes), *missing_of_a_case(left, inventory, entries), *stale],
+        case.title,
     )
 
 
-@check(applies=_runs)
+@check()
 def check_grads_finite(case: CaseRun) -> None:
     """The gradients of one backward pass are finite."""
     __tracebackhide__ = True
@@ -98,7 +88,7 @@ def check_grads_finite(case: CaseRun) -> None:
         assert_grads_finite(case.model)
 
 
-@check(applies=_runs)
+@check()
 def check_tied_grads_sum(case: CaseRun) -> None:
     """The gradient of a tied parameter is the sum of what each use contributes."""
     __tracebackhide__ = True
@@ -130,7 +120,7 @@ def check_tied_grads_sum(case: CaseRun) -> None:
     raise_if(tied_sums(loud), inventory)
 
 
-@check(applies=_runs)
+@check()
 def check_eval_unchanged(case: CaseRun) -> None:
     """A forward pass in eval mode changes nothing but caches that the first one fills."""
     __tracebackhide__ = True
@@ -141,10 +131,10 @@ def check_eval_unchanged(case: CaseRun) -> None:
         __tracebackhide__ = True
         # With gradients, as in training: a forward may ask for some itself.
         with torch.enable_grad():
-            if case.declared.inputs is None:
-                case.loss(model)
-            else:
+            if case.inputs_from or case.declared.loss is None:
                 case.forward(model)
+            else:
+                case.loss(model)
 
     first: list[Finding] = []
     with _noting(first, assert_unchanged(model)):
@@ -161,7 +151,7 @@ def check_eval_unchanged(case: CaseRun) -> None:
     raise_if([*first, *second], take_inventory(model).title)
 
 
-@check(applies=_runs)
+@check()
 def check_training_step(case: CaseRun) -> None:
     """Training moves what a gradient reaches and leaves frozen parameters bit-identical."""
     __tracebackhide__ = True

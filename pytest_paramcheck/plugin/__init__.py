@@ -57,7 +57,7 @@ from .marked import (
 from .marker import MARKER, MARKER_LINE, Support
 from .marker import ParamCheckWarning as ParamCheckWarning
 from .model_report import CaseReport
-from .properties import DEVICE, NOT_ON, RANKS
+from .properties import DEVICE, NOT_ON, RANKS, is_check
 from .ranks.here import rank_here
 from .ranks.numbers import too_few_there
 from .session import ParamSession, keep_session, session_of
@@ -277,6 +277,10 @@ def pytest_fixture_setup(
 # Not tryfirst: the errors of a unittest.TestCase are handed over by such a hook of pytest's.
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
     """End our failures at the user's line, and show all their rows at ``-vv``."""
+    if call.when == "call" and is_check(item):
+        from .model_items import note_run
+
+        note_run(item)
     if call.excinfo is not None:
         note_findings(item, call.excinfo.value)
         call.excinfo = _ending_at_user(call.excinfo, item.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from typing import Any
 import pytest
 
 from ..messages.errors import ParamCheckUsageError
-from ..messages.wording import did_you_mean
-from ..model_checks.case import ModelCase, as_cases
+from ..model_checks.case import ModelCase
+from ..model_checks.named import cases_named
 
 
 def validate_names(cases: Sequence[ModelCase]) -> None:
@@ -32,45 +31,19 @@ def load_cases(specs: Sequence[str], folder: Path) -> dict[str, list[ModelCase]]
 
     Raises :class:`pytest.UsageError` that says what cannot be found, imported or called.
     """
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))  # what python -m pytest does as well
     cases: dict[str, list[ModelCase]] = {}
     for spec in dict.fromkeys(specs):
         origin = f"--param-model={spec}"
         try:
-            cases[spec] = as_cases(_load(spec, origin, folder), origin)
+            cases[spec] = cases_named(spec, folder, origin)
         except ParamCheckUsageError as error:
-            raise pytest.UsageError(str(error)) from None
+            # What the user's module raised in its import is worth its traceback.
+            raise pytest.UsageError(str(error)) from error.__cause__
         try:
             validate_names(cases[spec])
         except ParamCheckUsageError as error:
             raise pytest.UsageError(f"{origin}: {error}") from None
     return cases
-
-
-def _load(spec: str, origin: str, folder: Path) -> Any:
-    module_name, colon, path = spec.partition(":")
-    if not (module_name and colon and path):
-        raise pytest.UsageError(f"{origin}: expected package.module:factory")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises in its import
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is not None and (module_name + ".").startswith(missing + "."):
-            problem = f"no module named {missing!r} from {folder} or on sys.path"
-        else:
-            problem = f"importing {module_name} failed: {type(error).__name__}: {error}"
-        raise pytest.UsageError(f"{origin}: {problem}") from error
-    found: Any = module
-    where = module_name
-    for name in path.split("."):
-        if not hasattr(found, name):
-            choices = [n for n in dir(found) if not n.startswith("_")]
-            hint = did_you_mean(name, choices)
-            raise pytest.UsageError(f"{origin}: {where} has no {name!r}{hint and ';' + hint}")
-        found = getattr(found, name)
-        where = f"{where}{':' if where == module_name else '.'}{name}"
-    return found
 
 
 def place_of(factory: object) -> tuple[Path | None, int]:

@@ -1,4 +1,4 @@
-"""What conftests answer about subjects and tensors: asked for the tests below them, checked.
+"""What conftests answer about subjects, tensors and models: asked for the tests below them.
 
 The readers of the package know nothing of pytest: around each test they are given the hooks of
 the conftests above it, each through a function that holds the answer to what the hook promises.
@@ -30,12 +30,15 @@ def hooks_for(node: pytest.Item | pytest.Session) -> pluggy.HookRelay:
 
 @contextmanager
 def conftests_asked(item: pytest.Item) -> Iterator[None]:
-    """Let the conftests above an item read its subjects and open its tensors."""
+    """Let the conftests above an item read its subjects, open its tensors, run its models."""
     with ExitStack() as stack:
+        hooks = hooks_for(item)
         for name, (answer, asking) in _READERS.items():
-            hook = getattr(hooks_for(item), name)
+            hook = getattr(hooks, name)
             if hook.get_hookimpls():
                 stack.enter_context(asking(partial(answer, hook)))
+        if hooks.pytest_paramcheck_inputs.get_hookimpls():
+            stack.enter_context(_inputs_asked(InputsHook(hooks.pytest_paramcheck_inputs)))
         yield
 
 
@@ -78,6 +81,28 @@ def storages(hook: Any, tensor: Any) -> list[Any] | None:
     return parts
 
 
+class InputsHook:
+    """Asks the conftests for the inputs of a model; equal where the same ones are asked.
+
+    So that the one case run that is kept alive is used for the tests of one folder, and not for
+    those of another, where another conftest may say otherwise.
+    """
+
+    def __init__(self, hook: Any) -> None:
+        self._hook = hook
+        self._answering = tuple(found.function for found in hook.get_hookimpls())
+
+    def __call__(self, model: object) -> Any:
+        __tracebackhide__ = True
+        return self._hook(model=model)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InputsHook) and self._answering == other._answering
+
+    def __hash__(self) -> int:
+        return hash(self._answering)
+
+
 def _listed(answer: object, hook: Any, expected: str) -> list[Any]:
     __tracebackhide__ = True
     if isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable) or _is_tensor(answer):
@@ -112,6 +137,12 @@ def _storage_openers(opened: Callable[[Any], list[Any] | None]) -> AbstractConte
     from ..parameters.tensors.memory import storage_openers
 
     return storage_openers(opened)
+
+
+def _inputs_asked(ask: Callable[[Any], Any]) -> AbstractContextManager[None]:
+    from ..model_checks.inputs import inputs_asked
+
+    return inputs_asked(ask)
 
 
 #: Hook -> what holds its answers to the promise, and what lets the readers ask.

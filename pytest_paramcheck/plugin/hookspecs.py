@@ -21,6 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from ..model_checks.run import CaseRun
 
@@ -82,4 +83,20 @@ def pytest_paramcheck_devices(item: pytest.Item) -> Sequence[str] | None:
 
         def pytest_paramcheck_devices(item):
             return ["cuda"]
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_paramcheck_inputs(model: Module) -> object | None:
+    """Return what the forward of a model takes, or None where you do not know the model.
+
+    What ``ModelCase(inputs=...)`` takes: a tensor, a tuple for positions, a mapping for keywords,
+    or a callable that returns one of these. Asked once for each model whose case declares neither
+    inputs nor a loss, with a build that no check looks at; inputs that raise are a failure. Stops
+    at the first answer that is not None. In conftest.py::
+
+        def pytest_paramcheck_inputs(model):
+            if isinstance(model, GPT):
+                return lambda: torch.randint(model.config.vocab_size, (2, 16))
+            return None
     """

@@ -15,9 +15,11 @@ import pytest
 from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.wording import did_you_mean, printable
 from ..model_checks.case import ModelCase, NothingToCheck, name_declaration, unknown_check
+from ..model_checks.inputs import NoInputs
 from .devices import Variant
 from .factories import place_of, validate_names
 from .hook_answers import hooks_for
+from .marked import params_of
 from .options import CASES
 from .properties import CHECK, INPUTS, MODEL, NOT_DECLARED, WANT_INPUTS
 
@@ -74,6 +76,7 @@ class BoundCheck:
         self._seed = seed
         self._latest = latest
         self._said_of_the_case = said
+        self._said_when_run: list[tuple[str, object]] = []
 
     @property
     def model(self) -> str:
@@ -95,22 +98,42 @@ class BoundCheck:
         """What reports carry: to JUnit, and to the summary through xdist."""
         return [(MODEL, self.model), (CHECK, self.name), *self._said_of_the_case]
 
+    @property
+    def said_when_run(self) -> list[tuple[str, object]]:
+        """What is known once the check has run: the latest time, where it runs on several
+        devices."""
+        return self._said_when_run
+
     def __call__(self) -> None:
         """Run the check; skip where there is nothing to look at."""
         __tracebackhide__ = True
-        from ..model_checks.check import run_check
+        # Nothing that a skip's traceback holds may hold the model.
+        if (reason := self._run()) is not None:
+            pytest.skip(printable(reason))
 
+    def _run(self) -> str | None:
+        """Run the check; return why there was nothing to look at."""
+        __tracebackhide__ = True
+        from ..model_checks.check import run_check
+        from ..model_checks.run import run_on
+
+        self._said_when_run = []
+        run = self._latest.get(self._case, self._seed)
         try:
-            run_check(self._check, self._latest.get(self._case, self._seed))
+            run_check(self._check, run)
+        except NoInputs as nothing:
+            self._said_when_run = [(WANT_INPUTS, nothing.to_write)]
+            return str(nothing)
         except NothingToCheck as nothing:
-            reason = str(nothing)
+            return str(nothing)
         except ParamCheckUsageError as error:
             # The line that called us is the same for all cases: the declaration is the wrong call.
             name_declaration(error, self._case)
             raise
-        else:
-            return
-        pytest.skip(printable(reason))
+        finally:
+            if source := run_on(run):
+                self._said_when_run = [(INPUTS, source)]
+        return None
 
     def __repr__(self) -> str:
         return f"<{self.name} of {self.model}>"
@@ -123,16 +146,11 @@ def bound_checks(
 
     Raises :class:`ParamCheckUsageError` for an expected failure of a check that is not there.
     """
-    from ..model_checks.check import Check, left_out_for_inputs
+    from ..model_checks.check import Check
     from ..model_checks.registry import CHECKS
 
     known = dict(CHECKS)
-    wanting = [name for name, check in CHECKS.items() if left_out_for_inputs(check, case)]
-    said = {
-        INPUTS: case.run_by,
-        NOT_DECLARED: ",".join(case.not_declared),
-        WANT_INPUTS: ",".join(wanting),
-    }
+    said = {INPUTS: case.run_by, NOT_DECLARED: ",".join(case.not_declared)}
     carried = [(name, value) for name, value in said.items() if value]
     for function in custom:
         known[function.__name__] = Check(function, values=False)
@@ -282,6 +300,17 @@ def note_check(item: pytest.Item, value: object) -> None:
     """Let the reports of an item say which check of which model it runs."""
     if isinstance(value, BoundCheck):
         item.user_properties += value.properties
+
+
+def note_run(item: pytest.Item) -> None:
+    """Let the reports of an item say what its check found out by running."""
+    check: object = None
+    if isinstance(item, ModelCheckItem):
+        check = item.bound
+    elif isinstance(item, pytest.Function):
+        check = params_of(item).get("check")
+    if isinstance(check, BoundCheck):
+        item.user_properties += [p for p in check.said_when_run if p not in item.user_properties]
 
 
 def take_ids(config: pytest.Config, specs: Sequence[str]) -> list[str]:

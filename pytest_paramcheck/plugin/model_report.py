@@ -23,6 +23,8 @@ class CaseReport:
         # By file and model: two files may have a model of the same name.
         self._checks: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
         self._said: dict[tuple[str, str], dict[str, str]] = {}
+        # The checks that had no inputs, by item.
+        self._wanting: dict[tuple[str, str], dict[str, str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not report.user_properties:
@@ -33,7 +35,9 @@ class CaseReport:
             return
         key = report.nodeid.partition("::")[0], model
         items = self._checks.setdefault(key, {})
-        self._said[key] = properties
+        self._said.setdefault(key, {}).update(properties)
+        if WANT_INPUTS in properties:
+            self._wanting.setdefault(key, {})[report.nodeid] = check
         outcome = "failed" if report.failed else "skipped" if report.skipped else "passed"
         _, before = items.get(report.nodeid, (check, "passed"))
         items[report.nodeid] = check, max(outcome, before, key=_RANK.index)
@@ -52,11 +56,13 @@ class CaseReport:
                     f"{shown}: {len(failed)} of {len(items)} checks failed: {names}"
                 )
                 continue
-            said = self._said[key]
-            outcomes = [outcome for _, outcome in items.values()]
+            said, without = self._said[key], self._wanting.get(key, {})
+            outcomes = [outcome for name, (_, outcome) in items.items() if name not in without]
             right.setdefault(_went(outcomes, said), []).append(shown)
-            if checks := [name for name in said.get(WANT_INPUTS, "").split(",") if name]:
-                wanting.setdefault(_left_out(checks), []).append(shown)
+            if without:
+                checks = list(dict.fromkeys(without.values()))
+                text = _left_out(checks, said[WANT_INPUTS])
+                wanting.setdefault(text, []).append(shown)
         if terminalreporter.verbosity >= 0:
             for lines in (right, wanting):
                 for text, those in lines.items():
@@ -75,9 +81,9 @@ def _went(outcomes: Iterable[str], said: dict[str, str]) -> str:
     return f"{text}; not declared: {', '.join(fields)}" if fields else text
 
 
-def _left_out(checks: list[str]) -> str:
+def _left_out(checks: list[str], to_write: str) -> str:
     need = "checks need" if len(checks) > 1 else "check needs"
-    return f"{len(checks)} {need} inputs ({shorten(checks, 2)}): ModelCase(inputs=...)"
+    return f"{len(checks)} {need} inputs ({shorten(checks, 2)}): {to_write}"
 
 
 def _named(models: list[str]) -> str:

@@ -15,18 +15,23 @@ NOT_ON = "param_not_on"
 RANKS = "param_ranks"
 MODEL = "param_model"
 CHECK = "param_check"
-#: How the model is run, what is not declared of it, and the checks that are left out for want of
-#: inputs; the last two joined with commas.
-INPUTS = "param_inputs"
+#: What is not declared of a model, joined with commas.
 NOT_DECLARED = "param_not_declared"
+#: Of a check that runs the model: on what; or what to write where there was nothing.
+INPUTS = "param_inputs"
 WANT_INPUTS = "param_want_inputs"
 _OWN = (DEVICE, NOT_ON, RANKS, MODEL, CHECK, INPUTS, NOT_DECLARED, WANT_INPUTS)
 
 
-def own_properties(report: pytest.TestReport) -> dict[str, str]:
-    """Return the properties of a report that are ours."""
+def is_check(item: pytest.Item) -> bool:
+    """Whether an item runs a whole-model check."""
+    return CHECK in own_properties(item)
+
+
+def own_properties(of: pytest.TestReport | pytest.Item) -> dict[str, str]:
+    """Return the properties of a report, or of an item, that are ours."""
     found: dict[str, str] = {}
-    for entry in report.user_properties:
+    for entry in of.user_properties:
         pair: object = entry
         if isinstance(pair, (tuple, list)) and len(pair) == 2:
             name, value = pair

@@ -10,7 +10,7 @@ import pytest
 from pytest_paramcheck import CHECKS
 from pytest_paramcheck.model_checks.case import unknown_check
 
-from .conftest import BARE, STRICT, WITH_INPUTS, Run
+from .conftest import BARE, STRICT, Run
 
 MODELS = """
 import torch
@@ -76,22 +76,17 @@ def test_a_factory_in_a_directory_without_tests(run: Run, models: str) -> None:
         ("make", ["check_finite[cpu]"]),
         ("Net", ["check_finite[cpu]"]),
         ("Zoo.small", ["check_finite[cpu]"]),
-        ("CASE", ["check_finite[cpu]", "check_grads_finite[cpu]"]),
-        (
-            "CASES",
-            [
-                "linear-check_finite[cpu]",
-                "linear-check_grads_finite[cpu]",
-                "broken-check_finite[cpu]",
-            ],
-        ),
+        ("CASE", ["check_finite[cpu]"]),
+        ("CASES", ["linear-check_finite[cpu]", "broken-check_finite[cpu]"]),
+        ("Net(size=5)", ["check_finite[cpu]"]),
+        ("needs(4, d=2)", ["check_finite[cpu]"]),
     ],
 )
 def test_what_can_be_named(
     ids: Callable[..., list[str]], run: Run, models: str, spec: str, found: list[str]
 ) -> None:
-    assert ids("", f"--param-model={models}:{spec}", "-k", "finite") == found
-    outcomes = run("", f"--param-model={models}:{spec}", "-k", "finite").parseoutcomes()
+    assert ids("", f"--param-model={models}:{spec}", "-k", "check_finite") == found
+    outcomes = run("", f"--param-model={models}:{spec}", "-k", "check_finite").parseoutcomes()
     assert (outcomes["passed"], outcomes.get("failed")) == (len(found), None)
 
 
@@ -115,14 +110,14 @@ def test_the_tests_of_a_project_are_left_alone_unless_a_path_is_named(
     pytester.makepyfile(test_own="def test_own(): pass")
     pytester.makeconftest("")
 
-    model = (f"--param-model={models}:make", "-k", "finite or own")
+    model = (f"--param-model={models}:make", "-k", "check_finite or own")
     run("", *model).assert_outcomes(passed=1, deselected=len(BARE) - 1)
     run("", *model, "test_own.py").assert_outcomes(passed=2, deselected=len(BARE) - 1)
     run("", *model, ".").assert_outcomes(passed=2, deselected=len(BARE) - 1)
 
 
 def test_collection_is_counted_and_shown(run: Run, models: str) -> None:
-    result = run("", f"--param-model={models}:make", "--co", "-k", "ties or finite")
+    result = run("", f"--param-model={models}:make", "--co", "-k", "ties or check_finite")
 
     lines = result.outlines
     start = next(n for n, line in enumerate(lines) if line.startswith("collected"))
@@ -183,7 +178,7 @@ def test_expected_failures_of_a_case(run: Run, models: str) -> None:
 def test_lf_runs_what_failed(pytester: pytest.Pytester, models: str) -> None:
     strict = [arg for arg in STRICT if arg != "no:cacheprovider"]
     strict.pop(strict.index("-p"))
-    few = ("-k", "registered or finite")
+    few = ("-k", "registered or check_finite")
     first = pytester.runpytest_inprocess(*strict, f"--param-model={models}:broken", *few)
     again = pytester.runpytest_inprocess(*strict, f"--param-model={models}:broken", "--lf")
 
@@ -212,7 +207,7 @@ def test_the_id_of_an_item_can_be_given_as_an_argument(
     pytester.makepyfile(test_own="def test_own(): pass")
     for spec in (f"{models}:broken", "pack.dotted:broken"):
         args = (f"--param-model={spec}", "--param-device=cpu,meta", *plugin_args)
-        first = run("", *args, "-v", "-k", "finite or registered")
+        first = run("", *args, "-v", "-k", "check_finite or registered")
         shown = [line.split()[0] for line in first.outlines if "FAILED  " in line + "  "]
         failed = [line.split()[1] for line in first.outlines if line.startswith("FAILED ")]
         expected = [f"{spec}::check_registered[{device}]" for device in ("cpu", "meta")]
@@ -303,8 +298,8 @@ def test_a_module_that_cannot_be_imported(
         ("INSTANCE", "Linear is neither a factory nor a ModelCase"),
         (
             "needs",
-            "needs(vocab, d: int, *, tie=True) cannot be called without arguments: give vocab, d "
-            "a default, or name a ModelCase",
+            "needs(vocab, d: int, *, tie=True) cannot be called without arguments: write "
+            "{0}:needs(vocab=..., d=...), give vocab, d a default, or name a ModelCase",
         ),
         ("TWICE", "two cases are called 'make': give one a name="),
         ("UNKNOWN", str(unknown_check("check_tie", CHECKS))),
@@ -324,12 +319,12 @@ def last_lines(result: pytest.RunResult) -> list[str]:
 
 
 def test_the_last_lines_say_what_was_run_and_what_was_not(run: Run, models: str) -> None:
-    result = run("", f"--param-model={models}:make", "-k", "finite or ties")
+    result = run("", f"--param-model={models}:make", "-k", "finite or check_ties or reach or step")
 
     assert last_lines(result) == [
         "make: 2 checks passed; not declared: frozen, shapes, optimizer",
-        f"make: {len(WITH_INPUTS) - len(BARE)} checks need inputs (check_grads_reach, "
-        f"check_grads_finite and {len(WITH_INPUTS) - len(BARE) - 2} more): ModelCase(inputs=...)",
+        "make: 3 checks need inputs (check_grads_reach, check_grads_finite and 1 more): "
+        "ModelCase(inputs=...)",
     ]
 
 
@@ -349,12 +344,12 @@ def test_what_is_declared_is_not_asked_for(run: Run, pytester: pytest.Pytester) 
         ]
         """
     )
-    result = run("", "--param-model=declared:CASES", "-k", "finite")
+    result = run("", "--param-model=declared:CASES", "-k", "check_finite")
 
     assert last_lines(result) == [
-        "inputs: 2 checks passed, run on declared inputs; not declared: shapes, optimizer",
-        "loss: 2 checks passed, run on a declared loss; not declared: frozen",
-        "empty: 0 checks passed, 2 skipped, run on a declared loss",
+        "inputs: 1 check passed, run on declared inputs; not declared: shapes, optimizer",
+        "loss: 1 check passed, run on a declared loss; not declared: frozen",
+        "empty: 0 checks passed, 1 skipped, run on a declared loss",
     ]
 
 
@@ -370,7 +365,7 @@ def test_models_that_went_alike_share_a_line_and_q_says_nothing(
         """
     )
     said = last_lines(run("", "--param-model=many:CASES", "-k", "finite"))
-    quiet = run("", "--param-model=many:CASES", "-k", "finite", "-q")
+    quiet = run("", "--param-model=many:CASES", "-k", "check_finite", "-q")
 
     assert said[0] == (
         "m0, m1, m2 and 197 more: 1 check passed; not declared: frozen, shapes, optimizer"
@@ -384,4 +379,4 @@ def test_junit_carries_what_was_not_run(run: Run, models: str, pytester: pytest.
     written = (pytester.path / "out.xml").read_text(encoding="utf-8")
 
     assert '<property name="param_not_declared" value="frozen,shapes,optimizer"' in written
-    assert '<property name="param_want_inputs" value="check_grads_reach,' in written
+    assert '<property name="param_want_inputs" value="ModelCase(inputs=...)"' in written

@@ -721,18 +721,9 @@ def applying(**given: Any) -> set[str]:
 def test_what_applies_follows_from_what_is_declared() -> None:
     bare = applying()
 
-    assert "check_grads_reach" not in bare
-    assert (
-        applying(inputs=X) - bare
-        == applying(loss=lambda m: m) - bare
-        == {
-            "check_grads_reach",
-            "check_grads_finite",
-            "check_tied_grads_sum",
-            "check_eval_unchanged",
-            "check_training_step",
-        }
-    )
+    # What a case does not say may be found: whether the model runs is known once it was built.
+    assert applying(inputs=X) == applying(loss=lambda m: m) == bare
+    assert "check_grads_reach" in bare
     assert applying(frozen=[]) - bare == {"check_frozen"}
     assert applying(shapes={}) - bare == {"check_shapes"}
     assert applying(optimizer=torch.optim.SGD) - bare == {"check_optimizer_covers"}

@@ -1,0 +1,41 @@
+"""Which parameters of a case its loss does not reach, and keeps from reaching."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ..parameters.running.reach import Reached
+from ..parameters.running.unreached import Missing, find_unreached
+from ..parameters.subject.inventory import Entry, Inventory, take_inventory
+from ..parameters.subject.select import trainable, with_elements
+from .run import CaseRun
+from .steps import signal_later
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What the loss gave, the parameters asked about, and those that it did not reach."""
+
+    inventory: Inventory
+    asked: list[Entry]
+    outcomes: list[Reached]
+    found: list[Missing]
+
+
+def who_is_missed(case: CaseRun, declared: Collection[str] = ()) -> Missed:
+    """Run the loss; what got zeros is asked again, but for the names declared unreached.
+
+    What is declared need not be asked: that it got zeros is what the declaration says.
+    """
+    __tracebackhide__ = True
+    inventory = take_inventory(case.model)
+    # Without elements there is no gradient to get, and nothing to miss.
+    asked = [e for e in inventory.parameters if trainable(e) and with_elements(e)]
+
+    def later(zero: list[Entry]) -> Collection[Entry]:
+        __tracebackhide__ = True
+        return signal_later(case, [entry for entry in zero if entry.name not in declared])
+
+    outcomes, found = find_unreached(case.model, inventory, asked, [case.loss], later=later)
+    return Missed(inventory, asked, outcomes, found)
