@@ -7,18 +7,14 @@ from typing import Any
 from ..checks.resume import alike_within, not_resumed
 from ..messages.errors import raise_if
 from ..parameters.running.resume import train_and_resume
-from .case import ModelCase, NothingToCheck
+from .case import NothingToCheck
 from .check import check
 from .needs import need_trainable, need_values
 from .run import CaseRun
 from .steps import backward, step
 
 
-def _runs(case: ModelCase) -> bool:
-    return case.runs
-
-
-@check(applies=_runs)
+@check()
 def check_resume(case: CaseRun) -> None:
     """A step after a save and a load gives, bit for bit, what it gives without them."""
     __tracebackhide__ = True
