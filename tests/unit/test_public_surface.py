@@ -114,6 +114,7 @@ def test_the_hooks_and_their_arguments() -> None:
         "pytest_paramcheck_storages": ["tensor"],
         "pytest_paramcheck_checks": [],
         "pytest_paramcheck_devices": ["item"],
+        "pytest_paramcheck_inputs": ["model"],
     }
 
 
