@@ -65,7 +65,10 @@ def decide(
     for pattern, entries in reached.items():
         decides = False
         for entry, names in entries.items():
-            if all(last[name] is pattern for name in names):
+            # Nearly always it is one name: no generator for each of thousands.
+            if last[names[0]] is pattern and (
+                len(names) == 1 or all(last[name] is pattern for name in names)
+            ):
                 held.setdefault(entry, {})[pattern] = names
                 decides = True
         if not decides:
@@ -88,8 +91,10 @@ def _of_entry(
 ) -> Iterable[Declared[V]]:
     if len(held) == 1:
         ((pattern, names),) = held.items()
-        others = (name for name in entry.names if name not in set(names))
-        return [Declared(entry, (*names, *others), pattern, expectations[pattern])]
+        if len(names) < len(entry.names):
+            matched = set(names)
+            names = [*names, *(name for name in entry.names if name not in matched)]
+        return [Declared(entry, tuple(names), pattern, expectations[pattern])]
     rivals = tuple((names[0], expectations[pattern]) for pattern, names in held.items())
     return [
         Declared(entry, tuple(names), pattern, expectations[pattern], rivals)

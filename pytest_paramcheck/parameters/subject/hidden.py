@@ -10,6 +10,7 @@ knows of): attribute access on a real model runs code.
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import types
 import weakref
@@ -33,7 +34,6 @@ from .held import (
     storage_of,
 )
 from .inventory import Inventory
-from .walk import first_places
 
 HiddenKind: TypeAlias = Literal["parameter", "buffer", "tensor"]
 
@@ -82,10 +82,7 @@ def hidden_tensors(inventory: Inventory) -> HiddenTensors:
     A second reference to a registered tensor is none of them, nor is a tensor that autograd
     computes anew (its leaves are looked at by the assertion). Every object is visited once.
     """
-    root = inventory.root
-    if root is None:
-        return HiddenTensors((), ())
-    return _Walk(inventory.tensors, root).run()
+    return _Walk(inventory.tensors, inventory.walked).run()
 
 
 def stored_tensors(inventory: Inventory) -> list[Hidden]:
@@ -106,14 +103,16 @@ def with_hidden(inventory: Inventory, hidden: Iterable[Hidden]) -> Inventory:
 
 def reachable_tensors(objects: Iterable[Any]) -> list[Tensor]:
     """Return the tensors that objects lead to, by the same rules: nothing of theirs is run."""
-    walk = _Walk((), None)
+    walk = _Walk((), ())
     for number, value in enumerate(objects):
         walk.follow(_Step(value, None, str(number), "attribute", "", "", "", False))
     return [item.tensor for item in walk.found]
 
 
-_STANDARD = frozenset(nn.Module().__dict__)
+_IN_ORDER = list(nn.Module().__dict__)
+_STANDARD = frozenset(_IN_ORDER)
 _HOOKS = tuple(sorted(key for key in _STANDARD if key.endswith("_hooks")))
+_hooks_of = operator.itemgetter(*map(_IN_ORDER.index, _HOOKS))
 _ATOMIC = frozenset(
     {
         type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, type,
@@ -184,14 +183,30 @@ class _Step:
         return "".join(parts)
 
 
+def _keeps_objects(state: dict[str, Any]) -> bool:
+    """Whether a module's attributes are more than its registrations, numbers and strings.
+
+    Asked of each of thousands of layers that keep nothing else, so without a loop of Python:
+    nn.Module's own attributes come first and in one order, where nobody took one away.
+    """
+    standard = len(_IN_ORDER)
+    if list(state)[:standard] != _IN_ORDER:
+        return True
+    values = list(state.values())
+    return any(_hooks_of(values)) or not _ATOMIC.issuperset(map(type, values[standard:]))
+
+
 class _Walk:
-    def __init__(self, registered: Iterable[Tensor | None], root: nn.Module | None) -> None:
-        self.registered = {id(tensor) for tensor in registered if tensor is not None}
-        self.names: dict[int, str] = {}
-        self.own: dict[int, nn.Module] = {}
-        for prefix, _, module in first_places(root) if root is not None else ():
-            self.own[id(module)] = module
-            self.names[id(module)] = prefix
+    def __init__(
+        self, registered: Iterable[Tensor | None], walked: Iterable[tuple[str, nn.Module]]
+    ) -> None:
+        self.registered = set(map(id, registered))
+        places = list(walked)
+        self.own = {id(place[1]): place for place in places}
+        if len(self.own) < len(places):  # a shared module: by the first of its names
+            self.own.clear()
+            for place in places:
+                self.own.setdefault(id(place[1]), place)
         self.seen: set[int] = set(self.own)
         self.keep: list[Any] = []  # keeps what was visited alive, so that no id is used twice
         self.found: list[Hidden] = []
@@ -201,9 +216,12 @@ class _Walk:
         self.of_class: dict[type, list[tuple[str, Any]]] = {}
 
     def run(self) -> HiddenTensors:
-        for key, module in self.own.items():
-            for step in self.from_module(module, self.names[key]):
-                self.follow(step)
+        for cls in {type(module) for _, module in self.own.values()}:
+            self.of_class[cls] = self.class_values(cls)
+        for prefix, module in self.own.values():
+            if self.of_class[type(module)] or _keeps_objects(module.__dict__):
+                for step in self.from_module(module, prefix):
+                    self.follow(step)
         return HiddenTensors(tuple(self.found), tuple(self.too_large))
 
     def follow(self, step: _Step) -> None:
@@ -217,7 +235,7 @@ class _Walk:
         """Yield what a registered module keeps beside its registrations."""
         state = module.__dict__
         cls = type(module)
-        for name, value in self.class_values(cls):
+        for name, value in self.of_class[cls]:
             yield self.start(module, prefix, name, value, f"class {cls.__name__}")
         for name in _HOOKS:
             if hooks := state.get(name):
@@ -225,8 +243,6 @@ class _Walk:
                 for hook in list(hooks.values()):
                     place = f"<{label} {callable_name(hook)}>"
                     yield self.start(module, prefix, place, hook, "hook")
-        if len(state) <= len(_STANDARD) and state.keys() <= _STANDARD:
-            return
         derived = None
         for name, value in list(state.items()):
             if type(value) in _ATOMIC or name in _STANDARD:
@@ -247,16 +263,14 @@ class _Walk:
 
     def class_values(self, cls: type) -> list[tuple[str, Any]]:
         """Tensors, modules and containers that a user's module class itself holds."""
-        if cls not in self.of_class:
-            self.of_class[cls] = [
-                (name, value)
-                for klass in cls.__mro__
-                if not str(klass.__module__).startswith("torch.") and klass is not object
-                for name, value in list(vars(klass).items())
-                if issubclass(type(value), (Tensor, nn.Module, list, dict, tuple))
-                and not name.startswith("__")
-            ]
-        return self.of_class[cls]
+        return [
+            (name, value)
+            for klass in cls.__mro__
+            if not str(klass.__module__).startswith("torch.") and klass is not object
+            for name, value in list(vars(klass).items())
+            if issubclass(type(value), (Tensor, nn.Module, list, dict, tuple))
+            and not name.startswith("__")
+        ]
 
     def visit(self, step: _Step) -> Iterator[_Step]:
         """Note a tensor, or yield what an object holds."""

@@ -187,6 +187,11 @@ class Inventory:
         return self._by_id.get(id(tensor))
 
     @cached_property
+    def walked(self) -> list[tuple[str, nn.Module]]:
+        """Every (name and its dot, module), a shared module once or more; kept from the reading."""
+        return [] if self.root is None else [(p, m) for p, _, m in first_places(self.root)]
+
+    @cached_property
     def modules(self) -> list[tuple[str, nn.Module]]:
         """Every (name, module), a shared module once for each of its names."""
         if self.root is None:
@@ -370,7 +375,9 @@ def _register(
     inventory.named = named
     buffers = inventory.buffer_names = {}
     inventory.wrapped_names = {}
+    walked = inventory.walked = []
     for prefix, raw_prefix, module in islice(modules, at_most):
+        walked.append((prefix, module))
         for key, parameter in module._parameters.items():
             if parameter is not None:
                 name = prefix + key
