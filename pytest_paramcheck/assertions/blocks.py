@@ -29,6 +29,8 @@ from ..parameters.subject.select import (
     trainable,
     with_elements,
 )
+from ..parameters.tensors.sharded import Call
+from .verdict import one_outcome
 
 
 def assert_unchanged(
@@ -144,6 +146,8 @@ class Block:
     """The context of one ``with`` statement; ``_begin`` and ``_end`` are the assertion's."""
 
     _assertion = ""  # its public name
+    _reads_values = True
+    _of_slices = False  # whether it is right of slices of parameters
     _entered = _begun = _left = False
 
     def __init__(self, subject: Subject, patterns: tuple[Pattern, ...]) -> None:
@@ -168,7 +172,7 @@ class Block:
                 f"this {self._assertion} was entered before: call it again for a second block"
             )
         self._entered = True
-        self._begin(take_inventory(self._subject))
+        one_outcome(self._call(), lambda: self._begin(take_inventory(self._subject)))
         self._begun = True
 
     def __exit__(
@@ -185,13 +189,22 @@ class Block:
                 f"this {self._assertion} is left without having been entered: nothing was kept"
             )
         try:
-            if kind is not None:
-                return
+            if kind is None:  # a rank whose block raised says nothing, and the others wait
+                one_outcome(self._call(), self._compare)
+        finally:
+            self._kept = []
+
+    def _compare(self) -> None:
+        __tracebackhide__ = True
+        try:
             inventory = take_inventory(self._subject, allow_empty=True)
             findings = self._end(inventory)
         finally:
             self._kept = []
         raise_if(findings, inventory)
+
+    def _call(self) -> Call:
+        return Call(self._assertion, values=self._reads_values, slices=self._of_slices)
 
     def __del__(self) -> None:
         self._stop()  # a block that was entered and dropped: its hooks are of the whole process
@@ -209,6 +222,7 @@ class Block:
 
 class _Unchanged(Block):
     _assertion = "assert_unchanged"
+    _of_slices = True
     _watch: Watch | None = None
 
     def __init__(
@@ -222,6 +236,7 @@ class _Unchanged(Block):
         self._eligible = present if buffers else parameters_only
         self._what = "parameter or buffer" if buffers else "parameter"
         self._aspects = aspects
+        self._reads_values = "values" in aspects
 
     def _begin(self, inventory: Inventory) -> None:
         __tracebackhide__ = True

@@ -31,9 +31,12 @@ from ..parameters.saving.state_dicts import (
 from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import select
+from ..parameters.subject.sharded_alike import sharded_alike
 from ..parameters.tensors.content import no_values
+from .verdict import one_verdict
 
 
+@one_verdict(runs=True)
 def assert_roundtrip(
     model: nn.Module, through: str | Callable[[nn.Module], nn.Module | None] = "state_dict"
 ) -> None:
@@ -89,6 +92,7 @@ def round_trip(
     raise_if(findings, before.title)
 
 
+@one_verdict
 def assert_loaded(
     model: Subject,
     checkpoint: Mapping[str, Tensor] | str | os.PathLike[str],
@@ -159,6 +163,9 @@ def assert_loaded(
         name = key if key in inventory.named else wrapped.get(key)
         if name is not None and inventory.by_name[name].persistent:
             key_names[key] = name
+    inventory, saved = sharded_alike(
+        inventory, saved, ((name, key) for key, name in key_names.items())
+    )
     absent = select(inventory, _listed("missing", missing)) if missing else []
     extra = select(_by_every_key(taken), _listed("unexpected", unexpected)) if unexpected else []
     compare = partial(

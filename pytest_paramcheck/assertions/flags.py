@@ -9,8 +9,10 @@ from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import names_in_and_out, present_parameters, select
+from .verdict import one_verdict
 
 
+@one_verdict(values=False, slices=True)
 def assert_frozen(
     model: Subject, *patterns: Pattern, exactly: Iterable[Pattern] | None = None
 ) -> None:
@@ -42,6 +44,7 @@ def assert_frozen(
     _assert_flags(model, patterns, exactly, frozen=True)
 
 
+@one_verdict(values=False, slices=True, flat=True)
 def assert_trainable(
     model: Subject, *patterns: Pattern, exactly: Iterable[Pattern] | None = None
 ) -> None:

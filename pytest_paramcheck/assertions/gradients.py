@@ -10,8 +10,10 @@ from ..parameters.running.gradstate import demand_gradients, is_parameter
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import parameters_only, select
+from .verdict import one_verdict
 
 
+@one_verdict(values=False, slices=True, flat=True)
 def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:
     """Assert that no parameter has a gradient yet.
 
@@ -39,6 +41,7 @@ def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = Fal
     raise_if(checks.grads_none(entries, allow_zero=allow_zero), inventory)
 
 
+@one_verdict
 def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:
     """Assert that each trainable parameter has a nonzero gradient.
 
@@ -70,6 +73,7 @@ def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = 
     raise_if(checks.grads_present(entries, allow_zero=allow_zero), inventory)
 
 
+@one_verdict(slices=True, flat=True)
 def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
     """Assert that no gradient holds a NaN or an infinity.
 
@@ -100,6 +104,7 @@ def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
     raise_if([*findings, *checks.nothing_there(entries, groups, "to check")], inventory)
 
 
+@one_verdict
 def assert_grad_norm(
     model: Subject,
     *patterns: Pattern,

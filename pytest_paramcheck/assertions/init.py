@@ -14,8 +14,10 @@ from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import decide, with_rivals
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.patterns import Pattern, pattern_text
+from .verdict import one_verdict
 
 
+@one_verdict
 def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> None:
     """Assert that parameters were drawn from the distributions they should be.
 
@@ -66,6 +68,7 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
     raise_if(with_rivals(findings, decided, lambda value: value.describe()), inventory)
 
 
+@one_verdict(runs=True, slices=True)
 def assert_init_complete(factory: Callable[[], Any], /) -> None:
     """Assert that a factory initialises every parameter and buffer.
 

@@ -15,6 +15,8 @@ from ..parameters.files.paths import is_there, reason_of
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.record import Record
 from ..parameters.subject.records import records
+from ..parameters.tensors.sharded import writes_here
+from .verdict import one_verdict
 
 
 def assert_manifest(
@@ -59,9 +61,11 @@ def assert_manifest(
     manifest_at(target, model, update=update, remedy="assert_manifest(..., update=True)")
 
 
+@one_verdict(called="assert_manifest", values=False)
 def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> bool:
     """Compare a model with a manifest file, or with ``update`` write it; whether it was written.
 
+    Of a model that is spread over ranks the first one writes.
     ``remedy`` is what the reader of a failure has to run in order to write it. A file that is
     no manifest of this format is never written over; one that matches is not touched.
     """
@@ -76,6 +80,8 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
         if data is not None and not is_ours(data):
             parse_manifest(data, shown)  # raises: a newer format, or no manifest at all
         if same:
+            return False
+        if not writes_here():
             return False
         _write(target, current, shown)
         return True

@@ -18,8 +18,10 @@ from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.optimizers import orphans, read_current, read_saved, read_slots
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import present_parameters, select
+from .verdict import one_verdict
 
 
+@one_verdict(values=False, slices=True, flat=True)
 def assert_optimizer_covers(
     optimizer: Optimizer | Sequence[Optimizer], model: Subject, *patterns: Pattern
 ) -> None:
@@ -59,6 +61,7 @@ def assert_optimizer_covers(
     raise_if(optimizer_coverage(slots, inventory, selected), inventory)
 
 
+@one_verdict
 def assert_optimizer_state(
     optimizer: Optimizer, model: Subject, saved: Mapping[str, Any] | None = None
 ) -> None:
@@ -120,6 +123,7 @@ def assert_optimizer_state(
     raise_if(findings, inventory)
 
 
+@one_verdict(values=False, slices=True, flat=True)
 def assert_param_groups(
     optimizer: Optimizer | Sequence[Optimizer],
     model: Subject,

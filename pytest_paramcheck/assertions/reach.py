@@ -17,8 +17,10 @@ from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Inventory, take_inventory
 from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.subject.select import parameters_only, select, trainable
+from .verdict import one_verdict
 
 
+@one_verdict(runs=True)
 def assert_grads_reach(
     model: nn.Module,
     loss_fn: LossFn | Sequence[LossFn],
@@ -85,6 +87,7 @@ def assert_grads_reach(
     raise_if(findings, inventory)
 
 
+@one_verdict(runs=True)
 def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
     """Assert that a tied parameter's gradient is the sum of its uses'.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence, Set
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,10 +16,13 @@ from ..messages.wording import did_you_mean
 from ..parameters.running.graph import leaves_of_call, names_of_held
 from ..parameters.running.preserve import put_away
 from ..parameters.running.undo import Undo
+from ..parameters.subject.fsdp import gathered_copies
 from ..parameters.subject.hidden import hidden_tensors
 from ..parameters.subject.inventory import Inventory, take_inventory
+from .verdict import one_verdict
 
 
+@one_verdict(values=False, runs=True)
 def assert_registered(
     model: nn.Module,
     loss_fn: Callable[[Any], Tensor] | None = None,
@@ -103,7 +107,9 @@ def _findings_of_leaves(
     with Undo() as undo, undo:
         put_away(undo, model, loss_fn)
         known = [entry.tensor for entry in inventory.entries if entry.tensor is not None]
-        loss, leaves = leaves_of_call(lambda: loss_fn(model), known, loss_fn)
+        # Asked after the call, which makes them.
+        own = chain(known, gathered_copies(model))
+        loss, leaves = leaves_of_call(lambda: loss_fn(model), own, loss_fn)
         later = hidden_tensors(inventory)
         named = names_of_held(loss_fn)
         findings = checks.unregistered_leaves(inventory, leaves, later, named, elsewhere)

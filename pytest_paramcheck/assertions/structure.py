@@ -20,6 +20,7 @@ from ..parameters.subject.inventory import Inventory, Subject, require_tensors, 
 from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import dtype_name
+from .verdict import one_verdict
 
 Device: TypeAlias = str | torch.device
 
@@ -35,6 +36,7 @@ def assert_shapes(
     partial: bool = False,
     key: str | None = None,
 ) -> None: ...
+@one_verdict(values=False)
 def assert_shapes(
     subject: Tensor | Subject,
     expected: ShapeSpec | Mapping[Pattern, ShapeSpec],
@@ -85,6 +87,7 @@ def assert_shapes(
     raise_if(findings, inventory)
 
 
+@one_verdict(values=False, slices=True)
 def assert_dtypes(
     model: Subject,
     expected: torch.dtype | Mapping[Pattern, torch.dtype],
@@ -145,6 +148,7 @@ def assert_dtypes(
     raise_if(with_rivals(findings, decided, dtype_name), inventory)
 
 
+@one_verdict(values=False, slices=True)
 def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], /) -> None:
     """Assert the devices of parameters and buffers, plain attributes included.
 
@@ -184,6 +188,7 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
     raise_if(with_rivals(findings, decided, str), inventory)
 
 
+@one_verdict(values=False)
 def assert_param_count(
     model: Subject,
     total: int | None = None,
@@ -220,6 +225,7 @@ def assert_param_count(
     raise_if(checks.param_counts(inventory, total, trainable), inventory)
 
 
+@one_verdict(values=False, slices=True)
 def assert_materialized(model: Subject) -> None:
     """Assert that nothing is lazy, fake or on meta any more.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -18,8 +18,15 @@ from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import parameters_only, positive, select_names
 from ..parameters.subject.ties import Ties, expand, numbered_title, side_by_side, take_parts
+from ..parameters.tensors.sharded import use_group
+from .verdict import one_verdict
+
+if TYPE_CHECKING:  # neither is there in every build of torch
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 
+@one_verdict(values=False, slices=True)
 def assert_tied(*subjects: Any, **named: Any) -> None:
     """Assert that parameters are one and the same object.
 
@@ -53,6 +60,7 @@ def assert_tied(*subjects: Any, **named: Any) -> None:
     raise_if(findings, ties.inventory)
 
 
+@one_verdict(values=False, slices=True)
 def assert_untied(*subjects: Any, **named: Any) -> None:
     """Assert that nothing shares memory: no cell in common, buffers included.
 
@@ -89,7 +97,10 @@ def assert_untied(*subjects: Any, **named: Any) -> None:
     raise_if(sharing_between(parts), numbered_title(parts))
 
 
-def assert_distinct(model: Subject, *patterns: Pattern) -> None:
+@one_verdict
+def assert_distinct(
+    model: Subject, *patterns: Pattern, group: ProcessGroup | DeviceMesh | None = None
+) -> None:
     """Assert that parameters have memory of their own and other values.
 
     Layers stacked as copies of one another start identical and stay so wherever they get the
@@ -98,16 +109,24 @@ def assert_distinct(model: Subject, *patterns: Pattern) -> None:
     LayerNorm starts with the same ones. Equal vectors beside matrices that differ count only
     where a pattern names them.
 
-    Fails, naming each group, for equal bits in one shape and dtype, and for whatever
-    :func:`assert_untied` finds in the selection.
+    A DTensor is one tensor: two are equal where every rank's shards are. Where two ranks hold
+    equal shards of one DTensor, each drew its own from the same seed. ``group`` (a ProcessGroup or
+    a DeviceMesh) compares plain tensors with those of the same name on its other ranks too: shards
+    that a framework cuts itself, pipeline stages, experts.
 
-    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern without a match
-    and for tensors that have no values (meta, fake, lazy).
+    Fails, naming each group, for equal bits in one shape and dtype, for equal shards, and for
+    whatever :func:`assert_untied` finds in the selection.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern without a match,
+    for tensors that have no values (meta, fake, lazy), and for a ``group`` that is none, or that
+    this process is not in.
 
     >>> from torch import nn
     >>> assert_distinct(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)))
     """
     __tracebackhide__ = True
+    if group is not None:
+        use_group(group)
     inventory = take_inventory(model)
     names = select_names(inventory, patterns, default=parameters_only)
     named = names if positive(inventory, patterns) else ()
@@ -115,6 +134,7 @@ def assert_distinct(model: Subject, *patterns: Pattern) -> None:
     raise_if([*shared, *equal], inventory)
 
 
+@one_verdict(values=False, slices=True)
 def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:
     """Assert exactly these tie groups: nothing missing, nothing more.
 
@@ -146,6 +166,7 @@ def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:
     raise_if(checks.exact_ties(ties, listed), ties.inventory)
 
 
+@one_verdict(values=False, slices=True)
 def assert_same_ties(before: Subject, after: Subject) -> None:
     """Assert that two subjects share the same names in the same way.
 
@@ -170,6 +191,7 @@ def assert_same_ties(before: Subject, after: Subject) -> None:
     raise_if(same_sharing(old, new), new.inventory.title)
 
 
+@one_verdict(runs=True, slices=True)
 def assert_ties_survive(
     model: nn.Module, *operations: str | Operation, inputs: tuple[Any, ...] | None = None
 ) -> None:

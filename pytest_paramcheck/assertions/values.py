@@ -10,8 +10,11 @@ from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import parameters_only, select, select_of_both, with_elements
+from ..parameters.subject.sharded_alike import sharded_alike
+from .verdict import one_verdict
 
 
+@one_verdict(slices=True, flat=True)
 def assert_finite(model: Subject, *patterns: Pattern, key: str | None = None) -> None:
     """Assert that no parameter holds a NaN or an infinity.
 
@@ -35,6 +38,7 @@ def assert_finite(model: Subject, *patterns: Pattern, key: str | None = None) ->
     raise_if(finite.not_finite(entries), inventory)
 
 
+@one_verdict
 def assert_same_values(
     a: Subject,
     b: Subject,
@@ -58,7 +62,8 @@ def assert_same_values(
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
     nothing on either side, for a negative tolerance, for tensors without values (meta), and for
-    a DTensor against a whole tensor or one that is sharded otherwise: these cannot be compared yet.
+    DTensors of partial sums or on other ranks. A DTensor is one tensor: it may be compared with a
+    plain one that every rank has whole, and with one that is sharded otherwise.
 
     >>> from torch import nn
     >>> model = nn.Linear(3, 2)
@@ -71,6 +76,7 @@ def assert_same_values(
     first, second = _both(a, b, key)
     require_tensors(first, second)
     names = select_of_both(first, second, patterns)
+    first, second = sharded_alike(first, second, ((name, name) for name in names))
     title = " and ".join(dict.fromkeys((first.title, second.title)))
     raise_if(values.differences(first, second, names, rtol=rtol, atol=atol), title)
 

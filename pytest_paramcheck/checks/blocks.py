@@ -114,7 +114,7 @@ def unchanged(after: AfterBlock) -> list[Finding]:
                 written = "replaced by another object with the same bits"
             elif version != old.version:
                 written = "it was written, with the bits it had"
-            findings.append(Finding(names, "not changed", found=written))
+            findings.append(Finding(names, "not changed", found=written, everywhere=True))
         elif after.only_cast(old, now):
             found = f"was {old.described}, is {describe(now)}, with the values it had"
             findings.append(Finding(names, "not changed", found=found))
@@ -181,6 +181,7 @@ def not_updated(
                         found=moved_text(old, now, after),
                         why=why,
                         hint=hint,
+                        everywhere=True,
                     )
                 )
         elif may_stand_still is None or not may_stand_still(names):
@@ -188,7 +189,7 @@ def not_updated(
             why, hint = _NO_BACKWARD, ""
             if not (nothing and old.requires_grad):
                 why, hint = not_changed(old, now, seen, watch, written, finite)
-            findings.append(Finding(names, "not updated", found=why, hint=hint))
+            findings.append(Finding(names, "not updated", found=why, hint=hint, everywhere=True))
     return findings
 
 

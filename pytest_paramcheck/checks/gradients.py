@@ -26,6 +26,13 @@ from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.finite import count_text
+from ..parameters.tensors.sharded import (
+    counts_here,
+    exchange,
+    has_elements_here,
+    is_partial,
+    mesh_of,
+)
 from .finite import not_finite
 from .reach import INFERENCE, NONFINITE_HINT
 
@@ -102,7 +109,8 @@ def grads_present(entries: Sequence[Entry], *, allow_zero: bool = False) -> list
             why, hint = _why_none(entry)
             if not why:
                 why, hint = "None: not reached", _NO_BACKWARD if none_at_all else _SAY_WHY
-            findings.append(Finding(names, "no gradient", why=why, hint=hint))
+            empty = entry.tensor is not None and not has_elements_here(entry.tensor)
+            findings.append(Finding(names, "no gradient", why=why, hint=hint, everywhere=empty))
         elif state is GradState.NONFINITE:
             findings.append(
                 Finding(
@@ -119,6 +127,7 @@ def grads_present(entries: Sequence[Entry], *, allow_zero: bool = False) -> list
                     "zero gradient",
                     why="gradient is all zero",
                     hint=f"{_SAY_WHY}; allow_zero=True if zeros are meant",
+                    everywhere=True,
                 )
             )
     return findings
@@ -199,7 +208,13 @@ def grad_norm(
     """Find whether the total 2-norm of the gradients is out of bounds; each one's share shown."""
     held = [(entry, grad) for entry in entries if (grad := grad_of(entry)) is not None]
     demand_values(held)
-    norms = norms_of([grad for _, grad in held])
+    for entry, grad in held:
+        if is_partial(grad):
+            raise ParamCheckUsageError(
+                f"the gradient of {entry.name} holds partial sums, which nobody has added up: "
+                f"redistribute it first"
+            )
+    norms = _of_whole(held, norms_of([grad for _, grad in held]))
     total = math.hypot(*norms) if not any(map(math.isnan, norms)) else math.nan
     if math.isnan(total):
         problem = "gradient norm is NaN"
@@ -229,6 +244,33 @@ def grad_norm(
             ),
             rows=tuple(rows),
         )
+    ]
+
+
+def _of_whole(held: Sequence[tuple[Entry, Tensor]], norms: Sequence[float]) -> list[float]:
+    """Return the norms of whole gradients from those of this rank's shards and of all others.
+
+    Of equal copies, and of plain gradients beside sharded ones, one rank's count: the first's.
+    """
+    heard = exchange(
+        [
+            (entry.name, norm, mesh_of(grad) is not None, counts_here(grad))
+            for (entry, grad), norm in zip(held, norms, strict=True)
+        ]
+    )
+    if len(heard) == 1:
+        return list(norms)
+    parts: dict[str, list[float]] = {}
+    plain: dict[str, float] = {}
+    for _, said in sorted(heard.items()):
+        for name, norm, sharded, counts in said:
+            if not sharded:
+                plain.setdefault(name, norm)
+            elif counts:
+                parts.setdefault(name, []).append(norm)
+    return [
+        math.hypot(*parts[entry.name]) if entry.name in parts else plain.get(entry.name, norm)
+        for (entry, _), norm in zip(held, norms, strict=True)
     ]
 
 

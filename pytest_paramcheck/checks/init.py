@@ -23,6 +23,14 @@ from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import dtype_name, kind_of
 from ..parameters.tensors.memory import inner_tensors
+from ..parameters.tensors.sharded import (
+    index_in_whole,
+    is_dtensor,
+    is_partial,
+    local_of,
+    mesh_of,
+    offset_of,
+)
 from .repeats import equal_slices, low_rank
 from .statistics import (
     Outcome,
@@ -61,7 +69,7 @@ def wrong_init(
     """Find the entries that do not look drawn from their distribution, and copies among them."""
     with torch.no_grad():
         drawn, findings = _prepare(inventory, expected)
-        if not any(item.values.numel() for item in drawn):
+        if not any(math.prod(item.shape) for item in drawn):
             raise ParamCheckUsageError(
                 f"all parameters selected in {inventory.title} are empty: there is nothing to check"
             )
@@ -70,6 +78,7 @@ def wrong_init(
             for item in drawn
             if isinstance(item.meant, (Normal, TruncNormal, Uniform)) and item.values.numel()
         )
+        tests *= max((_ranks(item.entry) for item in drawn), default=1)  # each tests its shards
         modules = dict(inventory.modules)
         for item in drawn:
             if item.values.numel() == 0:
@@ -97,7 +106,11 @@ def _prepare(
             continue
         if reason := no_values(tensor):
             raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be checked")
-        values = tensor.detach()
+        values = local_of(tensor).detach()
+        if is_partial(tensor):
+            raise ParamCheckUsageError(
+                f"{entry.name} holds partial sums, which nobody has added up: redistribute it first"
+            )
         if values.layout is not torch.strided:
             values = values.to_dense()
         elif inner_tensors(values) is not None:
@@ -107,8 +120,13 @@ def _prepare(
             )
         if values.is_quantized:
             values = values.dequantize()
-        shape = tuple(values.shape)
+        shape = tuple(tensor.shape)  # of a shard the fans are those of the whole
         meant = said.for_shape(shape) if values.numel() else said
+        if isinstance(meant, Orthogonal) and mesh_of(tensor) is not None:
+            raise ParamCheckUsageError(
+                f"{entry.name}: whether a sharded matrix is orthogonal no shard can say: "
+                f"pass {{{entry.name!r}: parameter.full_tensor()}}"
+            )
         random = not isinstance(meant, (Constant, Orthogonal))
         if random and values.is_complex():
             if not isinstance(meant, Normal) or meant.mean:
@@ -124,22 +142,37 @@ def _prepare(
                 f"{entry.name} is {dtype_name(values.dtype)}: "
                 f"{said.describe()} is for floating dtypes"
             )
-        row = padded.get(id(tensor))
+        padding = padded.get(id(tensor))
+        row = _row_here(tensor, padding)
         if row is not None and random:
             if bool(_comparable(values[row]).ne(0).any()):
                 findings.append(
                     Finding(
                         item.names,
                         "padding row is not zero",
-                        found=f"row {row} (padding_idx)",
+                        found=f"row {padding} (padding_idx)",
                         why="it gets no gradient, so it stays what it is",
-                        hint=f"after the initialisation: weight[{row}].zero_() under no_grad",
+                        hint=f"after the initialisation: weight[{padding}].zero_() under no_grad",
                     )
                 )
             values = torch.cat([values[:row], values[row + 1 :]])
         left_out = row if random else None
         drawn.append(_Drawn(item.names, entry, values, shape, said, meant, left_out))
     return drawn, findings
+
+
+def _row_here(tensor: Tensor, row: int | None) -> int | None:
+    """Return which row of this rank's shard a row of the whole tensor is; None for another's."""
+    if row is None or not is_dtensor(tensor):
+        return row
+    own = row - offset_of(tensor)[0]
+    local = local_of(tensor)
+    return own if local.numel() and 0 <= own < local.shape[0] else None
+
+
+def _ranks(entry: Entry) -> int:
+    mesh = mesh_of(entry.tensor)
+    return 1 if mesh is None else int(mesh.size())
 
 
 def _padding_rows(inventory: Inventory) -> dict[int, int]:
@@ -170,6 +203,8 @@ def _constant(item: _Drawn, meant: Constant) -> Finding | None:
         return None
     where = wrong.nonzero()[0].tolist()
     first = values[tuple(where)].item()
+    if item.entry.tensor is not None and item.padding is None:
+        where = index_in_whole(item.entry.tensor, where)
     shown = f"{first:.4g}" if isinstance(first, float) else str(first)
     return Finding(
         item.names,
@@ -307,7 +342,7 @@ def _default_hint(modules: Mapping[str, nn.Module], item: _Drawn, flat: Tensor) 
     if isinstance(module, nn.Embedding):
         usual = Normal(0.0, 1.0)
     elif isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and isinstance(weight, Tensor):
-        bound = max(1, weight[0].numel()) ** -0.5
+        bound = max(1, math.prod(weight.shape[1:])) ** -0.5
         usual = Uniform(-bound, bound)
     else:
         return ""
@@ -348,6 +383,7 @@ def _copies(drawn: Sequence[_Drawn]) -> list[Finding]:
                         hint=(
                             "draw each by itself: a layer copied with deepcopy is initialised again"
                         ),
+                        everywhere=True,
                     )
                 )
             group = [item for item in rest if all(item is not other for other in same)]

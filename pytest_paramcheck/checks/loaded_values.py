@@ -16,6 +16,7 @@ from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import describe, dtype_text, size_text
 from ..parameters.tensors.memory import inner_tensors
 from ..parameters.tensors.raw import same_bytes
+from ..parameters.tensors.sharded import is_dtensor, local_of
 from .same_values import difference
 
 #: Values looked at of each tensor where the question is only whether two are related.
@@ -93,6 +94,9 @@ def _other_values(key: str, found: str) -> Difference:
 def _compare(key: str, saved: Tensor, held: Tensor) -> Difference | None:
     if same_bits(saved, held):
         return None
+    whole = held if is_dtensor(held) and is_dtensor(saved) else None
+    if whole is not None:
+        saved, held = local_of(saved).detach(), local_of(held).detach()
     strided = saved.layout is held.layout is torch.strided
     if strided and (inner_tensors(saved) is None) != (inner_tensors(held) is None):
         # A whole tensor against a shard or a packed weight: neither is the other's values.
@@ -109,7 +113,7 @@ def _compare(key: str, saved: Tensor, held: Tensor) -> Difference | None:
             return _other_values(key, text) if text else None
         cast = saved.to(held.dtype)
         if not same_bits(cast, held):
-            text = difference(held, cast, sides=_SIDES)
+            text = difference(held, cast, sides=_SIDES, whole=whole)
             return _other_values(key, text) if text else None
         return _lost_in_cast(key, saved, cast)
     except (RuntimeError, TypeError) as error:
@@ -178,7 +182,9 @@ def are_unrelated(pairs: list[tuple[Tensor, Tensor]]) -> bool:
     with torch.no_grad():
         for saved, held in pairs:
             try:
-                a, b = (t.detach().reshape(-1)[:_SAMPLE].cpu().double() for t in (saved, held))
+                a, b = (
+                    local_of(t).detach().reshape(-1)[:_SAMPLE].cpu().double() for t in (saved, held)
+                )
                 apart += float((a - b).square().sum())
                 total += float(a.square().sum() + b.square().sum())
             except (RuntimeError, TypeError):
@@ -192,7 +198,7 @@ def fingerprint(tensor: Tensor | None) -> tuple[object, ...] | None:
         if tensor is None or is_constant(tensor):
             return None
         with torch.no_grad():
-            first = tensor.detach().reshape(-1)[:8].cpu()
+            first = local_of(tensor).detach().reshape(-1)[:8].cpu()
             if first.is_complex():
                 first = torch.view_as_real(first.resolve_conj()).reshape(-1)
         return (tuple(tensor.shape), *first.to(torch.bfloat16).tolist())
@@ -204,7 +210,7 @@ def is_constant(tensor: Tensor) -> bool:
     """Whether all values are one: every model starts with such zeros and ones."""
     try:
         with torch.no_grad():
-            flat = tensor.detach().reshape(-1)
+            flat = local_of(tensor).detach().reshape(-1)
             return bool((flat == flat[0]).all()) if flat.numel() else True
     except (RuntimeError, TypeError):
         return False
@@ -226,6 +232,8 @@ _INTEGERS = frozenset(
 def _fits(a: Tensor, b: Tensor) -> bool:
     """Whether one of two tensors broadcasts to the other and then holds the same values."""
     wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+    if is_dtensor(a) or is_dtensor(b):
+        return False  # other ranks have the rest
     try:
         return bool((a.to(b.device, wide) == b.to(wide)).all())
     except (RuntimeError, TypeError):

@@ -17,6 +17,7 @@ from ..parameters.tensors.content import bits, no_values, same_bits
 from ..parameters.tensors.context import Fact, context_tensors, facts_of
 from ..parameters.tensors.describe import describe, dtype_name, layout_name, size_text
 from ..parameters.tensors.memory import PLAIN_TYPES, inner_tensors
+from ..parameters.tensors.sharded import index_in_whole, is_dtensor, local_of
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
 CHUNK = 1 << 22
@@ -99,7 +100,7 @@ def _compare(
 
 
 def _placements(tensor: Tensor) -> str | None:
-    """How a DTensor is sharded; None for every other tensor, which is whole."""
+    """How a tensor is sharded, those of other libraries too; None for a whole one."""
     sharded = isinstance(getattr(tensor, "_local_tensor", None), Tensor)
     return str(getattr(tensor, "placements", "")) if sharded else None
 
@@ -128,12 +129,18 @@ def difference(
     rtol: float = 0.0,
     atol: float = 0.0,
     sides: tuple[str, str] = _SIDES,
+    whole: Tensor | None = None,
 ) -> str:
-    """Return how two tensors of one shape and dtype and any kind differ, or ``""``."""
+    """Return how two tensors of one shape and dtype and any kind differ, or ``""``.
+
+    Of a DTensor this rank's shards are compared, and places are those in the whole tensor.
+    """
+    if is_dtensor(a) and is_dtensor(b):
+        return difference(local_of(a), local_of(b), rtol, atol, sides, a)
     parts_a = inner_tensors(a) if a.layout is torch.strided else None
     parts_b = inner_tensors(b) if b.layout is torch.strided else None
     if parts_a is None and parts_b is None:
-        return difference_text(a.detach(), b.detach(), rtol, atol, sides)
+        return difference_text(a.detach(), b.detach(), rtol, atol, sides, whole)
     # A wrapper subclass (DTensor, a quantized weight): the tensors that hold its values decide,
     # and the numbers beside them.
     if parts_a is None or parts_b is None or len(parts_a) != len(parts_b):
@@ -177,13 +184,16 @@ def difference_text(
     rtol: float = 0.0,
     atol: float = 0.0,
     sides: tuple[str, str] = _SIDES,
+    whole: Tensor | None = None,
 ) -> str:
     """Return how two plain tensors of one shape and dtype differ, or ``""`` where they do not.
+
+    They may be the shards of a ``whole`` one: its places are named, and its values counted.
 
     Without tolerances values are the same where their bits are: 0.0 is not -0.0, and a NaN is
     the same NaN. With one, every NaN is the same and infinities must have one sign.
     """
-    total = a.numel()
+    total = a.numel() if whole is None else whole.numel()
     exact = rtol == 0 and atol == 0
     count = zeros = nans = 0
     largest, at, relative = -1.0, 0, 0.0
@@ -221,7 +231,7 @@ def difference_text(
         if a.dim() == 0:
             return f"only {'the sign of zero' if zeros else 'the bits of NaN'}"
         only = [k for k, n in (("the sign of zero", zeros), ("the bits of NaN", nans)) if n]
-        return f"{text}: only {' and '.join(only)}, first at {_index(a, first)}"
+        return f"{text}: only {' and '.join(only)}, first at {_index(a, first, whole)}"
     if a.dim() == 0:
         return f"{_shown(a)} {sides[0]}, {_shown(b)} {sides[1]}"
     odd_ones = ", ".join(
@@ -230,8 +240,8 @@ def difference_text(
         if kinds
     )
     if largest < 0:
-        return f"{text}: {odd_ones}, first at {_index(a, first)}"
-    text = f"{text}: max abs {largest:.3g} at {_index(a, at)}, max rel {relative:.3g}"
+        return f"{text}: {odd_ones}, first at {_index(a, first, whole)}"
+    text = f"{text}: max abs {largest:.3g} at {_index(a, at, whole)}, max rel {relative:.3g}"
     return f"{text}; {odd_ones}" if odd_ones else text
 
 
@@ -261,12 +271,13 @@ def _schemes_differ(a: Tensor, b: Tensor) -> str:
     return "" if same_bits(a, b) is not False else "equal values under another scale or zero point"
 
 
-def _index(tensor: Tensor, flat: int) -> str:
+def _index(tensor: Tensor, flat: int, whole: Tensor | None) -> str:
     index = []
     for size in reversed(tensor.shape):
         index.append(flat % size)
         flat //= size
-    return str(index[::-1])
+    index.reverse()
+    return str(index if whole is None else index_in_whole(whole, index))
 
 
 class _Piece(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from ..parameters.tensors.content import bits, no_values, same_bits
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import Relation, shared_memory
 from ..parameters.tensors.memory import memory_of
+from ..parameters.tensors.sharded import asks_a_group, exchange, mesh_of, ranks_text, tells_others
+from ..parameters.tensors.shards import ShardFact, of_one_value, shard_fact
 from .shared import Shared, by_module, without_others
 from .ties import python_path
 
@@ -87,8 +89,10 @@ def not_distinct(
     also beside matrices that differ.
     """
     entries = dict.fromkeys(inventory.by_name[name] for name in names)
-    equal = _worth_saying(inventory, equal_groups(entries), named)
-    return sharing_within(inventory, names), [_twins(inventory, group) for group in equal]
+    shared = sharing_within(inventory, names)
+    equal, shards = equal_on_all_ranks(entries)
+    equal = _worth_saying(inventory, equal, named)
+    return [*shared, *shards], [_twins(inventory, group) for group in equal]
 
 
 def _worth_saying(
@@ -121,6 +125,66 @@ def can_be_equal(entry: Entry) -> bool:
         return False
     flat = bits(entry.tensor)
     return sum(part.numel() for part in flat) > 1 and not all(map(_constant, flat))
+
+
+def equal_on_all_ranks(entries: Iterable[Entry]) -> tuple[list[list[Entry]], list[Finding]]:
+    """Group tensors that are equal on every rank, and find those of which ranks hold the same.
+
+    Where nothing is spread over ranks these are :func:`equal_groups`.
+    """
+    asked = list(entries)
+    if not tells_others():
+        return equal_groups(asked), []
+    by_name = {entry.name: entry for entry in asked if entry.tensor is not None}
+    heard = exchange({name: shard_fact(_readable(entry)) for name, entry in by_name.items()})
+    groups: dict[object, list[Entry]] = {}
+    findings = []
+    for name, entry in by_name.items():
+        facts = {rank: said[name] for rank, said in heard.items() if name in said}
+        if of_one_value(facts.values()) or sum(fact.count for fact in facts.values()) < 2:
+            continue
+        tensor = _readable(entry)
+        shape, dtype = tensor.shape, tensor.dtype
+        digests = tuple((rank, fact.digest) for rank, fact in facts.items())
+        groups.setdefault((shape, dtype, digests), []).append(entry)
+        if mesh_of(tensor) is not None or asks_a_group():
+            findings += _equal_shards(entry, facts)
+    return [group for group in groups.values() if len(group) > 1], findings
+
+
+def _equal_shards(entry: Entry, facts: Mapping[int, ShardFact]) -> list[Finding]:
+    """Find shards of one tensor, or plain tensors of one name, that several ranks drew alike."""
+    alike: dict[bytes, dict[object, int]] = {}
+    for rank, fact in facts.items():
+        if fact.count >= SHARD and fact.constant is None:
+            alike.setdefault(fact.digest, {}).setdefault(fact.place, rank)
+    same = [sorted(places.values()) for places in alike.values() if len(places) > 1]
+    return [
+        Finding(
+            tuple(entry.names),
+            "equal shards",
+            found=f"{ranks_text(ranks)} hold the same values bit for bit",
+            why="each rank drew its shard from the same seed",
+            hint=(
+                "seed each rank by itself, torch.manual_seed(seed + dist.get_rank()), "
+                "or draw on the DTensor"
+            ),
+        )
+        for ranks in same
+    ]
+
+
+#: From as many values on equal shards are no accident.
+SHARD = 4
+
+
+def _readable(entry: Entry) -> Tensor:
+    tensor = entry.tensor
+    if tensor is None:
+        raise ParamCheckUsageError(f"{entry.name} is None: its values cannot be compared")
+    if reason := no_values(tensor):
+        raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be compared")
+    return tensor
 
 
 def equal_groups(entries: Iterable[Entry]) -> list[list[Entry]]:

@@ -6,7 +6,7 @@ traceback does, and one that held tensors would keep a model's memory alive with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class Finding:
     ``names`` are the parameters it is about, ``problem`` is the kind of thing that does not
     hold (``"not tied"``, ``"no gradient"``): findings of one kind are shown together.
     ``why`` and ``hint`` are empty where the cause is not known. ``rows`` are details shown
-    one below the other, each a label and a text.
+    one below the other, each a label and a text. ``everywhere``: of a tensor in shards it holds
+    only where it holds of every rank's shard (no shard was written, no shard has a gradient).
     """
 
     names: tuple[str, ...]
@@ -26,6 +27,7 @@ class Finding:
     why: str = ""
     hint: str = ""
     rows: tuple[tuple[str, str], ...] = ()
+    everywhere: bool = field(default=False, compare=False, repr=False)
 
     def text(self) -> str:
         """Return expectation, observation and reason in one line."""

@@ -14,6 +14,7 @@ from ..subject.inventory import Entry, Inventory
 from ..tensors.content import bits, no_values
 from ..tensors.finite import are_finite
 from ..tensors.memory import ADDRESSED, has_address
+from ..tensors.sharded import local_of
 
 
 class GradState(enum.Enum):
@@ -71,11 +72,11 @@ def demand_values(
 
 
 def stored_values(grad: Tensor) -> Tensor:
-    """Return the values a gradient stores: those of a sparse one that are not zero by layout."""
-    values = grad.detach()
-    whole = getattr(values, "full_tensor", None)
-    if callable(whole):  # a DTensor: one tensor, whatever this shard of it holds
-        values = whole()
+    """Return the values a gradient stores: those of a sparse one that are not zero by layout.
+
+    Of a DTensor those of this rank's shard: every rank asks its own, and then they tell each other.
+    """
+    values = local_of(grad).detach()
     if values.layout is torch.strided:
         return values
     if values.layout is torch.sparse_coo:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import Entry, Inventory
 from ..tensors.content import no_values
+from ..tensors.sharded import exchange
 from .gradstate import GradState
 from .reach import LossFn, Reached, reach
 from .reasons import RANK, Reason
@@ -17,6 +18,9 @@ from .trace import explain
 
 #: Of several losses: what one of them reached is reached, and a broken one is said.
 _ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.NONFINITE: 2, GradState.NONZERO: 3}
+
+#: Of several shards of one gradient: a NaN in one is a NaN in it.
+_OF_SHARDS = {GradState.NONE: 0, GradState.ZERO: 1, GradState.NONZERO: 2, GradState.NONFINITE: 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ def find_unreached(
         return [], untrainable
     if not allow_zero:
         _readable(entries, outcomes, remedy)
+    outcomes = _of_whole(outcomes)
     known = {one.entry: one for one in untrainable}
     found = missing(entries, outcomes, allow_zero=allow_zero)
     found = [one for one in found if one.entry not in known]
@@ -77,6 +82,31 @@ def find_unreached(
     explained = _with_reasons(found, inventory, losses, outcomes)
     together = {**{one.entry: one for one in explained}, **known}
     return outcomes, [together[entry] for entry in entries if entry in together]
+
+
+def _of_whole(outcomes: Sequence[Reached]) -> list[Reached]:
+    """Return what each loss gave to whole tensors, from what it gave to the shards of each rank.
+
+    Before reasons are asked for: a second run on one rank alone would wait for the others.
+    """
+    told = [([state.name for state in one.states], one.elsewhere) for one in outcomes]
+    heard = list(exchange(told).values())
+    if len(heard) == 1:
+        return list(outcomes)
+    return [
+        replace(
+            outcome,
+            states=[
+                max((GradState[name] for name in of_entry), key=_OF_SHARDS.__getitem__)
+                for of_entry in zip(*(said[number][0] for said in heard), strict=True)
+            ],
+            elsewhere=[
+                next(filter(None, of_entry), "")
+                for of_entry in zip(*(said[number][1] for said in heard), strict=True)
+            ],
+        )
+        for number, outcome in enumerate(outcomes)
+    ]
 
 
 def inference(entry: Entry) -> bool:

@@ -9,8 +9,10 @@ Tests: ``tests/unit/test_tied_grads_sum.py``.
 from __future__ import annotations
 
 import copy
+import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -56,9 +58,10 @@ def tied_gradients(
     tensors = runnable(tied, inventory)
     copied = untied_copy(model)
     apart = take_inventory(copied)
-    totals, elsewhere = gradients_of(model, loss_fn, tensors)
     names = [name for entry in tied for name in entry.names]
-    uses, _ = gradients_of(copied, loss_fn, _tensors(apart, names))
+    with not_averaged(model), not_averaged(copied):
+        totals, elsewhere = gradients_of(model, loss_fn, tensors)
+        uses, _ = gradients_of(copied, loss_fn, _tensors(apart, names))
     for name, grad in zip([e.name for e in tied] + names, totals + uses, strict=True):
         if grad is not None and (reason := no_values(grad)):
             raise ParamCheckUsageError(f"the gradient of {name} cannot be compared: {reason}")
@@ -79,6 +82,21 @@ def tied_gradients(
         for entry, tensor, total, attribute in zip(tied, tensors, totals, elsewhere, strict=True)
     ]
     return _with_lost(groups, apart, loss_fn)
+
+
+@contextmanager
+def not_averaged(model: nn.Module) -> Iterator[None]:
+    """Let DistributedDataParallel leave gradients as they are on this rank inside the block.
+
+    It would average those of a model, and not those of its untied copy: a sum compared with a mean.
+    """
+    loaded = sys.modules.get("torch.nn.parallel.distributed")
+    kind = getattr(loaded, "DistributedDataParallel", ())
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, kind):
+                stack.enter_context(module.no_sync())
+        yield
 
 
 def _with_lost(

@@ -25,6 +25,7 @@ from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, first_line, fold_names, join_words, shorten
 from ..files.safetensors_file import safetensors_torch
 from ..subject.copies import deep_copy
+from ..subject.fsdp import is_sharded_by_fsdp, own_class
 from ..subject.inventory import take_inventory
 from ..tensors.describe import dtype_named
 from ..tensors.identity import shared_memory
@@ -49,7 +50,13 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         with quiet_storage_warnings():
             twin = deep_copy(model)
-    except (RuntimeError, TypeError) as error:
+    except Exception as error:  # a copy raises whatever the members of a model raise
+        if is_sharded_by_fsdp(model):
+            raise ParamCheckUsageError(
+                f"torch cannot copy a model that fully_shard wrapped, so nothing can be done to a "
+                f"copy of {own_class(model).__name__}: save and load it with through='dcp' or a "
+                f"function model -> model; assert_same_ties(plain, wrapped) compares ties"
+            ) from None
         raise ParamCheckUsageError(
             f"{type(model).__name__} cannot be copied, so nothing can be done to a copy: "
             f"{first_line(error, 160) or 'no reason given'}"

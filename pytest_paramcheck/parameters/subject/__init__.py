@@ -2,7 +2,8 @@
 
 * ``inventory``: one walk of a subject, and its entries, each with all of its names;
 * ``walk``: the modules of a model, by every name or once; ``wrappers``: names
-  that a wrapper put in front of the user's own;
+  that a wrapper put in front of the user's own; ``fsdp``: parameters that one gathers;
+* ``sharded_alike``: two subjects, the whole tensors of one sharded as the other's;
 * ``names``: many names, to be searched; ``patterns``: what a pattern matches;
 * ``select``: the entries that patterns pick, and what an assertion can look at at all;
 * ``declared``: patterns that map to expectations;

@@ -27,6 +27,8 @@ from ..files.checkpoint import read_tensors
 from ..files.nested import is_extra_state
 from ..tensors.describe import kind_in_words as kind_in_words
 from ..tensors.memory import PLAIN_TYPES, raised_by
+from ..tensors.sharded import running_call
+from .fsdp import has_fsdp, own_class, refuse_slices, sharded_instead
 from .names import Names
 from .walk import first_places, unwrapped, walk_modules
 
@@ -264,6 +266,11 @@ def take_inventory(
     if isinstance(subject, Inventory):
         return subject
     inventory = _read(subject) if key is None else _read_path(subject, key)
+    call = running_call()
+    if call is not None:
+        call.read(inventory.title, inventory.tensors)
+        if inventory.root is not None:
+            refuse_slices(inventory.root, slices=call.slices, flat=call.flat)
     _require_answers(inventory)
     if not allow_empty:
         require_tensors(inventory, allow_none=allow_none)
@@ -362,16 +369,25 @@ def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:
 
 
 def _read_module(root: nn.Module) -> Inventory:
-    inventory = Inventory(type(unwrapped(root)).__name__, root)
+    inventory = Inventory(own_class(unwrapped(root)).__name__, root)
+    _read_names(inventory, root)
+    if has_fsdp():
+        instead = sharded_instead(root)
+        if instead:
+            named = inventory._named
+            inventory.named = {name: instead.get(id(own), own) for name, own in named.items()}
+    return inventory
+
+
+def _read_names(inventory: Inventory, root: nn.Module) -> None:
     if _register(inventory, walk_modules(root), MANY):
-        return inventory
+        return
     each_once = list(first_places(root))
     many = SEVERAL * len(each_once)
     if many > MANY and _register(inventory, walk_modules(root), many):
-        return inventory
+        return
     _register(inventory, iter(each_once), len(each_once))
     inventory.only_first_names()
-    return inventory
 
 
 def _register(

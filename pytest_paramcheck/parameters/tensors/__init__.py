@@ -10,6 +10,8 @@
 * ``cover``: how much of a tensor others hold; ``wide``: copies in a wider dtype;
 * ``finite``: whether all values are, in few kernels, and how many are not;
 * ``digest``: content kept small, to prove later that it is unchanged;
+* ``sharded``: a DTensor as one tensor, and what its ranks tell each other;
+  ``shards``: what is told of a shard;
 * ``default_device``: where a tensor is made when nobody says where;
 * ``describe``: a tensor, a dtype and a layout in words.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...messages.wording import plural
 from .content import broken_numbers, value_parts
 from .memory import PLAIN_TYPES
+from .sharded import index_in_whole, local_of, mesh_of
 
 #: What the fused norm takes as it is. Everything else is taken apart first.
 _PLAIN_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
@@ -122,11 +123,12 @@ def count_text(tensor: Tensor) -> str:
             for kind, mask in (("NaN", nan), ("inf", inf & ~below & ~nan), ("-inf", below)):
                 kinds[kind] += int(mask.sum())
             where = nan | inf
-            total += values.numel()
+            total += values.numel() if mesh_of(tensor) is None else tensor.numel()
             bad += int(where.sum())
             # The place is the user's own only where the tensor holds its values itself.
-            if not first and values.shape == tensor.shape and values.dim() and bad:
-                first = f", first at {where.nonzero()[0].tolist()}"
+            if not first and values.shape == local_of(tensor).shape and values.dim() and bad:
+                at = index_in_whole(tensor, where.nonzero()[0].tolist())
+                first = f", first at {at}"
     said = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
     of = plural(total, "value")
     if tensor.is_quantized:

@@ -1,0 +1,346 @@
+"""A DTensor is one tensor, spread over the ranks of a mesh: its shard here, and what all ranks say.
+
+Nobody can hold a DTensor whose module was never imported, so torch.distributed.tensor is looked up
+among the loaded modules: a run without it does not pay for it.
+
+The ranks tell each other what they found in one place, :func:`exchange`. A rank that raised before
+it would leave the others waiting in it: so whatever a rank has to say, an error too, is said there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...messages.errors import ParamCheckUsageError
+from ...messages.wording import join_words
+
+FAKE = "a fake group has no other ranks: only structure can be checked"
+
+
+def distributed() -> Any:
+    """Return torch.distributed where this process is one rank of an initialized group, else None.
+
+    Of a group of one rank too: what it shards is taken apart as elsewhere.
+    """
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_available() or not dist.is_initialized():
+        return None
+    return dist
+
+
+def is_dtensor(tensor: object) -> bool:
+    """Whether it is a DTensor, on whatever mesh."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def mesh_of(tensor: object) -> Any:
+    """Return the mesh of a DTensor that has other ranks' shards elsewhere, else None."""
+    if not is_dtensor(tensor):
+        return None
+    mesh = tensor.device_mesh  # type: ignore[attr-defined]
+    return mesh if mesh.size() > 1 else None
+
+
+def local_of(tensor: Tensor) -> Tensor:
+    """Return what this rank holds of a tensor: of a DTensor the shard itself, else all of it."""
+    if not is_dtensor(tensor):
+        return tensor
+    local: Tensor = tensor._local_tensor  # type: ignore[attr-defined]  # to_local() makes a view
+    return local
+
+
+def has_elements_here(tensor: Tensor) -> bool:
+    """Whether this rank holds any element of a tensor: a shard may be empty."""
+    return local_of(tensor).numel() > 0
+
+
+def counts_here(tensor: Tensor) -> bool:
+    """Whether this rank's shard is the copy that counts: of equal ones the first rank's."""
+    mesh = mesh_of(tensor)
+    if mesh is None:
+        return True
+    where = mesh.get_coordinate()
+    if where is None:
+        return False
+    placements = tensor.placements  # type: ignore[attr-defined]
+    return all(
+        not placement.is_replicate() or at == 0
+        for placement, at in zip(placements, where, strict=True)
+    )
+
+
+def is_partial(tensor: Tensor) -> bool:
+    """Whether it is a DTensor of partial sums, which nobody has added up."""
+    return is_dtensor(tensor) and any(
+        placement.is_partial()
+        for placement in tensor.placements  # type: ignore[attr-defined]
+    )
+
+
+def offset_of(tensor: Tensor) -> tuple[int, ...]:
+    """Return where in the whole tensor the shard of this rank begins."""
+    module = sys.modules["torch.distributed.tensor"]
+    utils = sys.modules.get("torch.distributed.tensor._utils")
+    if utils is None or not isinstance(tensor, module.DTensor):
+        return (0,) * tensor.dim()
+    _, offset = utils.compute_local_shape_and_global_offset(
+        tensor.shape, tensor.device_mesh, tensor.placements
+    )
+    return tuple(int(start) for start in offset)
+
+
+def index_in_whole(tensor: Tensor, index: Sequence[int]) -> list[int]:
+    """Turn an index into this rank's shard into one into the whole tensor."""
+    if mesh_of(tensor) is None or len(index) != tensor.dim():
+        return list(index)
+    return [at + start for at, start in zip(index, offset_of(tensor), strict=True)]
+
+
+def sharded_as(whole: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor sharded as ``like`` is, by slicing: every rank has all of it.
+
+    Without communication; a DTensor on other placements is gathered first, on every rank.
+    """
+    module = sys.modules["torch.distributed.tensor"]
+    with torch.no_grad():
+        if isinstance(whole, module.DTensor):
+            whole = whole.detach().full_tensor()
+        sharded: Tensor = module.distribute_tensor(
+            whole.detach(),
+            like.device_mesh,  # type: ignore[attr-defined]
+            like.placements,  # type: ignore[attr-defined]
+            src_data_rank=None,
+        )
+    return sharded
+
+
+@dataclass
+class Call:
+    """One assertion that was called: whom it talks to, and whether all has been said."""
+
+    name: str
+    #: Whether it reads values or gradients, which other ranks of a fake group do not have.
+    values: bool = True
+    #: Whether it is right of what FullyShardedDataParallel holds: slices of flattened parameters,
+    #: and with ``use_orig_params=False`` the flat ones, which hide the names.
+    slices: bool = False
+    flat: bool = False
+    title: str = ""
+    meshes: list[Any] = field(default_factory=list)
+    group: Any = None
+    #: Whether an exchange ended the call: every rank knows the same, and says no more.
+    over: bool = False
+    stage: int = 0
+
+    def read(self, title: str, tensors: Iterable[object]) -> None:
+        """Note a subject: the call talks to the ranks of its tensors' meshes."""
+        self.title = self.title or title
+        if sys.modules.get("torch.distributed.tensor") is None:
+            return
+        for tensor in tensors:
+            mesh = mesh_of(tensor)
+            if mesh is not None and not any(mesh is known for known in self.meshes):
+                self.meshes.append(mesh)
+        if self.values and any(_is_fake(mesh) for mesh in self.meshes):
+            raise ParamCheckUsageError(FAKE)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody to talk to: a plain subject, or a fake group."""
+        if self.group is not None:
+            return False
+        return not self.meshes or any(_is_fake(mesh) for mesh in self.meshes)
+
+    @property
+    def outside(self) -> bool:
+        """Whether this rank is on none of the meshes, and so takes no part."""
+        if self.group is not None:
+            return False
+        return bool(self.meshes) and all(mesh.get_coordinate() is None for mesh in self.meshes)
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank is the first of those the subject is spread over."""
+        return self.alone or _rank() == min(int(mesh.mesh.min()) for mesh in self.meshes)
+
+    def exchange(self, facts: object, error: str = "") -> dict[int, Any]:
+        """Tell all ranks of the call something, and return what each says, by its rank.
+
+        Raises :class:`ParamCheckUsageError`, with one text on every rank, where one of them has
+        an error to tell, and where the ranks called different assertions.
+        """
+        if self.alone or self.outside:
+            return {_rank(): facts}
+        self.stage += 1
+        dist = distributed()
+        said = (self.name, self.title, self.stage, error, facts)
+        if self.group is not None and not hasattr(self.group, "get_coordinate"):
+            everything = _gather(dist, said, self.group)
+        elif self.group is not None:
+            everything = _gather_over(dist, said, self.group)
+        else:
+            everything = _gather_over(dist, said, self._widest())
+        self._agree(everything)
+        return {rank: facts for rank, (*_, facts) in everything.items()}
+
+    def _widest(self) -> Any:
+        """The mesh that has the ranks of all others."""
+        of = [(set(mesh.mesh.flatten().tolist()), mesh) for mesh in self.meshes]
+        for ranks, mesh in of:
+            if all(ranks >= others for others, _ in of):
+                return mesh
+        everyone = set(range(distributed().get_world_size()))
+        if set().union(*(ranks for ranks, _ in of)) == everyone:
+            return None
+        self.over = True
+        raise ParamCheckUsageError(
+            f"the tensors of {self.title} lie on {len(of)} meshes, and none has the ranks of all: "
+            f"pass the part of the model that is on one mesh at a time"
+        )
+
+    def _agree(self, everything: dict[int, Any]) -> None:
+        errors: dict[str, list[int]] = {}
+        calls: dict[tuple[str, str, int], list[int]] = {}
+        for rank, (name, title, stage, error, _) in everything.items():
+            calls.setdefault((name, title, stage), []).append(rank)
+            if error:
+                errors.setdefault(error, []).append(rank)
+        if errors:
+            self.over = True
+            text, ranks = next(iter(errors.items()))
+            raise ParamCheckUsageError(
+                text if len(ranks) == len(everything) else f"{ranks_text(ranks)}: {text}"
+            )
+        if len(calls) > 1:
+            self.over = True
+            made = ", ".join(f"{n}({t}) on {ranks_text(r)}" for (n, t, _), r in calls.items())
+            raise ParamCheckUsageError(
+                f"the ranks called different assertions: {made}; each belongs on every rank"
+            )
+
+
+#: The call that is running, where this process is a rank.
+_running: ContextVar[Call | None] = ContextVar("paramcheck_call", default=None)
+
+
+def running_call() -> Call | None:
+    """Return the call that is running on ranks, if one is."""
+    return _running.get()
+
+
+@contextmanager
+def running(call: Call) -> Iterator[None]:
+    """Let readers note in this call what they read."""
+    token = _running.set(call)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def writes_here() -> bool:
+    """Whether what is written once for a subject is written by this rank."""
+    call = _running.get()
+    return call is None or call.first
+
+
+def asks_a_group() -> bool:
+    """Whether the caller of the running assertion named the ranks to compare with."""
+    call = _running.get()
+    return call is not None and call.group is not None
+
+
+def use_group(group: Any) -> None:
+    """Let the running call talk to the ranks of a ProcessGroup or a DeviceMesh.
+
+    Raises :class:`ParamCheckUsageError` where this process is no rank, or none of that group, and
+    for a group that has no other ranks to ask.
+    """
+    call, dist = _running.get(), distributed()
+    if call is None or dist is None:
+        raise ParamCheckUsageError(
+            "there is no process group, so there are no ranks to compare: run it in a test with "
+            "@pytest.mark.params(ranks=2), or under torchrun"
+        )
+    group = dist.group.WORLD if group is None else group
+    mesh = group if hasattr(group, "get_coordinate") else None
+    if mesh is None and not isinstance(group, dist.ProcessGroup):
+        raise ParamCheckUsageError(
+            f"group={group!r} is not a group of ranks: pass a ProcessGroup or a DeviceMesh"
+        )
+    outside = mesh.get_coordinate() is None if mesh is not None else dist.get_rank(group) < 0
+    if outside:
+        call.over = True
+        raise ParamCheckUsageError(
+            f"rank {dist.get_rank()} is not in the group: only its ranks call the assertion"
+        )
+    if dist.get_backend(mesh.get_group(0) if mesh is not None else group) == "fake":
+        call.over = True
+        raise ParamCheckUsageError(FAKE)
+    call.group = group
+
+
+def tells_others() -> bool:
+    """Whether the running call has other ranks to talk to."""
+    call = _running.get()
+    return call is not None and not call.alone and not call.outside
+
+
+def exchange(facts: object) -> dict[int, Any]:
+    """Tell the other ranks of the running call something; return what each rank says, by rank.
+
+    Where the subject is not distributed there is one rank, and nothing is sent.
+    """
+    call = _running.get()
+    return {0: facts} if call is None else call.exchange(facts)
+
+
+def ranks_text(ranks: Sequence[int]) -> str:
+    """Return ``rank 1`` or ``ranks 0, 2 and 3``."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    shown = [str(rank) for rank in ranks[:8]]
+    if len(ranks) > 8:
+        shown[7:] = [f"{len(ranks) - 7} more"]
+    return f"ranks {join_words(shown)}"
+
+
+def _rank() -> int:
+    dist = distributed()
+    return int(dist.get_rank()) if dist is not None else 0
+
+
+def _is_fake(mesh: Any) -> bool:
+    dist = distributed()
+    if dist is None:
+        return True  # a mesh whose group is gone has no other ranks either
+    return bool(dist.get_backend(mesh.get_group(0)) == "fake")
+
+
+def _gather(dist: Any, said: object, group: Any) -> dict[int, Any]:
+    ranks = dist.get_process_group_ranks(group)
+    heard: list[Any] = [None] * len(ranks)
+    dist.all_gather_object(heard, said, group=group)
+    return dict(zip(ranks, heard, strict=True))
+
+
+def _gather_over(dist: Any, said: object, mesh: Any) -> dict[int, Any]:
+    """Gather over all ranks of a mesh, with groups that are there: to make one is a collective."""
+    if mesh is None or mesh.size() == dist.get_world_size():
+        return _gather(dist, said, dist.group.WORLD)
+    if mesh.ndim == 1:
+        return _gather(dist, said, mesh.get_group())
+    heard: dict[int, Any] = {int(dist.get_rank()): said}
+    for dimension in reversed(range(mesh.ndim)):
+        of_each = _gather(dist, heard, mesh.get_group(dimension))
+        heard = {rank: one for some in of_each.values() for rank, one in some.items()}
+    return dict(sorted(heard.items()))
