@@ -19,11 +19,12 @@ _PATTERNS = 8
 
 
 def missing_of_a_case(
-    found: Sequence[Missing], inventory: Inventory, asked: Sequence[Entry]
+    found: Sequence[Missing], inventory: Inventory, asked: Sequence[Entry], guessed: str = ""
 ) -> list[Finding]:
     """One finding for each parameter that was not reached, with the line that declares it.
 
-    What repairs comes first, where it is known.
+    What repairs comes first, where it is known. ``guessed`` says whose inputs it was run on where
+    nobody declared them: others may reach more.
     """
     findings = not_reached(found, _SAID_BY_A_DECLARATION)
     meant = [_can_be_meant(one) for one in found]
@@ -32,6 +33,8 @@ def missing_of_a_case(
     )
     shown = shorten([f'"{pattern}"' for pattern in patterns], _PATTERNS)
     declare = f"where it is meant, with this loss: ModelCase(unreached=[{shown}])"
+    if guessed:
+        declare = f"where others than the {guessed} reach it: ModelCase(inputs=...); {declare}"
     kinds = [one.reason.kind if one.reason else None for one in found]
     repaired = [k for k, f, can in zip(kinds, findings, meant, strict=True) if can and f.hint]
     # What only silences comes last: behind the last repair, where there is one.

@@ -41,22 +41,49 @@ def guesses(model: nn.Module) -> list[Guess]:
 
 def _example_input_array(model: nn.Module) -> Iterator[Guess]:
     """Lightning's: a tensor, a tuple for positions, a mapping for keywords."""
-    yield from _examples(model, "example_input_array")
+    given = getattr(model, "example_input_array", None)
+    yield from _examples(given, "example_input_array")
 
 
 def _dummy_inputs(model: nn.Module) -> Iterator[Guess]:
     """transformers': a mapping for keywords, token ids for most models."""
-    yield from _examples(model, "dummy_inputs")
-    dummies = getattr(model, "dummy_inputs", None)
+    given = getattr(model, "dummy_inputs", None)
+    examples = [given]
     config = getattr(model, "config", None)
     if (
-        isinstance(dummies, Mapping)
+        isinstance(given, Mapping)
         and getattr(config, "is_encoder_decoder", None) is True
-        and isinstance(ids := dummies.get("input_ids"), Tensor)
-        and "decoder_input_ids" not in dummies
+        and "input_ids" in given
+        and "decoder_input_ids" not in given
     ):
-        both = {**dummies, "decoder_input_ids": ids}
-        yield Guess("dummy_inputs", lambda: both, _written(both))
+        examples.append({**given, "decoder_input_ids": given["input_ids"]})
+    for example in examples:
+        yield from _longer(example)
+        yield from _examples(example, "dummy_inputs")
+
+
+#: Tokens that an example is repeated to: of five, nothing is left where a model pools by four,
+#: or sends each token to some of many experts.
+_TOKENS = 32
+
+
+def _longer(given: Any) -> Iterator[Guess]:
+    """Yield an example that is a few token ids, with masks like them, with more of them."""
+    tensors = _tensors(given)
+    if not isinstance(given, Mapping) or len(tensors) != len(given):
+        return
+    lengths = {tensor.shape[1] if tensor.dim() == 2 else 0 for tensor in tensors}
+    if len(lengths) != 1 or not 0 < (length := lengths.pop()) < _TOKENS:
+        return
+    times = -(-_TOKENS // length)
+    if any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors):
+        return
+
+    def make() -> Any:
+        return {key: one.repeat(1, times)[:, :_TOKENS] for key, one in given.items()}
+
+    more = f".repeat(1, {times})[:, :{_TOKENS}]"
+    yield Guess("dummy_inputs", make, _written(given, more))
 
 
 def _input_size(model: nn.Module) -> Iterator[Guess]:
@@ -127,9 +154,8 @@ def _dtype_of(model: nn.Module) -> torch.dtype | None:
     return None if only is torch.get_default_dtype() else only
 
 
-def _examples(model: nn.Module, source: str) -> Iterator[Guess]:
-    """Yield the example of an attribute, and once more with its first dimension doubled."""
-    given = getattr(model, source, None)
+def _examples(given: Any, source: str) -> Iterator[Guess]:
+    """Yield an example, and once more with its first dimension doubled."""
     tensors = _tensors(given)
     if not tensors:
         return
@@ -176,14 +202,17 @@ def _lively(tensor: Tensor) -> Tensor:
 _MOST = 64
 
 
-def _written(given: Any) -> str:
-    """Return small whole-number examples as an expression; ``""`` for what is longer."""
+def _written(given: Any, more: str = "") -> str:
+    """Return small whole-number examples as an expression; ``""`` for what is longer.
+
+    ``more`` is written behind each tensor.
+    """
     if isinstance(given, Tensor):
         if given.dtype is not torch.int64 or given.numel() > _MOST:
             return ""
-        return f"torch.tensor({given.tolist()})"
+        return f"torch.tensor({given.tolist()}){more}"
     if isinstance(given, Mapping):
-        parts = {key: _written(one) for key, one in given.items()}
+        parts = {key: _written(one, more) for key, one in given.items()}
         shown = ", ".join(f'"{key}": {text}' for key, text in parts.items())
         return f"{{{shown}}}" if all(parts.values()) else ""
     return ""

@@ -286,6 +286,12 @@ def run_on(run: CaseRun) -> str:
     return "" if run._found is None or run.declared.run_by else run._found.source
 
 
+def guessed_from(run: CaseRun) -> str:
+    """Return whose inputs a run goes by where nobody declared them; ``""`` where somebody did."""
+    found = run._look_up()
+    return found.source if found.guessed else ""
+
+
 class LatestRun:
     """The one case run that is kept alive: a session does not hold every model it has checked."""
 

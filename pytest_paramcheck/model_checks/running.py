@@ -31,7 +31,7 @@ from .case import NothingToCheck
 from .check import check
 from .missed import who_is_missed
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
-from .run import CaseRun
+from .run import CaseRun, guessed_from
 from .steps import backward, reached_by_every_seed, step
 
 
@@ -68,10 +68,8 @@ def check_grads_reach(case: CaseRun) -> None:
         )
         for entry in reached_by_every_seed(case, doubted)
     ]
-    raise_if(
-        [*loss_findings(missed.outcomes), *missing_of_a_case(left, inventory, entries), *stale],
-        case.title,
-    )
+    unreached = missing_of_a_case(left, inventory, entries, guessed_from(case))
+    raise_if([*loss_findings(missed.outcomes), *unreached, *stale], case.title)
 
 
 @check()

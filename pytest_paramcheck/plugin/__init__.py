@@ -6,13 +6,14 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``session.py``: what is kept for one session;
 * ``options.py``: ``--param-*`` and the ini, read into settings;
 * ``hookspecs.py``: the hooks that a conftest may implement;
-* ``hook_answers.py``: what conftests answered about subjects and tensors, checked;
+* ``hook_answers.py``: what conftests answer about subjects, tensors and models;
 * ``marker.py``: what the params marker means, and which marks of that name are ours;
 * ``marked.py``: what a marked test therefore runs on;
 * ``devices.py``: names of devices and dtypes, and whether a device is there;
 * ``environment.py``: what a marked test runs in (the one file that needs torch);
 * ``fixture_scopes.py``: which wider-scoped fixtures are bound to a device;
-* ``model_items.py``: whole-model checks as test items, ``--param-model``;
+* ``model_items.py``: whole-model checks as test items;
+* ``param_model.py``: those of ``--param-model``, without a test file;
 * ``factories.py``: what ``--param-model`` names, imported;
 * ``model_check.py``: what a test of such items receives, as its annotation;
 * ``user_line.py``: the tracebacks of our errors end at the user's line;
@@ -120,7 +121,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         config.pluginmanager.register(MetaReport(), "paramcheck-meta")
     if models:
         from .factories import load_cases
-        from .model_items import ModelRun, take_ids
+        from .param_model import ModelRun, take_ids
 
         cases = load_cases(models, config.invocation_params.dir)
         chosen = variants_of(config, Support())

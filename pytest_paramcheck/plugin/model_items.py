@@ -1,4 +1,4 @@
-"""Whole-model checks as test items: the decorator and ``--param-model``.
+"""Whole-model checks as test items: the decorator, and a check bound to a case.
 
 What a case is and what its checks do stands in ``model_checks/``; this is the part that speaks
 to pytest. Torch is loaded when the first case is collected.
@@ -6,18 +6,16 @@ to pytest. Torch is loaded when the first case is collected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..messages.errors import ParamCheckError, ParamCheckUsageError
-from ..messages.wording import did_you_mean, printable
+from ..messages.errors import ParamCheckUsageError
+from ..messages.wording import printable
 from ..model_checks.case import ModelCase, NothingToCheck, name_declaration, unknown_check
 from ..model_checks.inputs import NoInputs
-from .devices import Variant
-from .factories import place_of, validate_names
+from .factories import validate_names
 from .hook_answers import hooks_for
 from .marked import params_of
 from .options import CASES
@@ -225,77 +223,6 @@ def parametrize_checks(metafunc: pytest.Metafunc, seed: int, latest: LatestRun) 
     pytest.fail(f"{node.nodeid}: {problem}", pytrace=False)
 
 
-class ModelNode(pytest.Collector):
-    """What one ``--param-model`` names: the parent of its items."""
-
-    def collect(self) -> list[pytest.Item]:
-        return []  # its items are added to the session as a whole
-
-
-class ModelCheckItem(pytest.Item):
-    """One check of one model on one device."""
-
-    def __init__(self, *, bound: BoundCheck, variant: Variant, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.bound = bound
-        self.param_variant = variant
-
-    def runtest(self) -> None:
-        __tracebackhide__ = True
-        self.bound()
-
-    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        """Return our own text where a check failed, and the user's part of a traceback."""
-        if isinstance(excinfo.value, (ParamCheckError, ParamCheckUsageError)):
-            return f"{type(excinfo.value).__name__}: {excinfo.value}"
-        below = excinfo.traceback.cut(path=__file__).filter(excinfo)
-        if len(below):
-            excinfo.traceback = below
-        return super().repr_failure(excinfo, style=style or "long")
-
-    def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the factory is written: a skip needs a place, and this is the user's."""
-        spec = self.parent.name if self.parent else ""
-        # At -v pytest writes "::" for the dots of a name that a node id ends with: what is shown
-        # could not be given as an argument.
-        shown = f"--param-model={spec}" if "." in spec else spec
-        return *self.place, f"{shown}::{self.name}"
-
-    @property
-    def place(self) -> tuple[Path, int]:
-        """The file of the factory and its line, counted from 0 as pytest does."""
-        file, line = place_of(self.bound.factory)
-        return (self.path if file is None else file), line
-
-
-def model_items(
-    parent: ModelNode,
-    cases: Sequence[ModelCase],
-    chosen: Sequence[Variant],
-    seed: int,
-    latest: LatestRun,
-) -> Iterator[pytest.Item]:
-    """Yield the items of what one ``--param-model`` names."""
-    custom = custom_checks(parent.session)
-    for case in cases:
-        for variant in chosen:
-            for bound, marks in bound_checks(case, custom, seed, latest):
-                prefix = f"{case.name}-" if len(cases) > 1 else ""
-                name = f"{prefix}{bound.name}[{variant.id}]"
-                item = ModelCheckItem.from_parent(
-                    parent,
-                    name=name,
-                    # As a string: --lf compares it with what it has read from its cache.
-                    nodeid=f"{parent.name}::{name}",
-                    bound=bound,
-                    variant=variant,
-                )
-                for mark in marks:
-                    item.add_marker(mark)
-                item.user_properties += bound.properties
-                yield item
-
-
 def note_check(item: pytest.Item, value: object) -> None:
     """Let the reports of an item say which check of which model it runs."""
     if isinstance(value, BoundCheck):
@@ -304,91 +231,8 @@ def note_check(item: pytest.Item, value: object) -> None:
 
 def note_run(item: pytest.Item) -> None:
     """Let the reports of an item say what its check found out by running."""
-    check: object = None
-    if isinstance(item, ModelCheckItem):
-        check = item.bound
-    elif isinstance(item, pytest.Function):
+    check = getattr(item, "bound", None)  # of an item without a test function
+    if isinstance(item, pytest.Function):
         check = params_of(item).get("check")
     if isinstance(check, BoundCheck):
         item.user_properties += [p for p in check.said_when_run if p not in item.user_properties]
-
-
-def take_ids(config: pytest.Config, specs: Sequence[str]) -> list[str]:
-    """Take the ids of ``--param-model`` items out of the arguments: pytest looks for files."""
-
-    def is_ours(arg: str) -> bool:
-        return any(arg == spec or arg.startswith(f"{spec}::") for spec in specs)
-
-    ids = [arg for arg in config.args if is_ours(arg)]
-    config.args = [arg for arg in config.args if not is_ours(arg)]
-    return ids
-
-
-class ModelRun:
-    """Registered where ``--param-model`` is given: adds the items (or, where ids were named,
-    those), and collects nothing else unless a path was named as well."""
-
-    def __init__(
-        self,
-        session: pytest.Session,
-        cases: Mapping[str, Sequence[ModelCase]],
-        chosen: Sequence[Variant],
-        seed: int,
-        latest: LatestRun,
-        ids: Sequence[str] = (),
-    ) -> None:
-        # Made before the collection, where an error is still one line.
-        self._made: list[tuple[ModelNode, list[pytest.Item]]] = []
-        for spec, own in cases.items():
-            node = ModelNode.from_parent(session, name=spec, nodeid=spec)
-            try:
-                self._made.append((node, list(model_items(node, own, chosen, seed, latest))))
-            except ParamCheckUsageError as error:
-                raise pytest.UsageError(f"--param-model={spec}: {error}") from None
-        if ids:
-            self._select(ids)
-
-    def _select(self, ids: Sequence[str]) -> None:
-        """Keep what is named: a model, a check on each device, or one item."""
-        wanted: set[str] = set()
-        for name in ids:
-            found = [
-                item.nodeid
-                for node, items in self._made
-                for item in items
-                if name in (node.name, item.nodeid, item.nodeid.partition("[")[0])
-            ]
-            if not found:
-                known = [item.nodeid for _, items in self._made for item in items]
-                hint = did_you_mean(name, known, at_most=1)
-                raise pytest.UsageError(f"not found: {name}{hint and ';' + hint}")
-            wanted.update(found)
-        self._made = [
-            (node, [item for item in items if item.nodeid in wanted]) for node, items in self._made
-        ]
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Place the skip of a check where its factory is: all frames in between are hidden."""
-        report = yield
-        if isinstance(item, ModelCheckItem) and isinstance(report.longrepr, tuple):
-            file, line = item.place
-            report.longrepr = (str(file), line + 1, report.longrepr[2])
-        return report
-
-    def pytest_ignore_collect(self, config: pytest.Config) -> bool | None:
-        named = config.args_source is pytest.Config.ArgsSource.ARGS
-        return None if named else True
-
-    @pytest.hookimpl(tryfirst=True)  # before anything selects or sorts
-    def pytest_collection_modifyitems(
-        self, session: pytest.Session, items: list[pytest.Item]
-    ) -> None:
-        for node, own in self._made:
-            # So that the terminal counts them as collected.
-            report = pytest.CollectReport(node.nodeid, "passed", None, list(own))
-            node.ihook.pytest_collectreport(report=report)
-            items += own
-        self._made = []

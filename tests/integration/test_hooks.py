@@ -435,3 +435,82 @@ def test_an_optional_hook_does_not_mind_that_the_plugin_is_off(
                 "unknown hook 'pytest_paramcheck_" in line
                 for line in result.outlines + result.errlines
             )
+
+
+# -- pytest_paramcheck_inputs ---------------------------------------------------------------------
+
+ANSWER = """
+import torch
+def pytest_paramcheck_inputs(model):
+    return lambda: torch.ones(4, {size}) if isinstance(model, torch.nn.Linear) else None
+"""
+RUNS = ("-k", "grads_finite", "-rs")
+
+
+def test_a_conftest_says_what_the_models_below_it_take(run: Run, pytester: pytest.Pytester) -> None:
+    """Of one case in three folders: what another conftest said of it before plays no part."""
+    pytester.makepyfile(
+        shared="import torch\nfrom pytest_paramcheck import ModelCase\n"
+        "CASE = ModelCase(lambda: torch.nn.Linear(3, 2), name='linear')\n"
+    )
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\npythonpath = '.'")
+    source = (
+        "from pytest_paramcheck import parametrize_with_param_checks\n"
+        "from shared import CASE\n"
+        "@parametrize_with_param_checks(CASE)\n"
+        "def test_it(check): check()\n"
+    )
+    for folder, size in (("a_right", 3), ("b_wrong", 2), ("c_none", None)):
+        (pytester.path / folder).mkdir()
+        (pytester.path / folder / f"test_{folder}.py").write_text(source)
+        if size:
+            (pytester.path / folder / "conftest.py").write_text(ANSWER.format(size=size))
+    result = run("", *RUNS)
+
+    outcomes = result.parseoutcomes()
+    assert (outcomes["passed"], outcomes["failed"], outcomes["skipped"]) == (1, 1, 1)
+    said = [line for line in result.outlines if line.startswith("linear")]
+    assert said == [
+        "linear (b_wrong/test_b_wrong.py): 1 of 1 checks failed: check_grads_finite",
+        "linear (a_right/test_a_right.py): 1 check passed, run on inputs from "
+        "pytest_paramcheck_inputs; not declared: frozen, shapes, optimizer",
+        "linear (c_none/test_c_none.py): 0 checks passed; not declared: frozen, shapes, optimizer",
+        "linear (c_none/test_c_none.py): 1 check needs inputs (check_grads_finite): "
+        "ModelCase(inputs=...)",
+    ]
+
+
+def test_a_conftest_says_what_the_models_of_the_command_line_take(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(ANSWER.format(size=3))
+    result = run("", "--param-model=torch.nn:Linear(3, 2)", *RUNS, "--junitxml=out.xml")
+
+    assert result.parseoutcomes()["passed"] == 1
+    assert (
+        "Linear(3, 2): 1 check passed, run on inputs from pytest_paramcheck_inputs; "
+        "not declared: frozen, shapes, optimizer" in result.outlines
+    )
+    written = (pytester.path / "out.xml").read_text(encoding="utf-8")
+    assert 'name="param_inputs" value="inputs from pytest_paramcheck_inputs"' in written
+
+
+def test_guesses_that_do_not_run_are_named_in_the_summary(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(
+        wrong="""
+        import torch
+        class Net(torch.nn.Linear):
+            example_input_array = torch.ones(2, 5)
+            def __init__(self): super().__init__(3, 2)
+        """
+    )
+    result = run("", "--param-model=wrong:Net", "-k", "finite")
+
+    assert [line for line in result.outlines if line.startswith("Net")] == [
+        "Net: 1 check passed; not declared: frozen, shapes, optimizer",
+        "Net: 1 check needs inputs (check_grads_finite): ModelCase(inputs=...); those from "
+        "example_input_array raise RuntimeError: mat1 and mat2 shapes cannot be multiplied "
+        "(2x5 and 3x2)",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from textwrap import dedent
 
@@ -45,6 +46,10 @@ INSTANCE = make()
 
 class Zoo:
     small = make
+
+    @staticmethod
+    def call(text):
+        return make()
 """
 
 
@@ -135,7 +140,7 @@ def test_a_failure_is_the_message_and_nothing_else(run: Run, models: str) -> Non
 
     lines = result.outlines
     start = next(n for n, line in enumerate(lines) if line.startswith("____"))
-    assert lines[start : start + 9] == [
+    assert lines[start : start + 11] == [
         f" {models}:broken::check_registered[cpu] ".center(200, "_"),
         "ParamCheckError: not registered: more[0].weight, more[0].bias (Linear)",
         "",
@@ -143,13 +148,15 @@ def test_a_failure_is_the_message_and_nothing_else(run: Run, models: str) -> Non
         "  more[0].bias    Parameter 2 float32 cpu: Linear in a list",
         "",
         "  hint: self.more = nn.ModuleList(...)",
+        " to run it alone ".center(200, "-"),
+        f"pytest --param-model={models}:broken '{models}:broken::check_registered[cpu]'",
         "broken: 1 of 2 checks failed: check_registered",
         " short test summary info ".center(200, "="),
     ]
     # pytest 8.0 shows no message there for an item that is no Python function.
     failed = f"FAILED {models}:broken::check_registered[cpu]"
     message = "ParamCheckError: not registered: more[0].weight, more[0].bias (Linear)"
-    assert lines[start + 9] in (failed, f"{failed} - {message}")
+    assert lines[start + 11] in (failed, f"{failed} - {message}")
 
 
 def test_a_factory_that_raises_shows_its_own_lines_only(run: Run, models: str) -> None:
@@ -165,6 +172,8 @@ def test_a_factory_that_raises_shows_its_own_lines_only(run: Run, models: str) -
         "E       ZeroDivisionError: mine",
         "",
         f"{models}.py:21: ZeroDivisionError",
+        " to run it alone ".center(200, "-"),
+        f"pytest --param-model={models}:boom '{models}:boom::check_ties[cpu]'",
     ]
 
 
@@ -218,6 +227,34 @@ def test_the_id_of_an_item_can_be_given_as_an_argument(
         run("", *args, f"{spec}::check_registered").assert_outcomes(failed=2)
         run("", *args, failed[0], "test_own.py").assert_outcomes(failed=1, passed=1)
         assert sum(run("", *args, spec).parseoutcomes().values()) == 2 * len(BARE)
+
+
+@pytest.mark.parametrize(
+    ("call", "options"),
+    [
+        ("broken", ()),
+        ("needs(2, d=2)", ("--param-device=cpu,meta", "--param-seed=3", "--param-dtype=float64")),
+        ("Zoo.call('a b')", ("-p", "no:randomly")),
+    ],
+)
+def test_the_command_that_runs_a_failure_alone(
+    run: Run, pytester: pytest.Pytester, models: str, call: str, options: tuple[str, ...]
+) -> None:
+    pytester.makeconftest(
+        "def pytest_paramcheck_checks():\n"
+        "    def check_nothing(case):\n"
+        "        assert False\n"
+        "    return [check_nothing]\n"
+    )
+    result = run("", f"--param-model={models}:{call}", *options, "-k", "nothing")
+    shown = [line for line in result.outlines if line.startswith("pytest ")]
+    program, *words = shlex.split(shown[-1])
+
+    again = run("", *words)
+    assert program == "pytest"
+    assert len(shown) == (2 if options[:1] == ("--param-device=cpu,meta",) else 1)
+    again.assert_outcomes(failed=1)
+    assert [line for line in again.outlines if line.startswith("pytest ")] == shown[-1:]
 
 
 def test_the_id_of_an_item_that_is_not_there(run: Run, models: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import CHECKS, CaseRun, ModelCase, NothingToCheck
+from pytest_paramcheck import CHECKS, CaseRun, ModelCase, NothingToCheck, ParamCheckError
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.inputs import inputs_asked
 from pytest_paramcheck.model_checks.libraries import guesses
@@ -111,12 +111,39 @@ class Ids(nn.Module):
         return y
 
 
-def test_a_decoder_gets_the_ids_of_the_encoder() -> None:
+def test_a_decoder_gets_the_ids_of_the_encoder_and_both_are_made_longer() -> None:
     assert found(Ids) == (
         "inputs from dummy_inputs",
-        {"input_ids": (1, 3), "decoder_input_ids": (1, 3)},
+        {"input_ids": (1, 32), "decoder_input_ids": (1, 32)},
         "",
     )
+
+
+class Short(nn.Module):
+    """Pools its tokens by four, and takes no more than ``most`` of them."""
+
+    def __init__(self, most: int, **dummies: Tensor) -> None:
+        super().__init__()
+        self.emb, self.most, self.dummy_inputs = nn.Embedding(5, 2), most, dummies
+        self.pooled = nn.Linear(2, 2)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        if ids.shape[1] > self.most:
+            raise IndexError(f"{ids.shape[1]} tokens")
+        y: Tensor = self.pooled(self.emb(ids)[:, 3::4])
+        return y
+
+
+def test_a_few_tokens_are_repeated_where_the_model_takes_more() -> None:
+    """Of three tokens a model that pools by four would be said to train nothing."""
+    ids = torch.tensor([[1, 2, 3]])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+
+    assert found(lambda: Short(40, ids=ids))[1] == {"ids": (1, 32)}
+    assert found(lambda: Short(40, ids=ids, mask=mask))[1] == {"ids": (1, 32), "mask": (1, 32)}
+    assert found(lambda: Short(8, ids=ids))[1] == {"ids": (1, 3)}
+    assert found(lambda: Short(40, ids=ids.repeat(1, 12)))[1] == {"ids": (1, 36)}
+    run_check(CHECKS["check_grads_reach"], CaseRun(ModelCase(lambda: Short(40, ids=ids))))
 
 
 class Normed(nn.Module):
@@ -266,3 +293,29 @@ def test_inputs_of_a_hook_that_raise_are_a_failure() -> None:
         run_check(CHECKS["check_grads_reach"], CaseRun(ModelCase(Takes)))
     with pytest.raises(NothingToCheck):
         run_check(CHECKS["check_grads_reach"], CaseRun(ModelCase(Takes)))
+
+
+class Branch(Takes):
+    """Has a layer that these inputs do not run through."""
+
+    pretrained_cfg = {"input_size": (3, 4, 4)}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masked = nn.Linear(1, 1, bias=False)
+
+
+def test_a_finding_on_guessed_inputs_says_so() -> None:
+    """Others may reach more: the line to write comes before the one that silences."""
+    with pytest.raises(ParamCheckError) as guessed:
+        run_check(CHECKS["check_grads_reach"], CaseRun(ModelCase(Branch)))
+    declared = ModelCase(Branch, inputs=torch.rand(2, 3, 4, 4))
+    with pytest.raises(ParamCheckError) as said:
+        run_check(CHECKS["check_grads_reach"], CaseRun(declared))
+
+    unreached = 'where it is meant, with this loss: ModelCase(unreached=["masked"])'
+    assert guessed.value.findings[0].hint == (
+        "where others than the inputs from pretrained_cfg reach it: ModelCase(inputs=...); "
+        + unreached
+    )
+    assert said.value.findings[0].hint == unreached

@@ -2,30 +2,28 @@
 
 ``python tests/whole_models/transformers_findings.py`` (``tox -e transformers``) builds each
 model of ``MODELS`` from its config class, tiny and without downloading anything, runs every
-check that applies and compares what they report with ``transformers_findings.txt``. ``--update``
-writes that file; its header, kept as it is, explains each kind of finding.
+check that applies, on inputs that nobody declares, and compares what they report with
+``transformers_findings.txt``. ``--update`` writes that file; its header, kept as it is, explains
+each kind of finding. ``findings.py`` has the rest of the command line.
 """
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import os
 import sys
-import warnings
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
-from pytest_paramcheck.model_checks.check import run_check
-from pytest_paramcheck.model_checks.run import CaseRun
+from pytest_paramcheck import ModelCase
+
+# The folder of the script is what a script finds first; its parents are not on the path.
+try:
+    from .findings import look, main
+except ImportError:
+    from findings import look, main  # type: ignore[no-redef]
 
 FILE = Path(__file__).with_name("transformers_findings.txt")
 
@@ -92,8 +90,6 @@ TYPES: dict[str, str] = {
         sam3_lite_text_text_model splinter tipsv2_text_model visual_bert
     """,
 }
-MODELS = [(kind, head) for head, kinds in TYPES.items() for kind in kinds.split()]
-
 HEADS = {
     "causal": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
@@ -111,71 +107,24 @@ def config_of(model_type: str) -> Any:
 
 
 def case_of(model_type: str, head: str) -> ModelCase:
-    """Return the case of a model type: no declaration but how to run it."""
+    """Return the case of a model type: nothing is declared."""
     auto = getattr(transformers, HEADS[head])
 
     def build() -> nn.Module:
         model: nn.Module = auto.from_config(config_of(model_type))
         return model
 
-    def inputs() -> dict[str, Tensor]:
-        if head == "image":
-            return {"pixel_values": torch.randn(2, 3, 16, 16)}
-        ids = torch.randint(3, 67, (2, 12))
-        return {"input_ids": ids, **({"decoder_input_ids": ids} if head == "seq2seq" else {})}
-
-    return ModelCase(build, inputs=inputs, name=f"{model_type}-{head}")
+    return ModelCase(build, name=f"{model_type}-{head}")
 
 
-def lines_of(model: tuple[str, str]) -> tuple[int, list[str]]:
-    """Return how many checks of a model had something to look at, and a line for each report."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
+MODELS = {f"{kind}-{head}": (kind, head) for head, kinds in TYPES.items() for kind in kinds.split()}
+
+
+def look_at(model: str, seed: int) -> dict[str, Any]:
+    """Run the checks of one model."""
     transformers.logging.set_verbosity_error()
-    case = case_of(*model)
-    run, looked, lines = CaseRun(case), 0, []
-    for check in CHECKS.values():
-        if not check.applies(case):
-            continue
-        try:
-            run_check(check, run)
-            said = ""
-        except NothingToCheck:
-            continue
-        except ParamCheckError as error:
-            said = str(error).splitlines()[0]
-        except Exception as error:  # a crash of the model or of a check is a line as well
-            said = f"crash: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        looked += 1
-        if said:
-            lines.append(f"{case.name}  {check.name}  {said}")
-    return looked, lines
-
-
-def found(processes: int) -> tuple[int, list[str]]:
-    """Return how many checks ran on all models, and the lines of all of them, sorted."""
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        results = list(pool.map(lines_of, MODELS))
-    return sum(n for n, _ in results), sorted(line for _, lines in results for line in lines)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--update", action="store_true", help=f"write {FILE.name}")
-    update = parser.parse_args().update
-    text = FILE.read_text(encoding="utf-8") if FILE.exists() else ""
-    header = [line for line in text.splitlines() if line.startswith("#")]
-    known = [line for line in text.splitlines() if not line.startswith("#")]
-    looked, now = found(min(os.cpu_count() or 1, 8))
-    if update:
-        FILE.write_text("\n".join([*header, *now]) + "\n", encoding="utf-8")
-        known = now
-    different = list(difflib.unified_diff(known, now, "committed", "found", lineterm="", n=0))
-    sys.stdout.write(
-        "\n".join([*different, f"{len(MODELS)} models, {looked} checks, {len(now)} findings", ""])
-    )
-    return 1 if different else 0
+    return look(case_of(*MODELS[model]), seed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(FILE, list(MODELS), look_at))
