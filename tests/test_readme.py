@@ -14,6 +14,7 @@ import pytest
 import torch  # noqa: F401
 
 from pytest_paramcheck import CHECKS
+from pytest_paramcheck.__main__ import main
 
 from .public import ASSERTIONS
 
@@ -99,12 +100,20 @@ def run_line(pytester: pytest.Pytester):
                 script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
                 assert line in script.splitlines()
             return
-        assert words[0] == "pytest", f"nothing runs {line!r}"
+        ours = words[:3] == ["python", "-m", "pytest_paramcheck"]
+        assert ours or words[0] == "pytest", f"nothing runs {line!r}"
         pytester.makepyfile("import pytest\n@pytest.mark.params\ndef test_a(): pass")
         package = pytester.path / "package"
         package.mkdir(exist_ok=True)
-        factory = "def factory():\n    from torch import nn\n    return nn.Linear(3, 2)\n"
+        factory = (
+            "from torch import nn\n"
+            "def factory():\n    return nn.Linear(3, 2)\n"
+            "def make(name, layers):\n    return nn.Sequential(nn.Linear(3, layers))\n"
+        )
         (package / "module.py").write_text(factory, encoding="utf-8")
+        if ours:
+            assert main(words[3:]) == 0
+            return
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *words[1:])
         if result.ret == pytest.ExitCode.USAGE_ERROR:
             # A device this machine lacks, and nothing else, may be wrong with the command.
