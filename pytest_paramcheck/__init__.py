@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MODULE_OF
     from . import init as init
+    from .assertions.averaged import assert_averaged as assert_averaged
     from .assertions.blocks import assert_changed as assert_changed
     from .assertions.blocks import assert_unchanged as assert_unchanged
     from .assertions.blocks import assert_updated as assert_updated
@@ -84,6 +85,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
 #: Public name -> the module that has it.
 _MODULE_OF = {
     "init": "init",
+    "assert_averaged": "assertions.averaged",
     "assert_changed": "assertions.blocks",
     "assert_unchanged": "assertions.blocks",
     "assert_updated": "assertions.blocks",

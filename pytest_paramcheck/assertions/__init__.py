@@ -6,7 +6,7 @@ traceback ends at the user's line.
 * ``ties``: tied, untied, distinct, ties, same_ties, ties_survive;
 * ``gradients``: grads_none, grads_present, grads_finite, grad_norm;
 * ``reach``: grads_reach, tied_grads_sum;
-* ``flags``: frozen, trainable; ``blocks``: unchanged, changed, updated;
+* ``flags``: frozen, trainable; ``blocks``: unchanged, changed, updated; ``averaged``: averaged;
 * ``optimizer``: optimizer_covers, optimizer_state, param_groups;
 * ``structure``: shapes, dtypes, devices, param_count, materialized; ``registered``: registered;
 * ``values``: finite, same_values; ``init``: init, init_complete;

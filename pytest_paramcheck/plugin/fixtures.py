@@ -188,6 +188,13 @@ def assert_updated():
     return public.assert_updated
 
 
+@typed(lambda: public.assert_averaged)
+@pytest.fixture(scope="session")
+def assert_averaged():
+    """Assert that a ``with`` block updates a running average of a model once."""
+    return public.assert_averaged
+
+
 @typed(lambda: public.assert_optimizer_covers)
 @pytest.fixture(scope="session")
 def assert_optimizer_covers():

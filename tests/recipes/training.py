@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import (
+    assert_averaged,
     assert_changed,
     assert_frozen,
     assert_optimizer_covers,
@@ -63,6 +64,21 @@ def _with(body: Body) -> Callable[[], tuple[nn.Module, Body]]:
     return lambda: (_linear(), body)
 
 
+def _average_and_model() -> tuple[nn.Module, nn.Module]:
+    model = _linear()
+    return copy.deepcopy(model).requires_grad_(False), model
+
+
+def _averaged(subject: tuple[nn.Module, nn.Module]) -> None:
+    """Update the average once, or twice where it says so."""
+    average, model = subject
+    with assert_averaged(average, model, decay=0.9):
+        _write(model)
+        for _ in range(2 if hasattr(average, "twice") else 1):
+            for mean, new in zip(average.parameters(), model.parameters(), strict=True):
+                mean.data.mul_(0.9).add_(new.data, alpha=0.1)
+
+
 def _optimized() -> tuple[nn.Module, torch.optim.Optimizer]:
     model = _linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -94,7 +110,20 @@ def _state(subject: tuple[nn.Module, torch.optim.Optimizer]) -> None:
     assert_optimizer_state(optimizer, model, copy.deepcopy(optimizer.state_dict()))
 
 
+def _twice() -> tuple[nn.Module, nn.Module]:
+    average, model = _average_and_model()
+    average.twice = True
+    return average, model
+
+
 RECIPES = {
+    "assert_averaged": Recipe(
+        _average_and_model,
+        _twice,
+        _averaged,
+        writes=True,
+        runs_user_code=True,
+    ),
     "assert_frozen": Recipe(_frozen, _linear, assert_frozen),
     "assert_trainable": Recipe(_linear, _frozen, assert_trainable),
     "assert_unchanged": Recipe(

@@ -12,6 +12,7 @@
 * ``kept``: what entries were before a block, and what became of them;
 * ``watch``: gradients as they come, during a block; ``steps``: what each optimizer step wrote;
   ``magnitude``: how large values are;
+* ``counters``: how often an average says that it was updated;
 * ``resume``: training with a save and a load in between, and without; ``resume_state``: what of
   its objects is saved, and what is not;
 * ``preserve``: all that a run touches, put back: ``held_state`` (what modules hold),
@@ -21,5 +22,6 @@
 What has no tests of its own is tested through the assertions: ``test_reach`` and ``test_trace``
 (``custom_functions``, ``operands``, ``elsewhere``), ``test_tied_grads_sum``, ``test_registered``
 (``graph``), ``test_unchanged`` and ``test_updated`` (``kept``, ``watch``), ``test_writers``
-(``steps``, ``magnitude``), ``test_preserve`` (all that puts back).
+(``steps``, ``magnitude``), ``test_averaged`` (``counters``), ``test_preserve`` (all that puts
+back).
 """

@@ -11,6 +11,7 @@
 * ``parametrized``: weights that a module computes from other parameters;
 * ``record``: what is noted of one name, without torch; ``records``: of all names;
 * ``optimizers``: an optimizer's slots and its saved state; ``leaves``: what a state is made of;
+* ``namesakes``: which name of a copy stands for which of the model;
 * ``hidden``: tensors that no registration leads to;
 * ``held``: where a Python object stores things; ``copies``: a deep copy, of scripted modules too.
 """

@@ -9,6 +9,7 @@
 * ``identity``: how two tensors are related, and which of many share memory;
 * ``cover``: how much of a tensor others hold; ``wide``: copies in a wider dtype;
 * ``finite``: whether all values are, in few kernels, and how many are not;
+* ``blend``: whether values are a weighted mean of two others;
 * ``digest``: content kept small, to prove later that it is unchanged;
 * ``sharded``: a DTensor as one tensor, and what its ranks tell each other;
   ``shards``: what is told of a shard;
