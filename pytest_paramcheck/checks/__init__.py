@@ -5,7 +5,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
 * ``ties``: declared groups and exact ones; ``untied``: nothing shared, nothing equal;
   ``between``: nothing of one subject in another; ``built_anew``: nor of one build in the next;
   ``shared``: how to part what is one; ``same_ties``: the same before and after;
-  ``ties_survive``: who broke them on the way; ``moves``: what a move to another device takes;
+  ``ties_survive``: who broke them on the way; ``moves``: what a move takes or leaves;
 * ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
   ``reach_of_a_case``: and how that is declared;
   ``tied_grads_sum``: a tied gradient against its uses' sum;

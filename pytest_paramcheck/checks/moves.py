@@ -1,4 +1,4 @@
-"""What a move to another device takes from a model: ties, and the laziness of its parameters.
+"""What a move takes from a model, and what it leaves behind.
 
 Between most devices torch puts the moved values into the Parameter that is there. Where it cannot
 (meta, and devices of other makers, PrivateUse1 in torch's words) it makes a new Parameter for
@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding
-from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.hidden import Hidden
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.ties import Ties
+from ..parameters.tensors.describe import describe, dtype_name
+from .structure import is_castable
 from .ties import not_tied
 
 _TIE_AGAIN = (
@@ -65,3 +68,80 @@ def _keeps_parameters(was: Tensor, now: Tensor) -> bool:
     """Whether torch can put the values of the one tensor into the Parameter of the other."""
     same_kind = getattr(torch, "_has_compatible_shallow_copy_type", None)  # private: it may go
     return bool(same_kind(was, now)) if same_kind else was.device.type == now.device.type
+
+
+def not_cast(before: Inventory, after: Inventory, target: torch.dtype) -> list[Finding]:
+    """Find what ``.to(dtype)`` should have cast and did not, and what it cut.
+
+    It casts complex tensors as well, to a real dtype too. Where everything is complex that is
+    no move that anybody makes.
+    """
+    findings = []
+    for entry in after.entries:
+        tensor, was = entry.tensor, before.named.get(entry.name)
+        if tensor is None or was is None:
+            continue
+        if was.is_complex() and not tensor.is_complex():
+            findings.append(
+                Finding(
+                    tuple(entry.names),
+                    "imaginary part lost",
+                    found=f"{dtype_name(was.dtype)} before .to({dtype_name(target)}), "
+                    f"{dtype_name(tensor.dtype)} after",
+                    why=".to(dtype) casts complex tensors to a real dtype as well",
+                    hint="register torch.view_as_real(...) of it, and view_as_complex() it in "
+                    "forward()",
+                )
+            )
+        elif tensor.is_floating_point() and tensor.dtype != target and is_castable(was.dtype):
+            findings.append(_stayed(after, entry, f".to({dtype_name(target)})", tensor.dtype))
+    return findings
+
+
+def not_moved(after: Inventory, target: torch.device) -> list[Finding]:
+    """Find what ``.to(device)`` should have moved and did not."""
+    return [
+        _stayed(after, entry, f".to({target})", entry.tensor.device)
+        for entry in after.entries
+        if entry.tensor is not None and entry.tensor.device.type != target.type
+    ]
+
+
+def _stayed(after: Inventory, entry: Entry, move: str, where: object) -> Finding:
+    owners = {name.rpartition(".")[0] for name in entry.names}
+    classes = [
+        type(module)
+        for path, module in after.modules
+        if any(owner == path or owner.startswith(f"{path}.") or not path for owner in owners)
+        and _moves_itself(type(module))
+    ]
+    where = dtype_name(where) if isinstance(where, torch.dtype) else where
+    return Finding(
+        tuple(entry.names),
+        f"left behind by {move}",
+        found=f"still {where}",
+        why=f"{classes[-1].__name__} has an _apply() of its own" if classes else "",
+        hint="apply fn to it as well: super()._apply(fn) does" if classes else "",
+    )
+
+
+def _moves_itself(kind: type) -> bool:
+    own = kind._apply  # type: ignore[attr-defined]
+    return own is not nn.Module._apply and not own.__module__.startswith("torch.nn.")
+
+
+def plain_left_behind(left: Sequence[Hidden], move: str, failed: str) -> list[Finding]:
+    """Say which tensors in plain attributes a move leaves behind, and what came of it."""
+    why = "a plain tensor, which .to() does not see"
+    return [
+        Finding(
+            (hidden.path,),
+            f"left behind by {move}",
+            found=f"still {describe(hidden.tensor)}",
+            why=f"{why}; forward() then {failed}" if failed else why,
+            hint=f"self.register_buffer({hidden.attribute!r}, ...), persistent=False if not saved"
+            if hidden.holder == "attribute"
+            else "assert_registered(model, tensors=True) says how to register it",
+        )
+        for hidden in left
+    ]

@@ -3,8 +3,9 @@
 ``case.py``: :class:`ModelCase`, what a user declares. ``run.py``: :class:`CaseRun`, the case on
 one device, which a check gets. ``check.py``: what a check is, and how one is run.
 ``as_built.py``, ``running.py``, ``copies.py``: the checks of a model as its factory builds it,
-when it runs, and when it is copied, moved or saved. ``needs.py``: what a check needs to have
-something to look at. ``inputs.py``: whose inputs a model is run on; ``libraries.py``: what the
+when it runs, and when it is copied or saved. ``moves.py``: moved to a dtype or
+a device. ``needs.py``: what a check needs to have something to look at.
+``inputs.py``: whose inputs a model is run on; ``libraries.py``: what the
 libraries of models say of them; ``missed.py``: what a loss does not reach; ``alike.py``: what
 starts equal; ``steps.py``: backward passes and steps, asked again; ``stand_ins.py``: the
 optimizers of a case without any; ``seeds.py``: what of a model follows the seed;

@@ -1,17 +1,15 @@
-"""Checks of a model's copies: saved and loaded, deep-copied, moved to a dtype or a device."""
+"""Checks of a model's copies: saved and loaded, deep-copied."""
 
 from __future__ import annotations
 
 import copy
 
-import torch
 from torch import nn
 
 from ..assertions.checkpoints import round_trip
 from ..assertions.values import assert_same_values
 from ..checks.between import sharing_between
 from ..checks.manifest import COPY, record_differences
-from ..checks.moves import lost_in_move
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..messages.wording import first_line, fold_names, shorten
@@ -81,40 +79,6 @@ def check_deepcopy(case: CaseRun) -> None:
     raise_if(sharing_between(both, unknown=False, hint=hint), case.title)
     if not without_values(case.model):
         assert_same_values(case.model, twin)
-
-
-@check(values=False)
-def check_dtype_move(case: CaseRun) -> None:
-    """``.to(dtype)`` keeps names, shapes, flags and ties."""
-    __tracebackhide__ = True
-    floating = {t.dtype for t in case.model.parameters() if t.is_floating_point()}
-    if not floating:
-        raise NothingToCheck("the model has no floating parameter to move")
-    if any(t.is_complex() for t in (*case.model.parameters(), *case.model.buffers())):
-        raise NothingToCheck("the model has complex tensors, which a real dtype would cut")
-    target = torch.float32 if torch.float64 in floating else torch.float64
-    if case.device.type == "mps":
-        target = torch.bfloat16  # mps has no float64
-    _same_structure(case, case.build().to(target), dtypes=False)
-
-
-@check(values=False)
-def check_device_move(case: CaseRun) -> None:
-    """``.to(device)`` keeps names, shapes, flags and ties."""
-    __tracebackhide__ = True
-    here = case.device.type
-    if here == "meta":
-        raise NothingToCheck("the case runs on meta, from where nothing can be moved")
-    if here == "cpu" and not torch.accelerator.is_available():
-        raise NothingToCheck("this machine has no second device to move to")
-    other = torch.accelerator.current_accelerator() if here == "cpu" else torch.device("cpu")
-    need_entries(case.model)
-    before, after = take_inventory(case.model), take_inventory(case.build().to(other))
-    lost = lost_in_move(before, after)
-    # What the move lost is said with its cause, and not a second time as a difference.
-    said = {name for finding in lost for name in finding.names}
-    rest = [[record for record in records(i) if record.name not in said] for i in (before, after)]
-    raise_if([*lost, *record_differences(*rest, words=COPY)], case.title)
 
 
 def _same_structure(case: CaseRun, other: nn.Module, *, dtypes: bool = True) -> None:

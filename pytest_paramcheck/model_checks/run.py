@@ -321,7 +321,7 @@ def projection(output: Any) -> Tensor:
     """
     import torch
 
-    tensors = [t for t in _tensors(output, set()) if t.is_floating_point() or t.is_complex()]
+    tensors = [t for t in tensors_of(output) if t.is_floating_point() or t.is_complex()]
     if not tensors:
         raise NothingToCheck("the output has no floating tensor to take a loss of; declare a loss")
     total = None
@@ -338,6 +338,11 @@ def projection(output: Any) -> Tensor:
     if total is None:
         return tensors[0].sum()  # no graph: the check that runs it says why
     return total
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """Return the tensors in what a forward returned: in mappings, sequences and dataclasses."""
+    return _tensors(value, set())
 
 
 def _tensors(value: Any, seen: set[int]) -> list[Tensor]:

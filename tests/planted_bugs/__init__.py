@@ -33,6 +33,7 @@ FAMILIES = (
     "structure",
     "checkpoints",
     "resume",
+    "moves",
 )
 
 Build = Callable[[bool], Any]
