@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = "pytester"
+
+#: What needs several processes to a test: only where it is named, as its tox environment does.
+_RANKS = Path(__file__).parent / "ranks"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    named = any("ranks" in Path(str(arg).partition("::")[0]).parts for arg in config.args)
+    return True if collection_path == _RANKS and not named else None
+
 
 # Everyday: the same examples each time, so that a red run means a change and not luck.
 # All: what CI's run of everything asks for. Nightly: new ones each time, and fifty times as many.

@@ -29,6 +29,7 @@ PYTEST_DONT_REWRITE, for a conftest that imports a public name before it names t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from typing import Any
 
@@ -51,6 +52,7 @@ from .marked import (
     own_items,
     parametrize_devices,
     params_of,
+    ranks_of,
     variant_of,
     variants_of,
     warn_unparametrized,
@@ -59,7 +61,7 @@ from .marker import MARKER, MARKER_LINE, Support
 from .marker import ParamCheckWarning as ParamCheckWarning
 from .model_report import CaseReport
 from .properties import DEVICE, NOT_ON, RANKS, is_check
-from .ranks.here import rank_here
+from .ranks.here import launched, rank_here
 from .ranks.numbers import too_few_there
 from .session import ParamSession, keep_session, session_of
 
@@ -88,8 +90,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     here = rank_here(config)
-    if here is not None:
-        machine = Machine(here.place)
+    started = here or launched(os.environ)
+    if started is not None:
+        machine = Machine(started.place)
     else:
         worker = getattr(config, "workerinput", {}).get("workerid", "")
         number = worker.removeprefix("gw")
@@ -104,17 +107,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         dtypes=settings.dtypes,
     )
     ours = ParamSession(machine, settings, FixtureScopes(OURS), manifests)
-    ours.ranks_elsewhere = here is None
+    ours.ranks_elsewhere = here is None and settings.launched is None
     keep_session(config, ours)
     config.pluginmanager.register(manifests, "paramcheck-manifests")
     if not hasattr(config, "workerinput") and here is None:
         config.pluginmanager.register(CaseReport(), "paramcheck-cases")
-        if settings.asked:
+        ranks = (settings.launched,) if settings.launched else settings.asked_ranks
+        if settings.asked or ranks:
             from .device_report import RunReport
 
-            config.pluginmanager.register(
-                RunReport(settings.asked, selected=selected), "paramcheck-run"
-            )
+            option = "torchrun --nproc-per-node" if settings.launched else "--param-ranks"
+            report = RunReport(settings.asked, [*map(str, ranks)], selected=selected, option=option)
+            config.pluginmanager.register(report, "paramcheck-run")
     if any(kind(device) == "meta" for device in settings.devices):
         from .device_report import MetaReport
 
@@ -133,14 +137,24 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Get ready for tests that have ranks, where there are any that run elsewhere."""
-    if session.config.getoption("collectonly") or session.config.getoption("setupplan"):
-        session_of(session.config).ranks_elsewhere = False
-    elif any(is_remote(item) for item in session.items):
+    config = session.config
+    ours = session_of(config)
+    if config.getoption("collectonly") or config.getoption("setupplan"):
+        ours.ranks_elsewhere = False
+    elif ours.ranks_elsewhere and any(ranks_of(item) is not None for item in session.items):
         from .ranks.items import RankItems
         from .ranks.parent import RanksRun
 
-        run = RanksRun(session.config, RankItems(session.items))
-        session.config.pluginmanager.register(run, "paramcheck-ranks")
+        run = RanksRun(config, RankItems(session.items))
+        config.pluginmanager.register(run, "paramcheck-ranks")
+    elif here := launched(os.environ) if ours.settings.launched else None:
+        ids = [item.nodeid for item in session.items if ranks_of(item) == here.ranks]
+        if ids:
+            from .ranks.torchrun import TorchrunRun
+
+            torchrun = TorchrunRun(config, here)
+            torchrun.learn(ids)
+            config.pluginmanager.register(torchrun, "paramcheck-ranks")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,9 +1,13 @@
-"""Which devices a run really tested, so that a green run cannot lie; and why it was meta."""
+"""What a run really tested, so that a green run cannot lie: devices, numbers of ranks.
+
+And why a test was run on meta.
+"""
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import pytest
 
@@ -11,14 +15,25 @@ from ..messages.errors import ParamCheckError
 from ..messages.wording import plural
 from .devices import meets
 from .marked import support_of
-from .properties import DEVICE, NOT_ON, own_properties
+from .properties import DEVICE, NOT_ON, RANKS, own_properties
 from .session import session_of
 
 
 class Tally:
-    """How many marked tests ran on each device, and how many were skipped, with the reasons."""
+    """How many marked tests ran on each device, and how many were skipped, with the reasons.
 
-    def __init__(self) -> None:
+    ``of`` is the property that names what is counted, ``meet`` whether one name means another.
+    """
+
+    def __init__(
+        self,
+        of: str = DEVICE,
+        meet: Callable[[str, str], object] = meets,
+        option: str = "--param-device",
+    ) -> None:
+        self._of = of
+        self._meet = meet
+        self._option = option
         self.ran: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -28,7 +43,7 @@ class Tally:
     def add(self, report: pytest.TestReport) -> None:
         """Count a test report: xdist sends the workers' ones home with their properties."""
         properties = own_properties(report)
-        device = properties.get(DEVICE)
+        device = properties.get(self._of)
         if device is None:
             return
         if report.skipped and not hasattr(report, "wasxfail"):
@@ -41,7 +56,7 @@ class Tally:
             return
         self.not_due.update(filter(None, properties.get(NOT_ON, "").split(",")))
 
-    def untested_devices(self, asked: Sequence[str], *, selected: bool = False) -> list[str]:
+    def untested(self, asked: Sequence[str], *, selected: bool = False) -> list[str]:
         """Return a line for each asked device on which no marked test ran though some were due.
 
         A suite without marked tests has none due: that is not a lie. No more has one whose tests
@@ -51,22 +66,21 @@ class Tally:
         count = sum((self.skipped + self.ran).values())
         reasons = "; ".join(f"{n} skipped: {reason}" for reason, n in self.reasons.most_common(3))
         return [
-            f"--param-device={device}: not one of {plural(due, 'marked test')} ran on it"
+            f"{self._option}={device}: not one of {plural(due, 'marked test')} ran on it"
             f"{f' ({reasons})' if reasons else ''}"
             for device in asked
             if (due := count - self.not_due[device])
-            and not _any_on(device, self.ran)
+            and not self._any_on(device, self.ran)
             and (not selected or self._skipped(device, asked))
         ]
 
     def _skipped(self, device: str, asked: Sequence[str]) -> bool:
         """Whether tests were skipped on a device, or because no asked device suited them."""
-        unsuited = (d for d in self.skipped if not any(_any_on(name, [d]) for name in asked))
-        return _any_on(device, self.skipped) or any(unsuited)
+        unsuited = (d for d in self.skipped if not any(self._any_on(name, [d]) for name in asked))
+        return self._any_on(device, self.skipped) or any(unsuited)
 
-
-def _any_on(device: str, others: Iterable[str]) -> bool:
-    return any(meets(device, other) or meets(other, device) for other in others)
+    def _any_on(self, device: str, others: Iterable[str]) -> bool:
+        return any(self._meet(device, other) or self._meet(other, device) for other in others)
 
 
 class MetaReport:
@@ -100,11 +114,20 @@ def _why(item: pytest.Item, error: BaseException) -> str:
 
 
 class RunReport:
-    """Registered where devices were asked for on the command line: fails a run that tested none."""
+    """Registered where something was asked for on the command line: fails a run without it.
 
-    def __init__(self, asked: Sequence[str], *, selected: bool) -> None:
-        self._asked = asked
-        self._tally = Tally()
+    ``devices`` and ``ranks`` are what was asked for.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        ranks: Sequence[str] = (),
+        *,
+        selected: bool,
+        option: str = "--param-ranks",
+    ) -> None:
+        self._tallies = [(devices, Tally()), (ranks, Tally(RANKS, operator.eq, option))]
         self._untested: list[str] = []
         # On xdist's controller nobody reports deselected tests, hence the options.
         self._selected = selected
@@ -113,13 +136,18 @@ class RunReport:
         self._selected = True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._tally.add(report)
+        for _, tally in self._tallies:
+            tally.add(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.shouldstop or session.shouldfail:
             return  # an interrupted run says nothing about the tests it did not come to
-        self._untested = self._tally.untested_devices(self._asked, selected=self._selected)
+        self._untested = [
+            line
+            for asked, tally in self._tallies
+            for line in tally.untested(asked, selected=self._selected)
+        ]
         if session.exitstatus == pytest.ExitCode.OK and self._untested:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

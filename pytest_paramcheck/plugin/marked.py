@@ -184,7 +184,7 @@ def variants_of(config: pytest.Config, support: Support) -> tuple[Variant, ...]:
 
 def _on_ranks(variant: Variant, settings: Settings, support: Support) -> Iterator[Variant]:
     """Yield a variant once for each number of ranks that it runs on."""
-    numbers, why = ranks_to_run(settings.ranks, support.ranks)
+    numbers, why = ranks_to_run(settings.ranks, support.ranks, settings.launched)
     for number in numbers:
         skip = variant.skip or why or too_few_devices(variant.device, number or 1)
         yield variant._replace(ranks=number, skip=skip)

@@ -7,6 +7,7 @@ came from and what would be valid.
 from __future__ import annotations
 
 import keyword
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import pytest
 
 from .devices import Machine, device_names, dtype_names
-from .ranks.here import rank_here
+from .ranks.here import launched, rank_here
 from .ranks.numbers import too_few_devices, written_ranks, written_seconds
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ class Settings(NamedTuple):
     asked_ranks: tuple[int, ...] = ()
     #: The limit of one test on its ranks.
     rank_seconds: float = 60.0
+    #: How many ranks torchrun has started, where it has started this process.
+    launched: int | None = None
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -194,7 +197,22 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
         ranks,
         ranks if asked_ranks else (),
         _seconds(config),
+        _launched(config, ranks if asked_ranks else ()),
     )
+
+
+def _launched(config: pytest.Config, asked: Sequence[int]) -> int | None:
+    """Return how many ranks torchrun has started. Refuses what does not go together with it."""
+    here = None if rank_here(config) is not None else launched(os.environ)
+    if here is None:
+        return None
+    if asked and tuple(asked) != (here.ranks,):
+        raise pytest.UsageError(
+            f"--param-ranks={','.join(map(str, asked))}: torchrun started {here.ranks}"
+        )
+    if config.getoption("numprocesses", None) or getattr(config, "workerinput", None) is not None:
+        raise pytest.UsageError("-n: torchrun starts the processes; run pytest without -n")
+    return here.ranks
 
 
 def _check_one_device(devices: Sequence[str], ranks: Sequence[int]) -> None:

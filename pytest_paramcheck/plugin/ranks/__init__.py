@@ -12,9 +12,11 @@ place of theirs. Nothing here is loaded, and nothing started, where a run has no
 * ``pool.py``: the processes, what they are told and what they send;
 * ``outcome.py``: what came of one test on its ranks;
 * ``rank.py``: the process of a rank, and the plugin of its session;
+* ``watcher.py``: its thread that goes on while it waits;
 * ``group.py``: the process group that a test finds;
 * ``output.py``: what a rank writes outside of pytest;
 * ``where.py``: where a rank is that does not answer;
+* ``torchrun.py``: the hooks of a rank that torchrun has started;
 * ``collected.py``: what ranks did not collect alike;
 * ``merge.py``: one report for each phase, made of all ranks' reports;
 * ``texts.py``: the failures of this process's own, as pytest shows a failure.

@@ -38,12 +38,12 @@ class Collected:
         return ""
 
     def only_somewhere(self, known: Collection[str]) -> dict[str, list[int]]:
-        """Return the functions of which no test is known here, and the ranks that have them."""
+        """Return the functions that some ranks have, and of which no test is run here."""
         mine = {function_of(nodeid) for nodeid in known}
         return {
             function: sorted(ranks)
             for function, ranks in self._by_function.items()
-            if function not in mine
+            if function not in mine and len(ranks) < len(self._ids)
         }
 
     def _of_function(self, nodeid: str) -> dict[str, list[int]]:

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 class RankGroup:
     """The group of the test that runs, in one rank."""
 
-    def __init__(self, rank: int, ranks: int, store: Callable[[str], Store], seconds: float):
+    def __init__(self, rank: int, ranks: int, store: Callable[[str], Store], timeout: timedelta):
         self._rank = rank
         self._ranks = ranks
         self._store = store
-        # Longer than the test's own limit: where both end at once it is a race who speaks first.
-        self._timeout = timedelta(seconds=2 * seconds + 30)
+        self._timeout = timeout
         self._group: ProcessGroup | None = None
         self._kind = ""
 

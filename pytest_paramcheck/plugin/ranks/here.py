@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
@@ -21,6 +22,19 @@ class Here(NamedTuple):
     def place(self) -> int:
         """The place of this process among all ranks of all workers."""
         return self.worker * self.ranks + self.rank
+
+
+def launched(environment: Mapping[str, str]) -> Here | None:
+    """Return which rank torchrun has started this process as; None where it has not.
+
+    By what only torchrun sets: containers and schedulers leave a RANK or a WORLD_SIZE behind, and
+    who reads those as torchrun waits for ranks that nobody has started.
+    """
+    names = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    numbers = [environment.get(name, "") for name in ("RANK", "WORLD_SIZE")]
+    if not all(environment.get(name) for name in names) or not all(map(str.isdigit, numbers)):
+        return None
+    return Here(int(numbers[0]), int(numbers[1]))
 
 
 _HERE = pytest.StashKey[Here]()

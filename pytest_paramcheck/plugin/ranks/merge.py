@@ -58,6 +58,12 @@ def _failed(report: pytest.TestReport) -> bool:
     return report.failed and bool(getattr(report, RAISED, True))
 
 
+def _reason(report: pytest.TestReport) -> str:
+    """Why a rank skipped."""
+    said = report.longrepr
+    return said[2].removeprefix("Skipped: ") if isinstance(said, tuple) else str(said)
+
+
 def _is_xfail(report: pytest.TestReport) -> bool:
     return report.skipped and hasattr(report, "wasxfail")
 
@@ -91,6 +97,10 @@ class _Phase:
             for rank, report in self._reports.items()
             if report.skipped and rank not in expected
         ]
+        echoes = [rank for rank in failed if self._is_echo(rank)]
+        if skipped and echoes == failed and not by_itself and (failed or self._endings):
+            lines = [self._disagreement(skipped), *self._later(echoes)]
+            return self.failure(_failure(self._item, "\n".join(lines)), failed)
         if by_itself or failed:
             return self._failed(failed)
         if expected:
@@ -99,7 +109,9 @@ class _Phase:
             return report
         if skipped and len(skipped) < len(self._reports):
             return self.failure(_failure(self._item, self._disagreement(skipped)))
-        for rank, report in self._reports.items():  # alike on all
+        # What has failed without having raised is a strict xfail that passed, on all that run it.
+        alike = sorted(self._reports.items(), key=lambda pair: not pair[1].failed)
+        for rank, report in alike:
             made = self._made(report.outcome, report.longrepr, [rank])
             if hasattr(report, "wasxfail"):
                 made.wasxfail = report.wasxfail
@@ -111,8 +123,7 @@ class _Phase:
         return self._made("failed", longrepr, ranks)
 
     def _disagreement(self, skipped: Sequence[int]) -> str:
-        reason = self._reports[skipped[0]].longrepr
-        said = reason[2].removeprefix("Skipped: ") if isinstance(reason, tuple) else str(reason)
+        said = _reason(self._reports[skipped[0]])
         ran = [rank for rank in self._reports if rank not in skipped]
         return f"ranks disagree: {ranks_text(skipped)} skipped ({said}), {ranks_text(ran)} ran"
 
@@ -132,7 +143,12 @@ class _Phase:
         """Return the report of ranks that ended, each with a line."""
         lines = [f"{ranks_text([rank])} {ending.said}" for rank, ending in self._in_order()]
         echoes = [rank for rank in failed if self._is_echo(rank)]
-        lines += [f"{ranks_text([rank])}, later: {self._line(rank)}" for rank in echoes]
+        lines += self._later(echoes)
+        lines += [
+            f"{ranks_text([rank])} skipped ({_reason(report)})"
+            for rank, report in self._reports.items()
+            if report.skipped and not _is_xfail(report)
+        ]
         if self._passed:
             lines.append(f"{ranks_text(self._passed, self._outcome.ranks)} passed")
         tails = {rank: text for rank, text in self._outcome.tails.items() if text.strip()}
@@ -167,11 +183,27 @@ class _Phase:
             else:
                 said = self._reports[rank].longreprtext
                 longrepr = _with(longrepr, f"rank {rank} of {of}, later", said)
+        for rank, report in self._reports.items():
+            if report.skipped and not _is_xfail(report):
+                longrepr = _with(longrepr, f"rank {rank} of {of}", f"skipped ({_reason(report)})")
         for rank, ending in self._in_order():
             longrepr = _with(longrepr, f"rank {rank} of {of}", ending.said)
         if self._passed:
             longrepr = _with(longrepr, f"{ranks_text(self._passed)} of {of}", "passed")
         return self.failure(longrepr, failed)
+
+    def _captured(self) -> list[tuple[str, str]]:
+        """What ranks had captured that did not come to a report of their own."""
+        names = ("stdout", "stderr")
+        return [
+            (f"Captured {name} (rank {rank})", text)
+            for rank in self._endings
+            for name, text in zip(names, self._outcome.captured.get(rank, ()), strict=False)
+            if text.strip()
+        ]
+
+    def _later(self, ranks: Sequence[int]) -> list[str]:
+        return [f"{ranks_text([rank])}, later: {self._line(rank)}" for rank in ranks]
 
     def _line(self, rank: int) -> str:
         return first_line_of(self._reports[rank].longrepr)
@@ -184,6 +216,8 @@ class _Phase:
             for rank, report in sorted(reports.items())
             for name, text in _sections(report)
         ]
+        if outcome == "failed":
+            sections += self._captured()
         properties: dict[Any, Any] = {}
         others: list[Any] = []
         for rank in [*ranks, *sorted(reports)]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,6 +13,8 @@ PHASES = ("setup", "call", "teardown")
 #: passes does not; and whether what it raised is a connection that another rank has closed.
 RAISED = "param_raised"
 LOST = "param_lost"
+#: What gloo says where another rank has closed its end.
+_LOST = ("Connection closed by peer", "Application timeout", "pair closure", "Connection reset")
 
 
 class How(Enum):
@@ -42,10 +44,12 @@ class Outcome:
         self.endings: dict[int, Ending] = {}
         #: What a rank that ended had written outside of pytest.
         self.tails: dict[int, str] = {}
+        #: What a rank that was stopped had captured: to standard output, and error.
+        self.captured: dict[int, tuple[str, str]] = {}
+        #: The phase that this is about, where it is one alone.
+        self.phase_told = ""
         #: Whether each rank's process group is the one the test was given.
         self.intact = True
-        #: Why the test was not run at all.
-        self.not_run = ""
 
     def of_phase(self, phase: str) -> dict[int, pytest.TestReport]:
         """Return the report of each rank that has one."""
@@ -58,6 +62,8 @@ class Outcome:
 
     def phase_of_ending(self, rank: int) -> str:
         """Return the phase in which a rank ended: the one after its last report."""
+        if self.phase_told:
+            return self.phase_told
         return PHASES[min(len({report.when for report in self.reports[rank]}), 2)]
 
     @property
@@ -73,6 +79,13 @@ class Outcome:
     def _all(self) -> Iterator[pytest.TestReport]:
         for reports in self.reports.values():
             yield from reports
+
+
+def note_of_call(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
+    """Let the report of a phase say what only its call knows."""
+    text = str(call.excinfo.value) if call.excinfo is not None else ""
+    setattr(report, RAISED, call.excinfo is not None)
+    setattr(report, LOST, any(words in text for words in _LOST))
 
 
 def is_bad(report: pytest.TestReport) -> bool:

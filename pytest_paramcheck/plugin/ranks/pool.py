@@ -66,6 +66,7 @@ class Pool:
         self.ids: dict[int, list[str]] = {}
         self._processes: dict[int, Any] = {}
         self._channels: dict[int, Connection] = {}
+        self._questions: dict[int, Connection] = {}
         self._outputs: dict[int, Output] = {}
         atexit.register(self.close, kill=True)
         try:
@@ -78,15 +79,19 @@ class Pool:
 
     def _start(self, context: Any, rank: int, start: Start, *, shown: bool) -> None:
         ours, theirs = context.Pipe()
+        questions, answers = context.Pipe()
         read, write = context.Pipe(duplex=False)
         # Not a daemon: those may have no children, and a DataLoader has workers.
-        process = context.Process(target=run_rank, args=(start, theirs, write), name=f"rank {rank}")
+        process = context.Process(
+            target=run_rank, args=(start, theirs, answers, write), name=f"rank {rank}"
+        )
         with _without_main():
             process.start()
-        theirs.close()
-        write.close()
+        for end in (theirs, answers, write):
+            end.close()
         self._processes[rank] = process
         self._channels[rank] = ours
+        self._questions[rank] = questions
         self._outputs[rank] = Output(read, f"[rank {rank}] " if shown else "")
 
     def wait_until_ready(self) -> Outcome:
@@ -193,6 +198,10 @@ class Pool:
         for rank in sorted(waiting):
             frames = frames_of(self._processes[rank].pid, where_file(self._folder, rank))
             place, waits = place_of(frames, self._below)
+            with suppress(OSError, EOFError):
+                self._questions[rank].send("captured")
+                if self._questions[rank].poll(0.5):
+                    outcome.captured[rank] = self._questions[rank].recv()
             if stopped:
                 said = f"was stopped {GRACE:g} s after another rank failed{place}"
                 outcome.endings[rank] = Ending(How.STOPPED, said, waits)
@@ -215,8 +224,8 @@ class Pool:
                         os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
             process.join(2)
-        for channel in self._channels.values():
-            channel.close()
+        for end in (*self._channels.values(), *self._questions.values()):
+            end.close()
         self._channels.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 

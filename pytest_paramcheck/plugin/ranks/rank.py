@@ -8,12 +8,11 @@ import pdb
 import pickle
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from multiprocessing import connection, parent_process
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,21 +23,19 @@ from ..marked import ranks_of, variant_of
 from ..session import session_of
 from .group import RankGroup
 from .here import Here, set_here
-from .outcome import LOST, RAISED
+from .outcome import note_of_call
 from .start import Start
+from .watcher import Watcher
 from .where import where_file
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-#: What gloo says where another rank has closed its end.
-_LOST = ("Connection closed by peer", "Application timeout", "pair closure", "Connection reset")
 
-
-def run_rank(start: Start, channel: Connection, out: Connection) -> None:
+def run_rank(start: Start, channel: Connection, questions: Connection, out: Connection) -> None:
     """Be a rank, from the start of its process to the end."""
     os.setsid()  # so that it can be killed with all that it started, and nothing else
-    threading.Thread(target=_follow_parent, daemon=True, name="parent of a rank").start()
+    watcher = Watcher(questions)
     os.dup2(out.fileno(), 1)
     os.dup2(out.fileno(), 2)
     out.close()
@@ -60,6 +57,7 @@ def run_rank(start: Start, channel: Connection, out: Connection) -> None:
     rank = RankSession(start, channel)
     try:
         config = pytest.Config.fromdictargs(start.options, list(start.args))
+        watcher.config = config
         set_here(config, start.here)
         config.pluginmanager.register(rank, "paramcheck-rank")
         config.hook.pytest_cmdline_main(config=config)
@@ -69,14 +67,6 @@ def run_rank(start: Start, channel: Connection, out: Connection) -> None:
         said = traceback.format_exc()
     with suppress(OSError):
         channel.send(("bye", said or rank.why_it_ended))
-
-
-def _follow_parent() -> None:
-    """End with the process that started this one, however that ends, and take all along."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 class RankSession:
@@ -89,7 +79,9 @@ class RankSession:
         self._files = {Path(file) for file in start.files}
         self._folders = {folder for file in self._files for folder in file.parents}
         self._config: pytest.Config | None = None
-        self._group = RankGroup(self._here.rank, self._here.ranks, self._store, start.seconds)
+        self._group = RankGroup(
+            self._here.rank, self._here.ranks, self._store, _group_timeout(start.seconds)
+        )
         self._errors: list[str] = []
         self._passing_over = False
 
@@ -152,9 +144,7 @@ class RankSession:
         self, call: pytest.CallInfo[Any]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        setattr(report, RAISED, call.excinfo is not None)
-        text = str(call.excinfo.value) if call.excinfo is not None else ""
-        setattr(report, LOST, any(words in text for words in _LOST))
+        note_of_call(report, call)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -228,6 +218,11 @@ class RankSession:
         if device.index is not None:
             torch.accelerator.set_device_index(device.index)
         return device.type
+
+
+def _group_timeout(seconds: float) -> timedelta:
+    # Longer than a test may take: where both end at once it is a race who speaks first.
+    return timedelta(seconds=2 * seconds + 30)
 
 
 def _portable(given: Any) -> Any:

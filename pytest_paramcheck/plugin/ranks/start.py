@@ -21,7 +21,7 @@ from .here import Here
 #: Options that a rank has at their default.
 _OUR_OWN = frozenset(
     [
-        *("keyword", "markexpr", "deselect", "lf", "failedfirst", "newfirst"),
+        *("file_or_dir", "keyword", "markexpr", "deselect", "lf", "failedfirst", "newfirst"),
         *("stepwise", "stepwise_skip", "stepwise_reset", "cacheclear", "cacheshow"),
         *("maxfail", "usepdb", "usepdb_cls", "trace", "setupshow", "setuponly", "setupplan"),
         *("collectonly", "showfixtures", "show_fixtures_per_test", "durations", "basetemp"),

@@ -1,0 +1,159 @@
+"""``torchrun -m pytest``: this process is a rank already, and every rank has a summary of its own.
+
+Each phase of a test ends with an exchange of reports over torchrun's own store, so that every
+rank reports the same outcome. The process group under test carries none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..marked import ranks_of, variant_of
+from ..session import session_of
+from .collected import Collected
+from .group import RankGroup
+from .here import Here
+from .merge import merged
+from .outcome import Ending, How, Outcome, note_of_call
+from .pool import STARTING
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+#: How much longer than a test may take the others wait for what a rank says of it.
+_MORE = 5.0
+
+
+class TorchrunRun:
+    """Registered where torchrun has started this process and tests have as many ranks."""
+
+    def __init__(self, config: pytest.Config, here: Here) -> None:
+        self._config = config
+        self._here = here
+        self._seconds = session_of(config).settings.rank_seconds
+        self._number = 0
+        self._problems: dict[str, str] = {}
+        self._left = False
+        import torch.distributed as dist
+
+        limit = timedelta(seconds=self._seconds + STARTING)
+        store, _, _ = next(dist.rendezvous("env://", timeout=limit))  # type: ignore[attr-defined]
+        self._all: Store = dist.PrefixStore("paramcheck", store)  # type: ignore[attr-defined]
+        self._group = RankGroup(
+            here.rank, here.ranks, self._store, timedelta(seconds=self._seconds)
+        )
+
+    def _store(self, name: str) -> Store:
+        import torch.distributed as dist
+
+        store: Store = dist.PrefixStore(f"group{name}", self._all)  # type: ignore[attr-defined]
+        return store
+
+    def learn(self, ids: list[str]) -> None:
+        """Compare what the ranks have collected: what they have not alike is not run."""
+        said = self._exchange("collected", ids, max(self._seconds, STARTING))
+        known = {rank: own or [] for rank, own in said.items()}
+        collected = Collected(known)
+        self._problems = {
+            nodeid: problem for nodeid in ids if (problem := collected.problem(nodeid))
+        }
+        if not self._problems and len({tuple(own) for own in known.values()}) > 1:
+            order = "ranks run the tests in different orders: the order must not depend on the rank"
+            self._problems = dict.fromkeys(ids, order)
+
+    def _exchange(self, name: str, value: Any, seconds: float) -> dict[int, Any]:
+        """Return what each rank says; None where one says nothing in time."""
+        self._all.set(f"{name}/{self._here.rank}", json.dumps(value, default=str))
+        said: dict[int, Any] = {}
+        deadline = time.monotonic() + seconds
+        for rank in range(self._here.ranks):
+            key = f"{name}/{rank}"
+            left = timedelta(seconds=max(0.1, deadline - time.monotonic()))
+            try:
+                self._all.wait([key], left)
+                said[rank] = json.loads(self._all.get(key))
+            except RuntimeError:  # a time-out, or a store that is gone with torchrun
+                said[rank] = None
+        return said
+
+    def _is_ours(self, item: pytest.Item) -> bool:
+        return ranks_of(item) == self._here.ranks
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        if not self._is_ours(item) or item.nodeid in self._problems:
+            return (yield)
+        self._number += 1
+        self._group.enter(self._number, self._device_of(item))
+        try:
+            return (yield)
+        finally:
+            self._group.leave()
+
+    def _device_of(self, item: pytest.Item) -> str:
+        variant = variant_of(item)
+        if variant is None or variant.device in ("cpu", "meta"):
+            return "cpu"
+        import torch
+
+        device = session_of(item.config).machine.device(variant.device)
+        if device.index is not None:
+            torch.accelerator.set_device_index(device.index)
+        return device.type
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if problem := self._problems.get(item.nodeid):
+            pytest.fail(problem, pytrace=False)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if not self._is_ours(item) or item.nodeid in self._problems or report.when is None:
+            return report
+        note_of_call(report, call)
+        if call.excinfo is not None:
+            self._group.leave()  # first: it wakes the ranks that wait for this one
+        hook = self._config.hook
+        data = hook.pytest_report_to_serializable(config=self._config, report=report)
+        limit = self._seconds + _MORE
+        said = self._exchange(f"{self._number}/{report.when}", data, limit)
+        outcome = Outcome(self._here.ranks)
+        for rank, value in said.items():
+            if rank == self._here.rank:
+                outcome.reports[rank].append(report)
+            elif value is not None:
+                other = hook.pytest_report_from_serializable(config=self._config, data=value)
+                if isinstance(other.longrepr, list):  # a skip, which JSON has no tuple for
+                    other.longrepr = tuple(other.longrepr)
+                outcome.reports[rank].append(other)
+            else:
+                gave = f"gave no verdict in {limit:g} s: it hangs, is gone, or has stopped"
+                outcome.endings[rank] = Ending(How.HUNG, gave)
+                outcome.phase_told = report.when
+                item.session.shouldfail = (
+                    f"rank {rank} of {self._here.ranks} {gave}: the ranks are no longer in step"
+                )
+        return merged(item, outcome).get(report.when, report)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        """Let rank 0 leave first: torchrun ends all as soon as one has left with an error."""
+        if self._left:
+            return
+        self._left = True
+        with suppress(RuntimeError):
+            if self._here.rank == 0:
+                self._all.set("left", "")
+            else:
+                self._all.wait(["left"], timedelta(seconds=20))
+                time.sleep(1)
