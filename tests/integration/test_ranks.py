@@ -240,3 +240,75 @@ def test_on_two_real_ranks(run: Run, pytester: pytest.Pytester) -> None:
     assert [line for line in result.outlines if line.startswith("FAILED")] == [
         "FAILED test_it.py::test_b[cpu-2ranks] - [rank 1] ParamCheckError: not tied: #1, #2"
     ]
+
+
+ASKED = (
+    "ERROR: --param-ranks=8: not one of 5 marked tests ran on it (4 skipped: runs on 4 or 2 "
+    "ranks; chosen: 8; 1 skipped: runs on 2 ranks; chosen: 8)"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "args", "code"),
+    [
+        (TWO, ["--param-ranks=8"], 1),
+        (TWO, ["--param-ranks=8", "-k", "test_c"], 0),  # by the user, on purpose
+        ("def test_a(): pass", ["--param-ranks=8"], 0),  # none is due
+        (TWO, ["-o", "param_ranks=8"], 0),
+    ],
+)
+def test_a_number_that_was_asked_for_has_to_be_tested(
+    run: Run, source: str, args: list[str], code: int
+) -> None:
+    result = run(source, *args)
+    assert result.ret == code
+    assert [line for line in result.outlines if line.startswith("ERROR")] == [ASKED][: int(code)]
+
+
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "none",
+    "RANK": "0",
+    "WORLD_SIZE": "3",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "1",
+}
+
+
+def test_torchrun_has_chosen_the_number(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    result = run(TWO, "-rs")
+    result.assert_outcomes(passed=1, skipped=5)
+    for reason in ("runs on 2 ranks", "runs on 4 or 2 ranks"):
+        assert any(line.endswith(f": {reason}; torchrun started 3") for line in result.outlines)
+    assert any(
+        line.startswith("ERROR: torchrun --nproc-per-node=3: not one of 5 marked tests ran on it")
+        for line in result.outlines
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ("--param-ranks=2", "--param-ranks=2: torchrun started 3"),
+        ("-n2", "-n: torchrun starts the processes; run pytest without -n"),
+    ],
+)
+def test_what_torchrun_does_not_go_together_with(
+    run: Run, monkeypatch: pytest.MonkeyPatch, args: str, text: str
+) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    result = run(TWO, args)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: {text}" in result.errlines
+
+
+@pytest.mark.parametrize("missing", TORCHRUN)
+def test_what_others_leave_behind_is_not_torchrun(missing: str) -> None:
+    """Containers and schedulers set a RANK or a WORLD_SIZE: reading those would hang the run."""
+    from pytest_paramcheck.plugin.ranks.here import Here, launched
+
+    assert launched(TORCHRUN) == Here(0, 3)
+    assert launched({**TORCHRUN, missing: ""}) is None
+    assert launched({name: v for name, v in TORCHRUN.items() if name != missing}) is None
