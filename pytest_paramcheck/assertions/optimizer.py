@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
+from ..checks.masters import MasterOf, Masters, declared_masters
 from ..checks.optimizer import optimizer_coverage
 from ..checks.optimizer_saved import state_saved
 from ..checks.optimizer_sharing import state_shared
 from ..checks.optimizer_state import read_leaves, state_fits, state_lost
 from ..checks.param_groups import param_groups, validate_settings
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..messages.findings import Finding
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.optimizers import orphans, read_current, read_saved, read_slots
@@ -23,7 +26,10 @@ from .verdict import one_verdict
 
 @one_verdict(values=False, slices=True, flat=True)
 def assert_optimizer_covers(
-    optimizer: Optimizer | Sequence[Optimizer], model: Subject, *patterns: Pattern
+    optimizer: Optimizer | Sequence[Optimizer],
+    model: Subject,
+    *patterns: Pattern,
+    masters: Masters | MasterOf | None = None,
 ) -> None:
     """Assert that an optimizer holds every trainable parameter exactly once.
 
@@ -35,11 +41,15 @@ def assert_optimizer_covers(
     parameter whose gradient is None. ``optimizer`` may be a list: together they hold each
     parameter once.
 
+    ``masters`` says that float32 copies are stepped and copied back: ``True`` finds each by its
+    values, a mapping (of names or parameters) or a function of name and parameter says which is
+    whose. What has no master is held itself.
+
     Fails, naming each parameter: not in the optimizer; held in part; held through its memory
     alone, where its gradient does not arrive; stale (the optimizer was told its name, and holds
-    what was replaced); held as a copy in a wider dtype (float32 masters); held more than once,
-    as an object or through its memory; frozen with a gradient that makes weight decay or
-    momentum move it. Tensors that are not parameters of the model are named too.
+    what was replaced); held as a copy in a wider dtype where no masters are declared;
+    held more than once, as an object or through its memory; frozen with a gradient that makes
+    weight decay or momentum move it. Tensors that are not parameters of the model are named too.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
     no parameter, a selection without a trainable one, and for what is not an optimizer or
@@ -58,7 +68,11 @@ def assert_optimizer_covers(
         raise ParamCheckUsageError(
             f"nothing to cover: none of the selected parameters of {inventory.title} is trainable"
         )
-    raise_if(optimizer_coverage(slots, inventory, selected), inventory)
+    stepped: dict[int, Tensor] | None = None
+    findings: list[Finding] = []
+    if masters is not None and masters is not False:
+        stepped, findings = declared_masters(masters, inventory, slots)
+    raise_if([*findings, *optimizer_coverage(slots, inventory, selected, stepped)], inventory)
 
 
 @one_verdict

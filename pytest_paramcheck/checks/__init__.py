@@ -11,7 +11,8 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``tied_grads_sum``: a tied gradient against its uses' sum;
 * ``flags``: frozen and trainable; ``blocks``: what a block changed; ``writers``: who did;
   ``averaged``: a running average;
-* ``optimizer``: who is covered; ``param_groups``: with what; ``optimizer_state``: state that fits;
+* ``optimizer``: who is covered; ``masters``: through which float32 copy; ``param_groups``: with
+  what; ``optimizer_state``: state that fits;
   ``optimizer_sharing``: state in memory of its own; ``optimizer_saved``: as it was saved;
 * ``shapes``: sizes and symbols; ``structure``: dtypes, devices, counts, materialization;
   ``registered``: nothing hidden;

@@ -29,11 +29,13 @@ FLAT = "give the optimizer the parameters themselves, or set .grad of what it ho
 class _Held:
     """What the optimizers hold, by object, and what of it lies on whose memory."""
 
-    def __init__(self, slots: Sequence[Slot], inventory: Inventory) -> None:
+    def __init__(
+        self, slots: Sequence[Slot], inventory: Inventory, masters: Iterable[Tensor]
+    ) -> None:
         self.by_id: dict[int, list[Slot]] = {}
         for slot in slots:
             self.by_id.setdefault(id(slot.tensor), []).append(slot)
-        self._sharing = self._overlaps(slots, inventory)
+        self._sharing = self._overlaps(slots, inventory, masters)
 
     def of(self, tensor: Tensor) -> list[Slot]:
         """The slots of this very object."""
@@ -47,8 +49,11 @@ class _Held:
         """The first place of each of these tensors."""
         return join_words([self.of(tensor)[0].where for tensor in tensors])
 
-    def _overlaps(self, slots: Sequence[Slot], inventory: Inventory) -> dict[int, list[Tensor]]:
+    def _overlaps(
+        self, slots: Sequence[Slot], inventory: Inventory, masters: Iterable[Tensor]
+    ) -> dict[int, list[Tensor]]:
         unique = {id(e.tensor): e.tensor for e in inventory.parameters if e.tensor is not None}
+        unique.update((id(tensor), tensor) for tensor in masters)
         unique.update((id(slot.tensor), slot.tensor) for slot in slots)
         tensors = list(unique.values())
         sharing: dict[int, list[Tensor]] = {}
@@ -65,14 +70,22 @@ class _Held:
 
 
 def optimizer_coverage(
-    slots: Sequence[Slot], inventory: Inventory, selected: Iterable[Entry]
+    slots: Sequence[Slot],
+    inventory: Inventory,
+    selected: Iterable[Entry],
+    masters: Mapping[int, Tensor] | None = None,
 ) -> list[Finding]:
-    """Find what an optimizer holds not at all, in part, twice, or though it should not."""
+    """Find what an optimizer holds not at all, in part, twice, or though it should not.
+
+    ``masters`` are declared: the tensor that is stepped for a parameter, by the parameter's id.
+    """
     chosen = set(selected)
-    held = _Held(slots, inventory)
+    stepped = masters or {}
+    held = _Held(slots, inventory, stepped.values())
     findings: list[Finding] = []
     absent: list[Entry] = []
-    used: set[int] = set()  # foreign tensors that some finding or parameter accounts for
+    # Foreign tensors that some finding or parameter accounts for.
+    used: set[int] = set(map(id, stepped.values()))
     for entry in inventory.parameters:
         if entry not in chosen or entry.tensor is None:
             continue
@@ -83,6 +96,12 @@ def optimizer_coverage(
             findings += _frozen(names, entry.tensor, own) or _on_trained(entry, others, inventory)
             continue
         used.update(id(tensor) for tensor in others)
+        master = stepped.get(id(entry.tensor))
+        if master is not None:
+            own = [*own, *held.of(master)]
+            if not own:
+                others = held.on_memory_of(master)
+                used.update(id(tensor) for tensor in others)
         if len(own) > 1:
             places = join_words([slot.where for slot in own])
             findings.append(
@@ -97,7 +116,10 @@ def optimizer_coverage(
         elif own and others:
             findings += _memory_twice(entry, own[0], others, held, inventory)
         elif others:
-            findings += _by_memory(entry, entry.tensor, others, held, inventory)
+            findings += _by_memory(entry, entry.tensor, others, held, inventory, master)
+        elif not own and master is not None:
+            place = f"its master ({describe(master)}) is in no group"
+            findings.append(Finding(names, "not in the optimizer", found=place, hint=ADD))
         elif not own:
             absent.append(entry)
     foreign = [
@@ -105,7 +127,7 @@ def optimizer_coverage(
         for slot in slots
         if inventory.entry_of(slot.tensor) is None and id(slot.tensor) not in used
     ]
-    said, explained = _absent(absent, foreign, inventory, slots)
+    said, explained = _absent(absent, foreign, inventory, slots, masters is not None)
     findings += said
     for slot in foreign:
         if id(slot.tensor) in explained:
@@ -166,15 +188,22 @@ def _memory_twice(
 
 
 def _by_memory(
-    entry: Entry, tensor: Tensor, others: Sequence[Tensor], held: _Held, inventory: Inventory
+    entry: Entry,
+    tensor: Tensor,
+    others: Sequence[Tensor],
+    held: _Held,
+    inventory: Inventory,
+    master: Tensor | None,
 ) -> list[Finding]:
     """A parameter that is not held itself: does what holds its memory train all of it, once?
 
     Gradients arrive at the model's own tensor. A flat buffer of many parameters is stepped with
-    them where code puts them into its ``.grad``.
+    them where code puts them into its ``.grad``; a master gets its gradient from code anyway.
     """
     names = tuple(entry.names)
     arriving = [other for other in others if gradient_arrives(tensor, other)]
+    if master is not None:
+        tensor, arriving = master, list(others)
     counted = arriving or others
     covered = cover(tensor, counted)
     if covered.missing:
@@ -274,7 +303,11 @@ def _number(value: Any) -> float:
 
 
 def _absent(
-    absent: Sequence[Entry], foreign: Sequence[Slot], inventory: Inventory, slots: Sequence[Slot]
+    absent: Sequence[Entry],
+    foreign: Sequence[Slot],
+    inventory: Inventory,
+    slots: Sequence[Slot],
+    declared: bool,
 ) -> tuple[list[Finding], set[int]]:
     """Say of each parameter that is not held what is held in its place, as far as it is known.
 
@@ -282,7 +315,7 @@ def _absent(
     the optimizer was told. The others are guesses by position or shape, and called by neither.
     """
     tensors = [entry.tensor for entry in absent if entry.tensor is not None]
-    copies = wide_copies(tensors, [slot.tensor for slot in foreign])
+    copies = {} if declared else wide_copies(tensors, [slot.tensor for slot in foreign])
     copied = {absent[i]: foreign[number] for i, number in copies.items()}
     used = {id(slot.tensor) for slot in copied.values()}
     left = [slot for slot in foreign if id(slot.tensor) not in used]
@@ -307,6 +340,7 @@ def _absent(
                     f"held as a {dtype_name(slot.tensor.dtype)} copy",
                     found=f"{slot.where} has its values",
                     why="a step moves the copy, the parameter only where code copies it back",
+                    hint="if code does (mixed precision with masters): masters=True",
                 )
             )
         elif entry in stale:

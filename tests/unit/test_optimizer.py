@@ -348,8 +348,10 @@ def test_float32_copies_are_a_kind_of_their_own() -> None:
             AdamW group 0, parameter 0  Tensor 3x3 float32 cpu
             AdamW group 0, parameter 1  Tensor 3 float32 cpu
 
+          hint: if code does (mixed precision with masters): masters=True
           hint: where one optimizer trains several models, pass nn.ModuleDict of them
         """)
+    assert_optimizer_covers(optimizer, model, "b", masters=True)  # the hint repairs
     text = failure(assert_optimizer_covers, optimizer, model)
     assert text.splitlines()[0] == (
         "held as a float32 copy: a.weight, a.bias, b.weight, b.bias (Net)"

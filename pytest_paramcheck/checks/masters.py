@@ -1,0 +1,104 @@
+"""Float32 masters: which tensor an optimizer steps in the place of which parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from torch import Tensor
+
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
+from ..messages.wording import did_you_mean
+from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.optimizers import Slot
+from ..parameters.tensors.describe import describe, kind_in_words, size_text
+from ..parameters.tensors.wide import wide_copies
+
+#: Which master is stepped for which parameter: the one with its values, by name or parameter,
+#: or what a function of name and parameter returns (None: it is stepped itself).
+Masters: TypeAlias = bool | Mapping[str, Tensor] | Mapping[Tensor, Tensor]
+MasterOf: TypeAlias = Callable[[str, Tensor], "Tensor | None"]
+
+
+def declared_masters(
+    masters: Masters | MasterOf,
+    inventory: Inventory,
+    slots: Sequence[Slot],
+) -> tuple[dict[int, Tensor], list[Finding]]:
+    """Return the master of each parameter that has one, and those that cannot be its master."""
+    wanted = [entry for entry in inventory.parameters if entry.trainable]
+    if masters is True:
+        return _by_values(wanted, inventory, slots), []
+    if isinstance(masters, Mapping):
+        found = _of_mapping(masters, inventory)
+    elif callable(masters):
+        found = {
+            entry: master
+            for entry in wanted
+            if entry.tensor is not None
+            and (master := masters(entry.name, entry.tensor)) is not None
+        }
+    else:
+        raise ParamCheckUsageError(
+            f"masters= is True, a mapping of names or parameters to masters, or a function of name "
+            f"and parameter, not {kind_in_words(masters)}"
+        )
+    findings = []
+    stepped: dict[int, Tensor] = {}
+    for entry, master in found.items():
+        if not isinstance(master, Tensor):
+            raise ParamCheckUsageError(
+                f"the master of {entry.name} is {kind_in_words(master)}, not a tensor"
+            )
+        if entry.tensor is None:
+            continue
+        stepped[id(entry.tensor)] = master
+        if master is not entry.tensor and master.shape != entry.tensor.shape:
+            said = f"{size_text(master)}, the parameter {size_text(entry.tensor)}"
+            findings.append(Finding(tuple(entry.names), "master of another shape", found=said))
+    by_master: dict[int, list[str]] = {}
+    for entry, master in found.items():
+        by_master.setdefault(id(master), []).append(entry.name)
+    findings += [
+        Finding(
+            tuple(names),
+            "one master for several parameters",
+            found=describe(next(m for e, m in found.items() if e.name == names[0])),
+            why="each is overwritten with the values of the others",
+        )
+        for names in by_master.values()
+        if len(names) > 1
+    ]
+    return stepped, findings
+
+
+def _by_values(
+    wanted: Sequence[Entry], inventory: Inventory, slots: Sequence[Slot]
+) -> dict[int, Tensor]:
+    """Return by parameter the tensor held that has its values in a wider dtype."""
+    held = {id(slot.tensor) for slot in slots}
+    alone = [e.tensor for e in wanted if e.tensor is not None and id(e.tensor) not in held]
+    foreign = {
+        id(slot.tensor): slot.tensor for slot in slots if inventory.entry_of(slot.tensor) is None
+    }
+    candidates = list(foreign.values())
+    copies = wide_copies(alone, candidates)
+    return {id(alone[number]): candidates[at] for number, at in copies.items()}
+
+
+def _of_mapping(
+    masters: Mapping[str, Tensor] | Mapping[Tensor, Tensor], inventory: Inventory
+) -> dict[Entry, Tensor]:
+    found: dict[Entry, Tensor] = {}
+    for key, master in masters.items():
+        entry = inventory.entry_of(key) if isinstance(key, Tensor) else inventory.by_name.get(key)
+        if entry is None or entry.kind == "buffer":
+            shown = describe(key) if isinstance(key, Tensor) else repr(key)
+            near = "" if isinstance(key, Tensor) else did_you_mean(str(key), inventory.named)
+            raise ParamCheckUsageError(
+                f"masters= names {shown}, which is not a parameter of {inventory.title}"
+                f"{';' if near else ''}{near}"
+            )
+        found[entry] = master
+    return found
