@@ -78,6 +78,8 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
     from .plugin.marker import ParamCheckWarning as ParamCheckWarning
     from .plugin.model_check import ModelCheck as ModelCheck
     from .plugin.model_items import parametrize_with_param_checks as parametrize_with_param_checks
+    from .showing.page import ParamPage as ParamPage
+    from .showing.page import param_page as param_page
     from .showing.rows import ParamRow as ParamRow
     from .showing.table import ParamTable as ParamTable
     from .showing.table import param_table as param_table
@@ -133,6 +135,8 @@ _MODULE_OF = {
     "ParamCheckWarning": "plugin.marker",
     "ModelCheck": "plugin.model_check",
     "parametrize_with_param_checks": "plugin.model_items",
+    "ParamPage": "showing.page",
+    "param_page": "showing.page",
     "ParamRow": "showing.rows",
     "ParamTable": "showing.table",
     "param_table": "showing.table",

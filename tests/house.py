@@ -31,9 +31,9 @@ MAY_IMPORT = {
     "manifest": ("parameters.subject.record", "messages"),
     "init": ("messages",),
     "checks": ("parameters", "init", "messages"),
-    "showing": ("checks", "parameters", "messages"),
     "assertions": ("checks", "manifest", "init", "parameters", "messages"),
     "model_checks": ("assertions", "checks", "parameters", "messages"),
+    "showing": ("model_checks", "checks", "parameters", "messages"),
     "__main__": ("model_checks", "showing", "assertions", "checks", "parameters", "messages"),
     "plugin": (
         "model_checks",

@@ -3,5 +3,7 @@
 ``rows.py``: what there is to show of each parameter; ``totals.py``: what each module holds;
 ``asked.py``: what optimizers and losses say of each. ``table.py``: ``param_table`` and what it
 returns; ``table_text.py`` and ``table_html.py``: how that looks in a terminal and in a notebook.
-``templates/``: the HTML, and how it is filled.
+``page.py``: ``param_page`` and what it returns; ``page_data.py``: what a page shows, as data;
+``statistics.py``: numbers about values; ``runs.py``: gradients and updates, measured;
+``compared.py``: two subjects beside one another. ``templates/``: the HTML, and how it is filled.
 """

@@ -60,15 +60,19 @@ SaidByLoss = Mapping[int, tuple[tuple[str, str], ...]]
 
 
 def read_rows(
-    entries: Sequence[Entry], groups: Said | None = None, losses: SaidByLoss | None = None
+    entries: Sequence[Entry],
+    groups: Said | None = None,
+    losses: SaidByLoss | None = None,
+    *,
+    grads: bool = True,
 ) -> list[ParamRow]:
-    """Return a row for each entry that has a tensor."""
+    """Return a row for each entry that has a tensor; ``grads=False`` asks for no gradients."""
     held = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
     asked = [
         (number, tensor.grad)
         for number, (entry, tensor) in enumerate(held)
         # A tensor that autograd computed has no .grad to ask for: torch would warn.
-        if entry.kind != "buffer" and tensor.is_leaf
+        if grads and entry.kind != "buffer" and tensor.is_leaf
     ]
     states = dict.fromkeys(range(len(held)), "")
     for (number, _), state in zip(asked, grad_states([grad for _, grad in asked]), strict=True):

@@ -34,6 +34,7 @@ def test_the_names() -> None:
         "ParamCheckError",
         "ParamCheckUsageError",
         "ParamCheckWarning",
+        "ParamPage",
         "ParamRow",
         "ParamTable",
         "Pattern",
@@ -41,6 +42,7 @@ def test_the_names() -> None:
         "Subject",
         *ASSERTIONS,
         "init",
+        "param_page",
         "param_table",
         "parametrize_with_param_checks",
     ]

@@ -1,0 +1,192 @@
+"""A page of a model: one HTML file that shows what there is to see of its parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..messages.errors import ParamCheckUsageError
+from ..messages.findings import Finding
+from ..messages.wording import printable
+from ..parameters.files.paths import reason_of
+from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from .asked import read_optimizer
+from .compared import compare
+from .page_data import Contents, page_data
+from .rows import read_rows
+from .runs import Measured, losses_of, measure
+from .table import kinds_of
+from .templates import page_html
+from .totals import module_totals
+
+
+class ParamPage:
+    """What :func:`param_page` returns: ``html``, the whole page, and the ``path`` it lies at.
+
+    In a notebook it shows itself.
+    """
+
+    def __init__(self, html: str, path: Path | None) -> None:
+        self.html = html
+        self.path = path
+
+    def __fspath__(self) -> str:
+        if self.path is None:
+            raise TypeError("this page was not written to a file")
+        return os.fspath(self.path)
+
+    def __repr__(self) -> str:
+        return f"<ParamPage {printable(str(self.path or 'in memory'))}>"
+
+    def _repr_html_(self) -> str:
+        from .templates import frame_html
+
+        return frame_html(self.html)
+
+
+def param_page(
+    model: Subject,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    inputs: Any = None,
+    loss: Any = None,
+    optimizer: Any = None,
+    before: Any = None,
+    title: str = "",
+) -> ParamPage:
+    """Write a page on which a model's parameters can be looked at: one HTML file, no network.
+
+    It has the tree of modules, to be searched, sorted and folded; what is frozen, not reached,
+    not finite, tied; histograms of values; and, as far as there is something to measure them by:
+
+    * ``inputs`` (a tensor, a tuple, a mapping, or a function that returns one of these) and
+      ``loss``: gradients, their norms by depth, and which loss reaches what. With inputs a loss
+      is a function of the output, without them of the model; several are a mapping of names to
+      functions, or a list. Without a loss a fixed random projection of the output stands in.
+      Without both, the gradients that the parameters have are shown. The model is left as it is,
+      as by :func:`assert_grads_reach`.
+    * ``optimizer`` (one, a list, a class, or a function of the model that returns one): the
+      groups; and, where a loss is run, how far one step moves each parameter. The step is taken
+      by a deep copy of model and optimizer.
+    * ``before``, another model, state_dict, or the path of a checkpoint: what was added, removed,
+      reshaped, retied since, and how far values moved.
+
+    A model on meta is shown without values. What cannot be run is said on the page. Without a
+    ``path`` nothing is written: what is returned shows itself in a notebook, and has the page as
+    ``.html``.
+
+    Raises :class:`ParamCheckUsageError` for what is no subject or optimizer, for a checkpoint
+    that cannot be read and a path that cannot be written.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> page = param_page(nn.Linear(3, 2), inputs=torch.ones(1, 3), optimizer=torch.optim.SGD)
+    >>> "<h1>Linear</h1>" in page.html
+    True
+    """
+    __tracebackhide__ = True
+    contents = gather(
+        model, inputs=inputs, loss=loss, optimizer=optimizer, before=before, title=title
+    )
+    html = page_html(page_data(contents))
+    return ParamPage(html, None if path is None else written(Path(path), html))
+
+
+def gather(
+    model: Subject,
+    *,
+    inputs: Any = None,
+    loss: Any = None,
+    optimizer: Any = None,
+    before: Any = None,
+    title: str = "",
+    findings: Sequence[tuple[str, Finding]] = (),
+) -> Contents:
+    """Measure what a page shows."""
+    __tracebackhide__ = True
+    inventory = take_inventory(model, allow_none=True)
+    entries = [entry for entry in inventory.entries if entry.tensor is not None]
+    losses = losses_of(inputs, loss)
+    if losses and inventory.root is None:
+        raise ParamCheckUsageError(f"there is no model to run: {inventory.title} holds tensors")
+    notes: list[str] = []
+    asked, groups = _groups(inventory.root, optimizer, notes)
+    on_meta = any(e.tensor is not None and e.tensor.device.type == "meta" for e in entries)
+    measured = Measured()
+    if on_meta:
+        notes.append("on meta, where tensors have no values: structure only")
+    elif losses and isinstance(inventory.root, nn.Module):
+        measured = measure(inventory.root, entries, losses, optimizer)
+    rows = read_rows(entries, asked, grads=False)
+    old = None if before is None else _subject(before)
+    return Contents(
+        title=title or inventory.title,
+        inventory=inventory,
+        entries=entries,
+        rows=rows,
+        modules=module_totals(rows, kinds_of(inventory)),
+        measured=measured,
+        groups=groups,
+        findings=findings,
+        before="" if old is None else _titled(before, old),
+        differences=[] if old is None else compare(old, inventory),
+        optimized=optimizer is not None,
+        notes=notes,
+    )
+
+
+def _groups(
+    root: nn.Module | None, optimizer: Any, notes: list[str]
+) -> tuple[dict[int, tuple[str, ...]], list[str]]:
+    if optimizer is None:
+        return {}, []
+    if callable(optimizer) and not hasattr(optimizer, "param_groups"):
+        import torch
+
+        if root is None:
+            raise ParamCheckUsageError("an optimizer is built from a model: pass one")
+        by_class = isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
+        try:
+            optimizer = optimizer(
+                [p for p in root.parameters() if p.requires_grad] if by_class else root
+            )
+        except Exception as error:  # whatever the user's function raises
+            notes.append(f"the optimizer could not be built: {type(error).__name__}: {error}")
+            return {}, []
+    return read_optimizer(optimizer)
+
+
+def _subject(before: Any) -> Inventory:
+    __tracebackhide__ = True
+    return take_inventory(Path(before) if isinstance(before, (str, os.PathLike)) else before)
+
+
+def _titled(before: Any, inventory: Inventory) -> str:
+    if isinstance(before, (str, os.PathLike)):
+        return Path(before).name
+    if inventory.root is None:
+        return "a state_dict" if inventory.saved else "a mapping"
+    return f"another {inventory.title}"
+
+
+def written(path: Path, html: str) -> Path:
+    """Write a page, whole or not at all, and return where it lies.
+
+    Raises :class:`ParamCheckUsageError` with the system's reason where that cannot be.
+    """
+    __tracebackhide__ = True
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(html, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise ParamCheckUsageError(f"{path} cannot be written: {reason_of(error)}") from None
+    return path
