@@ -1,0 +1,1 @@
+"""The documentation: its blocks run, its reference is whole, its links lead somewhere."""
