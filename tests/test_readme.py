@@ -5,8 +5,6 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -16,33 +14,14 @@ import torch  # noqa: F401
 from pytest_paramcheck import CHECKS
 from pytest_paramcheck.__main__ import main
 
+from .documents import ROOT, Block, blocks_of, comparable
 from .public import ASSERTIONS
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-class Block(NamedTuple):
-    """A fenced block, and the output shown directly below it."""
-
-    language: str
-    text: str
-    output: str
-    line: int
-
-
 def blocks() -> list[Block]:
-    """Return the fenced blocks; a ``text`` block belongs to the one above it."""
-    found: list[Block] = []
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
-        language, text = match.groups()
-        line = README.count("\n", 0, match.start()) + 1
-        if language == "text":
-            assert found, f"line {line}: output of nothing"
-            found[-1] = found[-1]._replace(output=text)
-        else:
-            found.append(Block(language, text, "", line))
-    return found
+    return blocks_of(README)
 
 
 def of(language: str) -> list[object]:
@@ -50,18 +29,6 @@ def of(language: str) -> list[object]:
     return [
         pytest.param(b, id=f"line{b.line}") for b in blocks() if b.language.startswith(language)
     ]
-
-
-def comparable(output: str) -> list[str]:
-    """Lines without what differs from run to run: widths of rules, addresses, timing, paths."""
-    lines = []
-    for line in output.strip().splitlines():
-        line = re.sub(r"([=_])\1{3,}", r"\1\1\1", line)
-        line = re.sub(r" at 0x[0-9a-f]+", "", line)
-        line = re.sub(r" in [0-9.]+s\b", "", line)
-        line = re.sub(r" +\[100%\]", " [100%]", line)
-        lines.append(line.rstrip())
-    return lines
 
 
 def test_no_block_has_a_language_that_nothing_runs() -> None:

@@ -18,6 +18,7 @@ import pytest_paramcheck
 
 from ..documents import ROOT, Block, blocks_of, comparable
 
+pytest.importorskip("sphinx", reason="no Sphinx: tox run -e docs")
 DOCS = ROOT / "docs"
 #: Written by commands, each with a test that it is up to date; their blocks are messages.
 WRITTEN = {"gallery.md", "planted_bugs.md"}
@@ -26,7 +27,9 @@ PAGES = {
     for path in sorted(DOCS.rglob("*.md"))
     if path.name not in WRITTEN and "_build" not in path.parts
 }
-BLOCKS = {f"{page}:{block.line}": block for page, text in PAGES.items() for block in blocks_of(text)}
+BLOCKS = {
+    f"{page}:{block.line}": block for page, text in PAGES.items() for block in blocks_of(text)
+}
 
 
 def of(language: str) -> list[object]:
@@ -76,9 +79,7 @@ def test_console(block: Block, pytester: pytest.Pytester) -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     said = "\n".join(text for page, text in PAGES.items() if page.startswith("reference/"))
-    missing = [
-        name for name in pytest_paramcheck.__all__ if not re.search(rf"\b{name}\b", said)
-    ]
+    missing = [name for name in pytest_paramcheck.__all__ if not re.search(rf"\b{name}\b", said)]
     assert missing == []
 
 
