@@ -1,7 +1,7 @@
 """Assert what must hold of a PyTorch model's parameters, in pytest, a script or a notebook.
 
-Public are the names in ``__all__``, the module ``init``, and names and signatures of the hooks in
-``plugin/hookspecs.py``. Everything else is private, whatever its name looks like.
+Public are the names in ``__all__``, the modules ``init`` and ``values``, and names and signatures
+of the hooks in ``plugin/hookspecs.py``. Everything else is private, whatever its name looks like.
 
 A public name is loaded on first use (PEP 562): importing this package imports neither torch nor
 pytest, so that a test run without a model test does not pay for them.
@@ -11,7 +11,8 @@ The rooms, from the ground up; each imports from those above it in this list:
 * ``messages/``: what is said: findings, the two errors, and their text;
 * ``parameters/``: reading a model, a state_dict or an optimizer; it knows no expectation;
 * ``manifest/``: the committed file: its text, and where it lies;
-* ``init.py``: the distributions that ``assert_init`` takes;
+* ``init.py``, ``values.py``: the distributions and the conditions that ``assert_init`` and
+  ``assert_values`` take;
 * ``checks/``: what was read + what is expected -> findings;
 * ``assertions/``: the public functions: read, check, raise;
 * ``model_checks/``: ``ModelCase``, and the checks that follow from it;
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MODULE_OF
     from . import init as init
+    from . import values as values
     from .assertions.averaged import assert_averaged as assert_averaged
     from .assertions.blocks import assert_changed as assert_changed
     from .assertions.blocks import assert_unchanged as assert_unchanged
@@ -65,6 +67,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
     from .assertions.ties import assert_untied as assert_untied
     from .assertions.values import assert_finite as assert_finite
     from .assertions.values import assert_same_values as assert_same_values
+    from .assertions.values import assert_values as assert_values
     from .checks.shapes import ShapeSpec as ShapeSpec
     from .messages.errors import ParamCheckError as ParamCheckError
     from .messages.errors import ParamCheckUsageError as ParamCheckUsageError
@@ -73,8 +76,13 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
     from .model_checks.case import NothingToCheck as NothingToCheck
     from .model_checks.registry import CHECKS as CHECKS
     from .model_checks.run import CaseRun as CaseRun
+    from .parameters.subject.elements import part as part
     from .parameters.subject.inventory import Subject as Subject
     from .parameters.subject.patterns import Pattern as Pattern
+    from .parameters.subject.states import BUFFERS as BUFFERS
+    from .parameters.subject.states import FROZEN as FROZEN
+    from .parameters.subject.states import PARAMETERS as PARAMETERS
+    from .parameters.subject.states import TRAINABLE as TRAINABLE
     from .plugin.marker import ParamCheckWarning as ParamCheckWarning
     from .plugin.model_check import ModelCheck as ModelCheck
     from .plugin.model_items import parametrize_with_param_checks as parametrize_with_param_checks
@@ -87,6 +95,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
 #: Public name -> the module that has it.
 _MODULE_OF = {
     "init": "init",
+    "values": "values",
     "assert_averaged": "assertions.averaged",
     "assert_changed": "assertions.blocks",
     "assert_unchanged": "assertions.blocks",
@@ -122,6 +131,7 @@ _MODULE_OF = {
     "assert_untied": "assertions.ties",
     "assert_finite": "assertions.values",
     "assert_same_values": "assertions.values",
+    "assert_values": "assertions.values",
     "ShapeSpec": "checks.shapes",
     "ParamCheckError": "messages.errors",
     "ParamCheckUsageError": "messages.errors",
@@ -131,7 +141,12 @@ _MODULE_OF = {
     "CHECKS": "model_checks.registry",
     "CaseRun": "model_checks.run",
     "Subject": "parameters.subject.inventory",
+    "part": "parameters.subject.elements",
     "Pattern": "parameters.subject.patterns",
+    "BUFFERS": "parameters.subject.states",
+    "FROZEN": "parameters.subject.states",
+    "PARAMETERS": "parameters.subject.states",
+    "TRAINABLE": "parameters.subject.states",
     "ParamCheckWarning": "plugin.marker",
     "ModelCheck": "plugin.model_check",
     "parametrize_with_param_checks": "plugin.model_items",

@@ -7,19 +7,22 @@ entered and compared when it is left. An exception of the block passes through a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from ..checks import blocks as checks
+from ..checks.shares import parse_shares
+from ..checks.tolerance import demand_tolerances
 from ..checks.writers import causes
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..parameters.running.elsewhere import Elsewhere
 from ..parameters.running.kept import AfterBlock, Kept, finite_before, keep, require_values
 from ..parameters.running.watch import Watch
+from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
-from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.subject.select import (
     any_entry,
     parameters_only,
@@ -38,14 +41,20 @@ def assert_unchanged(
     *patterns: Pattern,
     buffers: bool = True,
     only: str | Sequence[str] = ("values", "objects", "flags"),
+    rtol: float = 0.0,
+    atol: float = 0.0,
 ) -> Block:
     """Assert that a ``with`` block leaves parameters and buffers as they are.
 
     Passes where every selected parameter and buffer (all by default; ``buffers=False``:
     parameters) holds the very bits it held, is the same object on the same memory, and has
     the same ``requires_grad``. ``only`` names what is asked: ``"values"``, ``"objects"``,
-    ``"flags"`` or several. Bits are compared by digest, so it does not matter who wrote:
-    ``.data``, numpy, a fused optimizer, BatchNorm. Writing the same values is no change.
+    ``"flags"``, ``"attributes"`` or several; the last is what hangs on a Parameter
+    (``_no_weight_decay``): its name has to be there afterwards, and is not asked for by default.
+    Bits are compared by digest, so it does not matter who wrote: ``.data``, numpy, a fused
+    optimizer, BatchNorm. Writing the same values is no change. With ``rtol`` or ``atol`` a value
+    may be off by ``atol + rtol * |it before|`` (a merge and its undoing); copies are kept then.
+    A part asks about some elements: ``part("weight", mask)``.
 
     A state_dict and (name, tensor) pairs hold tensors, not the places they come from: a parameter
     that is replaced in the model is seen only where the subject is the module (or a dict that is
@@ -68,20 +77,23 @@ def assert_unchanged(
     torch.Size([2, 3])
     """
     __tracebackhide__ = True
-    return _Unchanged(model, patterns, buffers, checks.parse_aspects(only))
+    demand_tolerances(rtol=rtol, atol=atol)
+    aspects = checks.parse_aspects(only, tolerance=bool(rtol or atol))
+    return _Unchanged(model, patterns, buffers, aspects, rtol, atol)
 
 
-def assert_changed(model: Subject, *patterns: Pattern) -> Block:
+def assert_changed(model: Subject, *patterns: Pattern, more_than: float = 0.0) -> Block:
     """Assert that a ``with`` block changes each parameter, by whatever means.
 
     Passes where every selected parameter (all of them by default, frozen ones too: EMA copies and
     target networks are frozen; buffers where a pattern names them, or where there is nothing
     else) holds other bits than before: an optimizer, an EMA, a soft update or a reset may have
-    done it. Tensors without elements cannot change and are left out. ``assert_updated`` asks for
+    done it. Tensors without elements cannot change and are left out. ``more_than=1e-4`` asks for
+    more than a bit: that one value of each moved by more than that. ``assert_updated`` asks for
     more: that a gradient did it.
 
-    Fails, naming each one that holds the bits it held, was cast to another dtype only, has no
-    values any more or was removed.
+    Fails, naming each one that holds the bits it held (or moved by less), was cast to another
+    dtype only, has no values any more or was removed.
 
     Raises :class:`ParamCheckError` at the end of the block; :class:`ParamCheckUsageError` for
     a pattern that matches nothing, nothing that has elements, a block that is entered a second
@@ -93,10 +105,13 @@ def assert_changed(model: Subject, *patterns: Pattern) -> Block:
     ...     model.reset_parameters()
     """
     __tracebackhide__ = True
-    return _Changed(model, patterns)
+    demand_tolerances(more_than=more_than)
+    return _Changed(model, patterns, more_than)
 
 
-def assert_updated(model: Subject, *patterns: Pattern) -> Block:
+def assert_updated(
+    model: Subject, *patterns: Pattern, at_least: Mapping[Pattern, float] | None = None
+) -> Block:
     """Assert that a ``with`` block moves each parameter, because of a gradient.
 
     Passes where every selected parameter (the trainable ones by default) holds other bits than
@@ -106,6 +121,8 @@ def assert_updated(model: Subject, *patterns: Pattern) -> Block:
     done so. Gradients are noted as they arrive and as optimizers step: a ``zero_grad()`` at the
     end, closures, accumulation, several steps and several optimizers do not mislead it. An
     optimizer may hold another tensor on the same memory (a flat buffer, the parameter of a view).
+    ``at_least={"experts": 0.5}``: of the parameters that a pattern matches, that share is enough.
+    Of a part, these elements have to move, by a gradient of theirs.
 
     Fails, with the reason: changed by weight decay or momentum only, by something else than the
     step, became NaN, frozen, no gradient (or one in ``main_grad``), a gradient but no step, not in
@@ -126,7 +143,7 @@ def assert_updated(model: Subject, *patterns: Pattern) -> Block:
     ...     optimizer.zero_grad()
     """
     __tracebackhide__ = True
-    return _Updated(model, patterns)
+    return _Updated(model, patterns, parse_shares(at_least))
 
 
 def updated_where_due(
@@ -231,8 +248,12 @@ class _Unchanged(Block):
         patterns: tuple[Pattern, ...],
         buffers: bool,
         aspects: frozenset[str],
+        rtol: float,
+        atol: float,
     ) -> None:
         super().__init__(subject, patterns)
+        self._differs = checks.off_by_more(rtol, atol) if rtol or atol else None
+        self._known: frozenset[str] = frozenset()
         self._eligible = present if buffers else parameters_only
         self._what = "parameter or buffer" if buffers else "parameter"
         self._aspects = aspects
@@ -243,12 +264,15 @@ class _Unchanged(Block):
         checks.require_objects(self._aspects, inventory)
         if isinstance(self._subject, Path):
             self._aspects = frozenset({"values"})  # a file is read anew: other objects each time
-        entries = select(inventory, self._patterns, eligible=self._eligible, what=self._what)
+        entries = select(
+            inventory, self._patterns, eligible=self._eligible, what=self._what, parts=True
+        )
+        self._known = frozenset(inventory.named)
         values = "values" in self._aspects
         if values:
             require_values(entries, ' (only=("objects", "flags") does not ask)')
-        self._kept = keep(entries, values=values)
-        self._watch = Watch([old.tensor for old in self._kept], gradients=False)
+        self._kept = keep(entries, values=values, copies=self._differs is not None)
+        self._watch = _watch(self._kept, gradients=False)
         self._watch.start()
 
     def _stop(self) -> None:
@@ -257,19 +281,30 @@ class _Unchanged(Block):
 
     def _end(self, inventory: Inventory) -> list[Finding]:
         watch, self._watch = self._watch, None
-        after = AfterBlock(self._kept, inventory, values="values" in self._aspects)
+        values = "values" in self._aspects
+        after = AfterBlock(self._kept, inventory, values=values, differs=self._differs)
         if watch is None:
             return []
         cause = causes(inventory, watch, after)
         findings = checks.changes(self._kept, after, self._aspects, cause)
         if "objects" in self._aspects:
             selected = select_again(inventory, self._patterns, eligible=self._eligible)
-            findings += checks.added(self._kept, selected)
+            findings += checks.added(self._known, selected)
         return findings
+
+
+def _watch(kept: Sequence[Kept], *, gradients: bool = True) -> Watch:
+    """A watch over what is kept; of parts it is told whose elements they are."""
+    parts = {id(old.watched): (old.tensor, old.part) for old in kept if old.part is not None}
+    return Watch([old.watched for old in kept], gradients=gradients, parts=parts)
 
 
 class _Changed(Block):
     _assertion = "assert_changed"
+
+    def __init__(self, subject: Subject, patterns: tuple[Pattern, ...], more_than: float) -> None:
+        super().__init__(subject, patterns)
+        self._more_than = more_than
 
     def _begin(self, inventory: Inventory) -> None:
         __tracebackhide__ = True
@@ -279,12 +314,15 @@ class _Changed(Block):
             default=_default_of(inventory),
             eligible=with_elements,
             what="parameter or buffer with elements",
+            parts=True,
         )
         require_values(entries)
-        self._kept = keep(entries, values=True)
+        self._kept = keep(entries, values=True, copies=self._more_than > 0)
 
     def _end(self, inventory: Inventory) -> list[Finding]:
-        return checks.unchanged(AfterBlock(self._kept, inventory, values=True))
+        differs = checks.moved_more(self._more_than) if self._more_than else None
+        after = AfterBlock(self._kept, inventory, values=True, differs=differs)
+        return checks.unchanged(after, self._more_than)
 
 
 def _default_of(inventory: Inventory) -> Callable[[Entry], bool]:
@@ -298,6 +336,16 @@ class _Updated(Block):
     _watch: Watch | None = None
     _may_stand_still: Callable[[tuple[str, ...]], bool] | None = None
 
+    def __init__(
+        self,
+        subject: Subject,
+        patterns: tuple[Pattern, ...],
+        shares: Mapping[Pattern, float] | None = None,
+    ) -> None:
+        super().__init__(subject, patterns)
+        self._shares = shares or {}
+        self._members: dict[Pattern, list[tuple[str, ...]]] = {}
+
     def _begin(self, inventory: Inventory) -> None:
         __tracebackhide__ = True
         entries = select(
@@ -306,12 +354,20 @@ class _Updated(Block):
             default=trainable,
             eligible=lambda entry: parameters_only(entry) and with_elements(entry),
             what="parameter with elements" if self._patterns else "trainable parameter",
+            parts=True,
         )
         require_values(entries)
+        for item in decide(
+            inventory,
+            self._shares,
+            eligible=set(entries).__contains__,
+            what="parameter looked at here",
+        ):
+            self._members.setdefault(item.pattern, []).append(tuple(item.entry.names))
         self._kept = keep(entries, values=True)
         self._finite = finite_before(self._kept)
         self._elsewhere = Elsewhere(old.tensor for old in self._kept)
-        self._watch = Watch([old.tensor for old in self._kept])
+        self._watch = _watch(self._kept)
         self._watch.start()
 
     def _stop(self) -> None:
@@ -324,8 +380,12 @@ class _Updated(Block):
             return []
         after = AfterBlock(self._kept, inventory, values=True)
         written = zip(self._kept, self._elsewhere.written(), strict=True)
-        elsewhere = {id(old.tensor): attribute for old, attribute in written}
-        broken = after.not_finite()
-        return checks.not_updated(
-            after, watch, self._finite, broken, elsewhere, self._may_stand_still
+        elsewhere = {id(old.watched): attribute for old, attribute in written}
+        findings = checks.not_updated(
+            after, watch, self._finite, after.not_finite(), elsewhere, self._may_stand_still
         )
+        for pattern, share in self._shares.items():
+            findings = checks.enough(
+                pattern_text(pattern), share, self._members.get(pattern, []), findings
+            )
+        return findings

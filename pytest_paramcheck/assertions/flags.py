@@ -8,13 +8,16 @@ from ..checks import flags as checks
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
-from ..parameters.subject.select import names_in_and_out, present_parameters, select
+from ..parameters.subject.select import listed, names_in_and_out, present_parameters, select
 from .verdict import one_verdict
 
 
 @one_verdict(values=False, slices=True)
 def assert_frozen(
-    model: Subject, *patterns: Pattern, exactly: Iterable[Pattern] | None = None
+    model: Subject,
+    *patterns: Pattern,
+    exactly: Iterable[Pattern] | None = None,
+    in_eval: bool = False,
 ) -> None:
     """Assert that parameters are frozen: no gradient is computed for them.
 
@@ -26,12 +29,15 @@ def assert_frozen(
     also where one that is not listed is frozen, and where one name of a tied parameter is
     listed and another excluded (``["*", "!head"]``): it is one parameter.
 
-    A frozen parameter can still be moved by an optimizer that holds it and by BatchNorm:
+    With ``in_eval`` the modules that hold what is selected, parameters and buffers, have to be in
+    evaluation mode as well, so that no BatchNorm updates its statistics; each that is in train
+    mode is named. A frozen parameter can still be moved by an optimizer that holds it:
     ``assert_unchanged`` shows that.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
-    no parameter, ``exactly`` together with patterns, and a state_dict or another mapping of
-    detached values: none of them requires grad, whatever the model does.
+    no parameter, ``exactly`` together with patterns, a state_dict or another mapping of
+    detached values: none of them requires grad, whatever the model does; and for ``in_eval`` of
+    what is no module.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
@@ -39,9 +45,10 @@ def assert_frozen(
     Linear(in_features=3, out_features=2, bias=True)
     >>> assert_frozen(model, "0")
     >>> assert_frozen(model, exactly=["0"])
+    >>> assert_frozen(model.eval(), "0", in_eval=True)
     """
     __tracebackhide__ = True
-    _assert_flags(model, patterns, exactly, frozen=True)
+    _assert_flags(model, patterns, exactly, frozen=True, in_eval=in_eval)
 
 
 @one_verdict(values=False, slices=True, flat=True)
@@ -76,39 +83,44 @@ def _assert_flags(
     exactly: Iterable[Pattern] | None,
     *,
     frozen: bool,
+    in_eval: bool = False,
 ) -> None:
     __tracebackhide__ = True
     asked = patterns
     if exactly is not None:
-        if patterns:
-            raise ParamCheckUsageError(
-                "exactly= lists all patterns there are: leave out the positional ones"
-            )
-        if isinstance(exactly, (str, type)) or not isinstance(exactly, Iterable):
-            raise ParamCheckUsageError(
-                f"exactly={exactly!r}: pass a list of patterns; [] means no parameter"
-            )
-        asked = list(exactly)
+        asked = listed(exactly, patterns)
     inventory = take_inventory(model)
     checks.demand_flags(inventory)
-    everything = select(inventory, (), eligible=present_parameters, what="parameter")
-    if exactly is not None and not asked:
-        raise_if(
-            checks.flags(everything, frozen=frozen, listed=frozenset(), exactly=True),
-            inventory.title,
+    if in_eval and inventory.root is None:
+        raise ParamCheckUsageError(
+            f"in_eval=True asks modules for their mode, and {inventory.title} has none: "
+            f"pass the model"
         )
+    everything = select(inventory, (), eligible=present_parameters, what="parameter")
+    if exactly is None and not asked:
+        # No name is asked for: a model that is held in too many places has names beyond count.
+        findings = checks.flags(everything, frozen=frozen)
+        if in_eval:
+            findings += checks.in_train_mode(inventory, None)
+        raise_if(findings, inventory)
+        return
+    if not asked:
+        findings = checks.flags(everything, frozen=frozen, listed=frozenset(), exactly=True)
+        raise_if(findings, inventory.title)
         return
     # Each pattern must match something, and something must be left: select sees to that.
     entries = select(inventory, asked, eligible=present_parameters, what="parameter")
-    listed, excluded = names_in_and_out(inventory, asked)
+    named, excluded = names_in_and_out(inventory, asked)
     if exactly is None:
         # An exclusion by one name leaves out the names it matches, not the parameter.
-        entries = [e for e in everything if not listed.isdisjoint(e.names)] or entries
+        entries = [e for e in everything if not named.isdisjoint(e.names)] or entries
     findings = checks.flags(
         everything if exactly is not None else entries,
         frozen=frozen,
-        listed=listed,
+        listed=named,
         excluded=excluded,
         exactly=exactly is not None,
     )
+    if in_eval:
+        findings += checks.in_train_mode(inventory, named)
     raise_if(findings, inventory)

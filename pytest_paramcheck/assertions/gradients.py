@@ -37,7 +37,7 @@ def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = Fal
     __tracebackhide__ = True
     inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
-    entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
+    entries = select(inventory, patterns, eligible=parameters_only, what="parameter", parts=True)
     raise_if(checks.grads_none(entries, allow_zero=allow_zero), inventory)
 
 
@@ -98,7 +98,7 @@ def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
     __tracebackhide__ = True
     inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
-    entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
+    entries = select(inventory, patterns, eligible=parameters_only, what="parameter", parts=True)
     findings = checks.grads_finite(entries)
     groups = _by_pattern(inventory, patterns, entries)
     raise_if([*findings, *checks.nothing_there(entries, groups, "to check")], inventory)
@@ -136,7 +136,7 @@ def assert_grad_norm(
     checks.validate_bounds(at_most, at_least)
     inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
-    entries = select(inventory, patterns, eligible=parameters_only, what="parameter")
+    entries = select(inventory, patterns, eligible=parameters_only, what="parameter", parts=True)
     groups = _by_pattern(inventory, patterns, entries)
     findings = checks.nothing_there(entries, groups, "to measure")
     if not findings:
@@ -152,6 +152,7 @@ def _trainable_or_named(inventory: Inventory, patterns: Sequence[Pattern]) -> li
         default=lambda entry: entry.trainable or not is_parameter(entry),
         eligible=parameters_only,
         what="parameter",
+        parts=True,
     )
 
 
@@ -159,12 +160,16 @@ def _by_pattern(
     inventory: Inventory, patterns: Sequence[Pattern], entries: Sequence[Entry]
 ) -> list[list[Entry]]:
     """What each pattern that selects has in the selection; nothing where all is selected."""
-    chosen = set(entries)
     groups = []
     for pattern in patterns:
         word = pattern[1] if isinstance(pattern, tuple) else pattern
         if isinstance(word, str) and word.startswith("!"):
             continue
-        matched = select(inventory, [pattern], eligible=parameters_only, what="parameter")
-        groups.append([entry for entry in matched if entry in chosen])
+        wanted = {
+            (id(entry.tensor), entry.part)
+            for entry in select(
+                inventory, [pattern], eligible=parameters_only, what="parameter", parts=True
+            )
+        }
+        groups.append([e for e in entries if (id(e.tensor), e.part) in wanted])
     return [group for group in groups if group]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..checks import reach as checks
+from ..checks.shares import parse_shares
 from ..checks.tied_grads_sum import tied_sums
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.running.reach import LossFn
 from ..parameters.running.unreached import find_unreached
 from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.declared import decide
-from ..parameters.subject.inventory import Inventory, take_inventory
+from ..parameters.subject.elements import rest_of, with_part
+from ..parameters.subject.inventory import Entry, Inventory, take_inventory
+from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern, pattern_text
-from ..parameters.subject.select import parameters_only, select, trainable
+from ..parameters.subject.select import listed, parameters_only, select, trainable
 from .verdict import one_verdict
 
 
@@ -27,6 +30,7 @@ def assert_grads_reach(
     *patterns: Pattern,
     allow_zero: bool = False,
     at_least: Mapping[Pattern, float] | None = None,
+    exactly: Iterable[Pattern] | None = None,
 ) -> None:
     """Assert that a loss's gradient reaches each trainable parameter.
 
@@ -36,11 +40,14 @@ def assert_grads_reach(
     that one of the losses reaches a parameter (experts, branches). ``at_least={"experts": 0.5}``:
     of the parameters that a pattern matches, that share is enough. Without patterns the
     trainable parameters are looked at; a frozen one is a finding only where a pattern names it.
+    ``exactly=[patterns]``: these are reached and no others, over all parameters (a part: these
+    elements of it); ``exactly=[]``: none is.
 
     Fails, all at once, for each parameter that no loss reaches, with the reason: frozen, never
     used, used only under no_grad, detached (where), or reached without a signal, which
     ``allow_zero`` lets pass. The reasons come from a second run, made only if one is needed,
-    with compiled modules uncompiled. A loss that cannot be run backward is a finding too.
+    with compiled modules uncompiled. With ``exactly`` also for each that is reached and not
+    listed. A loss that cannot be run backward is a finding too.
 
     Not put back: values that ``loss_fn`` writes into a parameter; its own lists and counters;
     what functions and hooks on the model keep; optimizers, data sets and objects of the
@@ -59,14 +66,19 @@ def assert_grads_reach(
     __tracebackhide__ = True
     losses = checks.parse_losses(loss_fn)
     inventory = _of_module(model)
-    entries = select(
-        inventory,
-        patterns,
-        default=trainable,
-        eligible=parameters_only,
-        what="parameter" if patterns else "trainable parameter",
-    )
-    shares = checks.parse_shares(at_least)
+    others: list[Entry] = []
+    if exactly is None:
+        entries = select(
+            inventory,
+            patterns,
+            default=trainable,
+            eligible=parameters_only,
+            what="parameter" if patterns else "trainable parameter",
+            parts=True,
+        )
+    else:
+        entries, others = _listed_and_others(inventory, listed(exactly, patterns))
+    shares = parse_shares(at_least)
     shared = decide(
         inventory, shares, eligible=set(entries).__contains__, what="parameter looked at here"
     )
@@ -77,13 +89,15 @@ def assert_grads_reach(
         losses,
         allow_zero=allow_zero,
         remedy=", or pass allow_zero=True",
+        also=others,
     )
     findings = checks.loss_findings(outcomes)
     shared_entries = {item.entry for item in shared}
     findings += checks.not_reached([one for one in found if one.entry not in shared_entries])
     for pattern, share in shares.items():
         members = [item.entry for item in shared if item.pattern == pattern]
-        findings += checks.too_few(pattern_text(pattern), share, members, found)
+        findings += checks.too_few_reached(pattern_text(pattern), share, members, found)
+    findings += checks.not_listed(others, outcomes, allow_zero=allow_zero)
     raise_if(findings, inventory)
 
 
@@ -125,6 +139,32 @@ def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
             f"{inventory.title} has no tied parameter that trains: there is no sum to check"
         )
     raise_if(tied_sums(tied_gradients(model, inventory, tied, loss)), inventory)
+
+
+def _listed_and_others(
+    inventory: Inventory, patterns: Sequence[Pattern]
+) -> tuple[list[Entry], list[Entry]]:
+    """Return what patterns select, and what is left of all parameters: whole ones and elements."""
+    __tracebackhide__ = True
+    everything = select(inventory, (), eligible=parameters_only, what="parameter")
+    if not patterns:
+        return [], everything
+    inside = select(inventory, patterns, eligible=parameters_only, what="parameter", parts=True)
+    whole = {entry for entry in inside if entry.part is None}
+    parts: dict[int, list[Part]] = {}
+    for entry in inside:
+        if entry.part is not None:
+            parts.setdefault(id(entry.tensor), []).append(entry.part)
+    outside = []
+    for entry in everything:
+        if entry in whole:
+            continue
+        some = parts.get(id(entry.tensor))
+        if some is None:
+            outside.append(entry)
+        elif (rest := rest_of(entry, some)) is not None:
+            outside.append(with_part(entry, rest))
+    return inside, outside
 
 
 def _of_module(model: nn.Module) -> Inventory:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -15,8 +17,10 @@ from ..checks.same_ties import same_sharing
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.saving.operations import Operation, operation, usual
 from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import parameters_only, positive, select_names
+from ..parameters.subject.states import State
 from ..parameters.subject.ties import Ties, expand, numbered_title, side_by_side, take_parts
 from ..parameters.tensors.sharded import use_group
 from .verdict import one_verdict
@@ -27,7 +31,7 @@ if TYPE_CHECKING:  # neither is there in every build of torch
 
 
 @one_verdict(values=False, slices=True)
-def assert_tied(*subjects: Any, **named: Any) -> None:
+def assert_tied(*subjects: Any, by: Literal["object", "memory"] = "object", **named: Any) -> None:
     """Assert that parameters are one and the same object.
 
     Forms: ``assert_tied(t1, t2, ...)`` or ``assert_tied(emb=t1, head=t2)`` for tensors (keywords
@@ -40,9 +44,12 @@ def assert_tied(*subjects: Any, **named: Any) -> None:
     Parameters (``ALIASED``, ``OVERLAPPING``), are merely ``EQUAL``, or ``DISTINCT``: the message
     says which and what follows from it. A weight that a parametrization computes (weight_norm,
     spectral_norm, pruning) is tied only to one computed in the same way from the same leaves.
+    ``by="memory"``: memory in common is enough, whatever the objects (a fused weight and its
+    slices, views into a flat buffer); what shares none with the others fails.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for fewer than two things to
-    compare, an unknown name, or modules whose parameters have different names.
+    compare, an unknown name, or modules whose parameters have different names. No tensor can be
+    called ``by``.
 
     >>> from torch import nn
     >>> emb, head = nn.Embedding(11, 6), nn.Linear(6, 11, bias=False)
@@ -50,13 +57,18 @@ def assert_tied(*subjects: Any, **named: Any) -> None:
     >>> assert_tied(emb.weight, head.weight)
     """
     __tracebackhide__ = True
+    given: object = by
+    if not (isinstance(given, str) and given in ("object", "memory")):
+        shown = "a tensor" if isinstance(given, Tensor) else repr(given)
+        raise ParamCheckUsageError(f"by= is 'object' or 'memory', not {shown}")
     if len(subjects) > 1 and _is_subject(subjects[0]) and _is_pattern(subjects[1]):
         _no_keywords("assert_tied(model, names)", named)
         ties = Ties(take_inventory(subjects[0]))
         groups = expand(ties, subjects[1:])
     else:
         ties, groups = side_by_side("assert_tied", subjects, named)
-    findings = [finding for group in groups for finding in checks.not_tied(ties, group)]
+    apart = checks.not_tied if by == "object" else checks.without_memory_in_common
+    findings = [finding for group in groups for finding in apart(ties, group)]
     raise_if(findings, ties.inventory)
 
 
@@ -237,9 +249,12 @@ def assert_ties_survive(
 
 def _is_pattern(value: Any) -> bool:
     """Whether a value selects in a subject and is none itself."""
-    if isinstance(value, (str, bytes, type)):
+    if isinstance(value, (str, bytes, type, State, Part)):
         return True
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], type)
+    if isinstance(value, tuple):
+        return len(value) == 2 and isinstance(value[0], type)
+    # A subject of a hook's may be callable too: only what is a function is one here.
+    return inspect.isroutine(value) or isinstance(value, functools.partial)
 
 
 def _is_subject(value: Any) -> bool:

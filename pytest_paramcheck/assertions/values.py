@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..checks import finite
 from ..checks import same_values as values
+from ..checks import values as conditions
+from ..checks.tolerance import demand_tolerances
+from ..checks.values import Asked
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..parameters.subject.declared import decide, with_rivals
 from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
-from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.subject.select import parameters_only, select, select_of_both, with_elements
 from ..parameters.subject.sharded_alike import sharded_alike
 from .verdict import one_verdict
@@ -34,7 +39,9 @@ def assert_finite(model: Subject, *patterns: Pattern, key: str | None = None) ->
     """
     __tracebackhide__ = True
     inventory = take_inventory(model, key=key)
-    entries = select(inventory, patterns, default=parameters_only, eligible=with_elements)
+    entries = select(
+        inventory, patterns, default=parameters_only, eligible=with_elements, parts=True
+    )
     raise_if(finite.not_finite(entries), inventory)
 
 
@@ -45,6 +52,7 @@ def assert_same_values(
     *patterns: Pattern,
     rtol: float = 0.0,
     atol: float = 0.0,
+    dtypes: bool = True,
     key: str | None = None,
 ) -> None:
     """Assert that two subjects hold the same values under the same names.
@@ -53,9 +61,11 @@ def assert_same_values(
     bits decide: a NaN is equal to the same NaN, 0.0 is not -0.0. With one, a value may be off
     by ``atol + rtol * |b|``, and every NaN is the same. The device does not matter, and neither
     does a non-persistent buffer that a state_dict does not hold. The dtypes have to be the same,
-    whatever the tolerance. What a tensor subclass keeps beside its inner tensors (the numbers in
-    its flatten context) and the scales of a quantized tensor are values too. ``key="model"``: where
-    in the file of a ``Path`` the tensors are, of either side.
+    whatever the tolerance; with ``dtypes=False`` two floating ones may differ, and the pair is
+    compared in the narrower (a bfloat16 copy of float32 weights, float32 masters). What a tensor
+    subclass keeps beside its inner tensors (the numbers in its flatten context) and the scales of
+    a quantized tensor are values too. ``key="model"``: where in the file of a ``Path`` the tensors
+    are, of either side.
 
     Fails with all differences: names on one side only, shapes, dtypes, and values, with how
     many, how far and where. Tied names are compared once.
@@ -70,15 +80,68 @@ def assert_same_values(
     >>> assert_same_values(model, model.state_dict())
     """
     __tracebackhide__ = True
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if type(value) not in (int, float) or not value >= 0:
-            raise ParamCheckUsageError(f"{name}={value!r} is no tolerance: pass a number >= 0")
+    demand_tolerances(rtol=rtol, atol=atol)
     first, second = _both(a, b, key)
     require_tensors(first, second)
     names = select_of_both(first, second, patterns)
-    first, second = sharded_alike(first, second, ((name, name) for name in names))
+    first, second = sharded_alike(first, second, ((name, name) for name, _ in names))
     title = " and ".join(dict.fromkeys((first.title, second.title)))
-    raise_if(values.differences(first, second, names, rtol=rtol, atol=atol), title)
+    raise_if(values.differences(first, second, names, rtol=rtol, atol=atol, dtypes=dtypes), title)
+
+
+@one_verdict(runs=True)
+def assert_values(
+    subject: Subject, expected: Mapping[Pattern, Asked], /, *, key: str | None = None
+) -> None:
+    """Assert that values satisfy conditions: a range, a norm, zeros where a mask says so.
+
+    ``expected`` maps patterns to conditions of ``pytest_paramcheck.values`` (``between``,
+    ``positive``, ``nonnegative``, ``norm``, ``orthogonal``, ``symmetric``, ``triangular``,
+    ``zero_where``) or to a function of the tensor that returns a bool tensor. Parameters and
+    buffers are looked at; where several patterns match, the last one decides, and a part decides
+    about its elements: ``{part("weight", mask): values.positive()}``. ``key="model"``: where in
+    the file of a ``Path`` the tensors are.
+
+    Passes where all values satisfy what decides about them. A NaN satisfies nothing. Bounds are
+    rounded to the dtype as ``clamp_`` rounds them, norms and orthogonality allow for what the
+    dtype rounds.
+
+    Fails, naming each entry with how many values do not satisfy the condition, the worst one and
+    where it is.
+
+    Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for what is no condition, one
+    that does not fit the shape, a pattern that matches nothing or has no effect, and tensors
+    without values (meta).
+
+    >>> import torch
+    >>> from pytest_paramcheck import values
+    >>> assert_values({"std": torch.tensor([0.1, 2.0])}, {"std": values.positive()})
+    >>> assert_values({"std": torch.tensor([0.1, -2.0])}, {"std": values.positive()})
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not positive: std (dict)
+    <BLANKLINE>
+      std  expected positive(), found 1 of 2 values, worst -2 at [1]
+    """
+    __tracebackhide__ = True
+    mapping: object = expected
+    if not isinstance(mapping, Mapping) or not mapping:
+        raise ParamCheckUsageError(
+            "assert_values takes {pattern: condition}, with one pattern at least: "
+            '{"std": values.positive()}'
+        )
+    for pattern, asked in expected.items():
+        conditions.demand_condition(pattern_text(pattern), asked)
+    inventory = take_inventory(subject, key=key)
+    decided = decide(
+        inventory,
+        expected,
+        eligible=with_elements,
+        what="parameter or buffer with elements",
+        parts=True,
+    )
+    findings = conditions.broken(decided)
+    raise_if(with_rivals(findings, decided, conditions.text_of), inventory)
 
 
 def _both(a: Subject, b: Subject, key: str | None) -> tuple[Inventory, Inventory]:

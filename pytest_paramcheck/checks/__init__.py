@@ -8,7 +8,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``ties_survive``: who broke them on the way; ``moves``: what a move takes or leaves;
 * ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
   ``reach_of_a_case``: and how that is declared;
-  ``tied_grads_sum``: a tied gradient against its uses' sum;
+  ``tied_grads_sum``: a tied gradient against its uses' sum; ``shares``: how many are enough;
 * ``flags``: frozen and trainable; ``blocks``: what a block changed; ``writers``: who did;
   ``averaged``: a running average;
 * ``optimizer``: who is covered; ``masters``: through which float32 copy; ``param_groups``: with
@@ -16,7 +16,8 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``optimizer_sharing``: state in memory of its own; ``optimizer_saved``: as it was saved;
 * ``shapes``: sizes and symbols; ``structure``: dtypes, devices, counts, materialization;
   ``registered``: nothing hidden;
-* ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value;
+* ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value, ``tolerance``: or
+  nearly; ``values``: conditions, ``orthogonality``: one of them; ``readable``: one plain tensor;
 * ``init``: distributions, with the tests of ``statistics`` and ``repeats``; ``init_complete``:
   runs a factory on poisoned memory;
 * ``loaded``: a checkpoint against a model, ``loaded_values``: entry by entry,

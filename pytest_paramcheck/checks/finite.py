@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
+from ..parameters.subject.elements import elements
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.finite import are_finite, count_text
@@ -17,16 +18,18 @@ from ..parameters.tensors.memory import PLAIN_TYPES
 
 def not_finite(entries: Sequence[Entry]) -> list[Finding]:
     """Find the entries that hold a NaN or an infinity, with how many and where the first is."""
-    asked = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
-    tensors = [tensor for _, tensor in asked]
+    whole = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
+    asked = whole
     try:
-        if any(map(_may_hold_none, tensors)):
-            _require_values(asked)
+        if any(_may_hold_none(tensor) for _, tensor in whole):
+            _require_values(whole)
+        asked = [(entry, some) for entry in entries if (some := elements(entry)) is not None]
+        tensors = [tensor for _, tensor in asked]
         verdicts = are_finite(tensors)
     except ParamCheckUsageError:
         raise
     except Exception:
-        _require_values(asked)  # nested ones, and those of a torch.func transform
+        _require_values(whole)  # nested ones, and those of a torch.func transform
         raise
     return [
         Finding(tuple(entry.names), "not finite", found=count_text(tensor))

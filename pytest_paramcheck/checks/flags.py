@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import fold_names, shorten
 from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.walk import first_places, walk_modules
 from ..parameters.tensors.describe import dtype_text
+from .writers import module_text
 
 #: How many of one parameter's names a sentence lists.
 _NAMES = 4
@@ -19,7 +22,7 @@ _NAMES = 4
 
 def demand_flags(inventory: Inventory) -> None:
     """Raise for a subject that holds values only: requires_grad is False in all of them."""
-    tensors = inventory.named.values()
+    tensors = list(inventory.tensors)
     if inventory.saved or (
         inventory.root is None
         and any(tensor is not None for tensor in tensors)
@@ -51,15 +54,15 @@ def flags(
     entries: Iterable[Entry],
     *,
     frozen: bool,
-    listed: frozenset[str],
+    listed: frozenset[str] | None = None,
     excluded: frozenset[str] = frozenset(),
     exactly: bool = False,
 ) -> list[Finding]:
     """Find the entries that are not as their names say.
 
     ``listed`` are the names expected to be frozen (or trainable, as ``frozen`` says): one of
-    an entry's names is enough. With ``exactly``, all other entries are expected to be the
-    opposite, and one that is listed by one name and ``excluded`` by another is contradicted.
+    an entry's names is enough; None: all. With ``exactly``, all other entries are expected to be
+    the opposite, and one that is listed by one name and ``excluded`` by another is contradicted.
     """
     findings = []
     wanted, opposite = ("frozen", "trainable") if frozen else ("trainable", "frozen")
@@ -67,7 +70,7 @@ def flags(
         if entry.tensor is None:
             continue
         names = tuple(entry.names)
-        asked = [name for name in names if name in listed]
+        asked = [name for name in names if listed is None or name in listed]
         reason = why_not_trainable(entry.tensor)
         holds = not entry.trainable if frozen else not reason
         against = [name for name in names if name in excluded]
@@ -88,6 +91,45 @@ def flags(
         elif exactly and not asked and holds:
             found = f"requires_grad={not frozen}"
             findings.append(Finding(names, f"{wanted}, but not listed", found=found))
+    return findings
+
+
+def in_train_mode(inventory: Inventory, names: Collection[str] | None) -> list[Finding]:
+    """Find the modules that hold what is named (None: anything) and are in train mode.
+
+    What a module holds itself: its parameters and buffers, not those of its children.
+    """
+    if inventory.root is None:
+        return []
+    findings = []
+    seen: set[int] = set()
+    every = names is None
+    walk = list(first_places(inventory.root) if every else walk_modules(inventory.root))
+    modules = {prefix[:-1]: module for prefix, _, module in walk}
+    for prefix, _, module in walk:
+        if not module.training or id(module) in seen:
+            continue
+        own = [
+            prefix + key
+            for held in (module._parameters, module._buffers)
+            for key, tensor in held.items()
+            if tensor is not None
+        ]
+        held_names = tuple(name for name in own if names is None or name in names)
+        if not held_names:
+            continue
+        seen.add(id(module))
+        called = type(module).__name__
+        moves = isinstance(module, _NormBase) and module.track_running_stats
+        findings.append(
+            Finding(
+                held_names,
+                "in train mode",
+                found=f"{called} in train mode",
+                why="each forward moves its statistics" if moves else "",
+                hint=f"{module_text(modules, prefix[:-1])}.eval() after every model.train()",
+            )
+        )
     return findings
 
 

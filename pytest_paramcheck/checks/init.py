@@ -31,6 +31,7 @@ from ..parameters.tensors.sharded import (
     mesh_of,
     offset_of,
 )
+from .orthogonality import not_orthogonal
 from .repeats import equal_slices, low_rank
 from .statistics import (
     Outcome,
@@ -39,13 +40,10 @@ from .statistics import (
     failed,
     number_of_tests,
     sample_tests,
-    spread_sample,
 )
 
 #: Chance that one call on values drawn as expected alarms.
 FALSE_ALARM_RATE = 1e-6
-#: Rows of an orthogonal matrix that are compared with one another.
-ORTHOGONAL_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,45 +213,10 @@ def _constant(item: _Drawn, meant: Constant) -> Finding | None:
 
 
 def _orthogonal(item: _Drawn, meant: Orthogonal) -> Finding | None:
-    flat = _comparable(item.values).reshape(item.shape[0], -1)
-    flat = flat.double() if flat.device.type != "mps" else flat.cpu().double()
-    if flat.shape[0] > flat.shape[1]:
-        flat = flat.T
-    every, flat = flat, spread_sample(flat, ORTHOGONAL_ROWS)
-    gram = flat @ flat.T
-    ideal = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) * meant.gain**2
-    off = float((gram - ideal).abs().max())
-    # A QR in float32 and one rounding to the dtype: each of a row's products is off by eps.
-    eps = max(torch.finfo(item.values.dtype).eps, torch.finfo(torch.float32).eps)
-    limit = meant.gain**2 * max(4 * eps, 64 * torch.finfo(torch.float32).eps)
-    if off <= limit and len(every) > len(flat):
-        off = _all_rows(every, meant.gain)
-        limit *= max(1.0, 0.25 * math.sqrt(len(every)))  # what rounding left of all products
-    if off <= limit:
+    found = not_orthogonal(_comparable(item.values), meant.gain, item.values.dtype)
+    if not found:
         return None
-    side = "rows" if item.shape[0] <= item.values.numel() // item.shape[0] else "columns"
-    lengths = gram.diagonal().clamp(min=0).sqrt()
-    return Finding(
-        item.names,
-        "wrong initial values",
-        expected=item.said.describe(),
-        found=(
-            f"{side} of length {float(lengths.min()):.4g} to {float(lengths.max()):.4g}, "
-            f"products off by {off:.3g}"
-        ),
-    )
-
-
-def _all_rows(rows: Tensor, gain: float) -> float:
-    """How far products of any two rows are off, where there are too many pairs to look at.
-
-    Each row's products with all are added up under random signs, so that one wrong one shows
-    whatever it is and those that rounding left cancel.
-    """
-    generator = torch.Generator("cpu").manual_seed(0)
-    bits = torch.randint(2, (len(rows), 16), generator=generator, device="cpu")
-    signs = (bits.double() * 2 - 1).to(rows.device)
-    return float((rows @ (rows.T @ signs) - gain**2 * signs).abs().max())
+    return Finding(item.names, "wrong initial values", expected=item.said.describe(), found=found)
 
 
 def _random(modules: Mapping[str, nn.Module], item: _Drawn, share: float) -> Finding | None:

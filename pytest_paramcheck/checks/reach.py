@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import fold_rows, join_words
+from ..messages.wording import join_words
 from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import LossFn, LossProblem, Reached
 from ..parameters.running.reasons import Place
 from ..parameters.running.unreached import Missing
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.describe import dtype_name
+from .shares import too_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +67,6 @@ def parse_losses(loss_fn: LossFn | Sequence[LossFn]) -> list[LossFn]:
     return losses
 
 
-def parse_shares(at_least: object) -> Mapping[Any, float]:
-    """Return the shares asked for, or raise for what is no mapping of patterns to shares."""
-    if at_least is None:
-        return {}
-    if not isinstance(at_least, Mapping):
-        raise ParamCheckUsageError(
-            f'at_least maps patterns to shares, {{"experts": 0.5}}, '
-            f"not {type(at_least).__name__} {at_least!r}"
-        )
-    for pattern, share in at_least.items():
-        number = isinstance(share, (int, float)) and not isinstance(share, bool)
-        if not (number and 0 < share <= 1):
-            raise ParamCheckUsageError(
-                f"at_least: {share!r} for {pattern!r} is no share: give a number above 0, at most 1"
-            )
-    return at_least
-
-
 def loss_findings(outcomes: Sequence[Reached]) -> list[Finding]:
     """Find the losses that no backward pass can start from."""
     return [
@@ -107,24 +90,44 @@ def not_reached(found: Sequence[Missing], hints: Hints = OF_THE_ASSERTION) -> li
     return findings
 
 
-def too_few(
+def not_listed(
+    others: Sequence[Entry], outcomes: Sequence[Reached], *, allow_zero: bool
+) -> list[Finding]:
+    """Find who was reached though ``exactly=`` does not list it.
+
+    ``others`` are the last entries that the outcomes have states of.
+    """
+    findings = []
+    for number, entry in enumerate(others, start=-len(others)):
+        states = {outcome.states[number] for outcome in outcomes}
+        elsewhere = next(filter(None, (outcome.elsewhere[number] for outcome in outcomes)), "")
+        names = tuple(entry.names)
+        if GradState.NONFINITE in states:
+            findings.append(
+                Finding(names, PROBLEM[GradState.NONFINITE], why=_NAN, hint=NONFINITE_HINT)
+            )
+        elif GradState.NONZERO in states or (allow_zero and GradState.ZERO in states) or elsewhere:
+            found = f"its gradient was written to .{elsewhere}" if elsewhere else ""
+            if not found and GradState.NONZERO not in states:
+                found = "a gradient of zeros arrives"
+            hint = "requires_grad_(False) keeps it out; where it is meant, list it in exactly="
+            if entry.part is not None:
+                hint = "where it is meant, list it in exactly="
+            findings.append(Finding(names, "reached, but not listed", found=found, hint=hint))
+    return findings
+
+
+_NAN = "NaN or infinity in it"
+
+
+def too_few_reached(
     pattern: str, share: float, members: Sequence[Entry], found: Sequence[Missing]
 ) -> list[Finding]:
     """Find whether too few of the parameters a pattern matches were reached."""
     silent = {one.entry: one for one in found}
     lacking = [silent[entry] for entry in members if entry in silent]
-    reached = len(members) - len(lacking)
-    if reached >= share * len(members):
-        return []
-    return [
-        Finding(
-            tuple(name for one in lacking for name in one.entry.names),
-            "too few with a gradient",
-            expected=f"at least {share:.0%} of the {len(members)} parameters of {pattern}",
-            found=f"{reached} ({reached / len(members):.0%})",
-            rows=fold_rows((", ".join(one.entry.names), reason_text(one)[0]) for one in lacking),
-        )
-    ]
+    said = [(tuple(one.entry.names), reason_text(one)[0]) for one in lacking]
+    return too_few("too few with a gradient", pattern, share, len(members), said)
 
 
 def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str]:
@@ -133,7 +136,9 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
     if one.elsewhere and one.state is GradState.NONE:
         return elsewhere_text(one.elsewhere)
     if one.state is GradState.NONFINITE and (reason is None or reason.kind != "nonfinite"):
-        return "NaN or infinity in it", NONFINITE_HINT
+        return _NAN, NONFINITE_HINT
+    if one.others:
+        return "gradient is all zero here; other elements of it got one", hints.zero
     if one.state is GradState.ZERO and reason is not None and reason.kind in ("unused", "unknown"):
         return "gradient is all zero", hints.zero  # it arrived: how was not seen
     if reason is None:
@@ -174,7 +179,7 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
         case "nonfinite" if place.operation:
             return f"NaN or infinity from the gradient of {at}", NONFINITE_HINT
         case "nonfinite":
-            return "NaN or infinity in it", NONFINITE_HINT
+            return _NAN, NONFINITE_HINT
         case "untrainable":
             return INFERENCE
         case "zero" if place.zeros:

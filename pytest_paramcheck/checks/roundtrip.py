@@ -41,5 +41,5 @@ def lost_on_the_way(before: Inventory, after: Inventory, returned: Returned) -> 
         if tensor is not None and (reason := no_values(tensor)):
             findings.append(Finding((record.name,), "came back without values", found=reason))
         else:
-            names.append(record.name)
+            names.append((record.name, None))
     return findings + differences(before, after, names, rtol=0.0, atol=0.0)

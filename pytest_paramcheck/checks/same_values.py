@@ -13,27 +13,36 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import join_words, plural
 from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.parts import Part
 from ..parameters.tensors.content import bits, no_values, same_bits
 from ..parameters.tensors.context import Fact, context_tensors, facts_of
 from ..parameters.tensors.describe import describe, dtype_name, layout_name, size_text
 from ..parameters.tensors.memory import PLAIN_TYPES, inner_tensors
 from ..parameters.tensors.sharded import index_in_whole, is_dtensor, local_of
+from .tolerance import common_dtype, in_one_dtype, within
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
 CHUNK = 1 << 22
 
 
 def differences(
-    a: Inventory, b: Inventory, names: Sequence[str], *, rtol: float, atol: float
+    a: Inventory,
+    b: Inventory,
+    names: Sequence[tuple[str, Part | None]],
+    *,
+    rtol: float,
+    atol: float,
+    dtypes: bool = True,
 ) -> list[Finding]:
-    """Find the names under which two inventories hold different things.
+    """Find the names under which two inventories hold different things; of some, only a part.
 
     A pair of tensors that is tied under the same names on both sides is compared once. A
-    non-persistent buffer is not missing from a mapping: no state_dict holds it.
+    non-persistent buffer is not missing from a mapping: no state_dict holds it. Without
+    ``dtypes`` a pair of two dtypes is compared in the narrower one.
     """
-    pairs: dict[tuple[int, int], tuple[list[str], Tensor, Tensor]] = {}
+    pairs: dict[tuple[int, int, int], tuple[list[str], Tensor, Tensor, Part | None]] = {}
     findings = []
-    for name in names:
+    for name, part in names:
         if name not in b.named or name not in a.named:
             findings += _one_sided(a, b, name)
             continue
@@ -43,9 +52,10 @@ def differences(
                 found = f"{describe(left)} in the first, {describe(right)} in the second"
                 findings.append(Finding((name,), "different value", found=found))
             continue
-        pairs.setdefault((id(left), id(right)), ([], left, right))[0].append(name)
-    for tied, left, right in pairs.values():
-        finding = _compare(tuple(tied), left, right, rtol, atol)
+        key = (id(left), id(right), id(part))
+        pairs.setdefault(key, ([], left, right, part))[0].append(name)
+    for tied, left, right, part in pairs.values():
+        finding = _compare(tuple(tied), left, right, part, rtol, atol, dtypes)
         if finding is not None:
             findings.append(finding)
     return findings
@@ -60,7 +70,13 @@ def _one_sided(a: Inventory, b: Inventory, name: str) -> list[Finding]:
 
 
 def _compare(
-    names: tuple[str, ...], a: Tensor, b: Tensor, rtol: float, atol: float
+    names: tuple[str, ...],
+    a: Tensor,
+    b: Tensor,
+    part: Part | None,
+    rtol: float,
+    atol: float,
+    dtypes: bool,
 ) -> Finding | None:
     for tensor, which in ((a, "first"), (b, "second")):
         if not is_lazy(tensor):
@@ -70,14 +86,18 @@ def _compare(
         raise ParamCheckUsageError(
             f"{names[0]} of the {which}: {no_values(tensor)}; its values cannot be compared"
         )
-    for problem, left, right in (
+    facts = [
         ("different shape", size_text(a), size_text(b)),
         ("different dtype", dtype_name(a.dtype), dtype_name(b.dtype)),
         ("different layout", layout_name(a.layout), layout_name(b.layout)),
-    ):
+    ]
+    cast = None if dtypes or a.dtype == b.dtype else common_dtype(a, b)
+    if cast is not None:
+        del facts[1]
+    for problem, left, right in facts:
         if left != right:
             found = f"{left} in the first, {right} in the second"
-            if a.shape == b.shape and a.dtype != b.dtype:
+            if a.shape == b.shape and a.dtype != b.dtype and dtypes:
                 found += _if_cast(a, b)
             return Finding(names, problem, found=found)
     if a is b:
@@ -87,6 +107,15 @@ def _compare(
             raise ParamCheckUsageError(
                 f"{names[0]} of the {which}: {reason}; its values cannot be compared"
             )
+    if part is not None:
+        names_of = names
+        names = tuple(name + part.text for name in names)
+        a, b = part.of(a, names_of[0]), part.of(b, names_of[0])
+    said = ""
+    if cast is not None:
+        with torch.no_grad():
+            a, b = in_one_dtype(a, b)
+        said = f" (compared in {dtype_name(cast)})"
     if same_bits(a, b):
         return None
     if _placements(a) != _placements(b):
@@ -94,9 +123,24 @@ def _compare(
             f"{names[0]} is {describe(a)} in the first and {describe(b)} in the second: tensors "
             f"that are sharded in two ways cannot be compared yet; compare their full_tensor()"
         )
+    found = beyond(a, b, rtol, atol)
+    return Finding(names, "different values", found=found + said) if found else None
+
+
+def beyond(
+    a: Tensor, b: Tensor, rtol: float, atol: float, sides: tuple[str, str] | None = None
+) -> str:
+    """Say how two tensors of one shape and dtype differ by more than tolerances, or ``""``."""
+    if (rtol or atol) and within(a, b, rtol, atol):
+        return ""
     with torch.no_grad():
-        found = difference(a, b, rtol, atol)
-    return Finding(names, "different values", found=found) if found else None
+        return difference(a, b, rtol, atol, sides or _SIDES)
+
+
+def moved_by_less(before: Tensor, now: Tensor) -> str:
+    """Say how far values moved at most, or ``""`` where no bit differs."""
+    with torch.no_grad():
+        return difference(*in_one_dtype(now, before), sides=("after", "before"))
 
 
 def _placements(tensor: Tensor) -> str | None:

@@ -218,7 +218,7 @@ def _shape(
     distance = max(float((below - upper).abs().max()), float((before - lower).abs().max()))
     d = max(0.0, distance - _coarseness(flat.dtype) / 2)
     outcomes = [Outcome(Test.SHAPE, min(1.0, 2 * math.exp(-2 * n * d * d)), text)]
-    grid = _grid(flat)
+    grid = grid_of(flat)
     if grid is not flat.dtype:
         upper, lower = (cdf(_border(stored, grid, up=up)) for up in (True, False))
     # The random bits of torch's generators: 24 for float32, those of the mantissa below.
@@ -228,7 +228,7 @@ def _shape(
     return outcomes
 
 
-def _grid(flat: Tensor) -> torch.dtype:
+def grid_of(flat: Tensor) -> torch.dtype:
     """The narrowest dtype that holds all values: what was drawn in it and widened repeats."""
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         if flat.element_size() <= dtype.itemsize:
@@ -240,7 +240,7 @@ def _grid(flat: Tensor) -> torch.dtype:
 
 def chance_of_one(values: Tensor, of: Normal | TruncNormal | Uniform) -> float:
     """Bound the probability of each single number that a sample can hold."""
-    info = torch.finfo(_grid(values.reshape(-1)))
+    info = torch.finfo(grid_of(values.reshape(-1)))
     if isinstance(of, Uniform):
         size, width = max(abs(of.a), abs(of.b)), of.b - of.a
     else:

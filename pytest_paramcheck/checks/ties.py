@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -42,6 +43,39 @@ def not_tied(ties: Ties, group: Sequence[str], problem: str = "not tied") -> lis
         return []
     first, *others = classes.values()
     return [_apart(ties, first, names, problem) for names in others]
+
+
+def without_memory_in_common(ties: Ties, group: Sequence[str]) -> list[Finding]:
+    """Find where the names of one group do not hang together by memory cells in common."""
+    names = [name for name in group for _ in ties.tensors(name)]
+    tensors = [tensor for name in group for tensor in ties.tensors(name)]
+    # Names of one object belong together, and so do the leaves of a computed weight.
+    first_at: dict[object, str] = {}
+    island = {name: first_at.setdefault(ties.identity(name), name) for name in group}
+    for name, tensor in zip(names, tensors, strict=True):
+        _join(island, name, first_at.setdefault(id(tensor), name))
+    for indices in shared_memory(tensors).groups:
+        for index in indices[1:]:
+            _join(island, names[indices[0]], names[index])
+    islands: dict[str, list[str]] = {}
+    for name in group:
+        islands.setdefault(island[name], []).append(name)
+    first, *others = islands.values()
+    findings = [_apart(ties, first, other, "no memory in common") for other in others]
+    return [
+        replace(finding, hint="") if not ties.computed and _sizes_differ(ties, finding) else finding
+        for finding in findings
+    ]
+
+
+def _join(island: dict[str, str], a: str, b: str) -> None:
+    one, other = island[a], island[b]
+    if one != other:
+        island.update({name: one for name, place in island.items() if place == other})
+
+
+def _sizes_differ(ties: Ties, finding: Finding) -> bool:
+    return len({tensor.shape for name in finding.names for tensor in ties.tensors(name)}) > 1
 
 
 def _apart(ties: Ties, first: Sequence[str], other: Sequence[str], problem: str) -> Finding:

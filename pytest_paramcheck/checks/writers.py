@@ -39,11 +39,11 @@ def causes(inventory: Inventory, watch: Watch, after: AfterBlock) -> Cause:
         return {
             name: now is not None and after.moved(old, now)
             for old, names, now in after.rows
-            for name in names
+            for name in (names if old.part is None else old.names)
         }
 
     def cause(old: Kept, names: tuple[str, ...], now: Tensor, replaced: str) -> tuple[str, str]:
-        for name in names:
+        for name in names if old.part is None else old.names:
             owner, _, leaf = name.rpartition(".")
             if leaf not in _STATISTICS:
                 continue
@@ -63,7 +63,9 @@ def causes(inventory: Inventory, watch: Watch, after: AfterBlock) -> Cause:
             return f"{called} in train mode updates it in every forward", hint
         if replaced:
             return "", ""
-        seen = watch.seen(old.tensor)
+        seen = watch.seen(old.watched)
+        if seen.writers and old.part is not None:
+            return _stepped_part(seen)
         if seen.writers:
             return _stepped(seen, now, inventory)
         return _unseen_writer(old, now, seen, watch), ""
@@ -113,6 +115,18 @@ def _stepped(seen: Seen, now: Tensor, inventory: Inventory) -> tuple[str, str]:
     if seen.wrote_with:
         frozen = "" if now.requires_grad or seen.shared else ", although it is frozen"
         return f"{writers} stepped {_it(seen)} with the gradient in .grad{frozen}", hint
+    return _stepped_without(seen), hint
+
+
+def _stepped_part(seen: Seen) -> tuple[str, str]:
+    """Return what a step did to some elements: of a parameter, not all can be kept out of it."""
+    writers = join_words(seen.writers)
+    if seen.wrote_with:
+        hint = f"set their gradient to zero before {writers} steps"
+        return f"{writers} stepped them with the gradient in .grad", hint
+    hint = "bits differ where 0.0 became -0.0: with atol=1e-12 numbers are compared"
+    if seen.weight_decay or seen.momentum:
+        hint = f"write them back after {writers} stepped: their zero gradient does not stop it"
     return _stepped_without(seen), hint
 
 

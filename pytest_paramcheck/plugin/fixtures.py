@@ -272,6 +272,13 @@ def assert_same_values():
     return public.assert_same_values
 
 
+@typed(lambda: public.assert_values)
+@pytest.fixture(scope="session")
+def assert_values():
+    """Assert that values satisfy conditions: a range, a norm, zeros where a mask says so."""
+    return public.assert_values
+
+
 @typed(lambda: public.assert_init)
 @pytest.fixture(scope="session")
 def assert_init():

@@ -12,7 +12,9 @@ from pytest_paramcheck import (
     assert_init,
     assert_init_complete,
     assert_same_values,
+    assert_values,
     init,
+    values,
 )
 
 from . import Recipe
@@ -37,6 +39,12 @@ def _with_nan() -> nn.Module:
     return model
 
 
+def _policy(std: float) -> nn.Module:
+    policy = nn.Linear(3, 2)
+    policy.std = nn.Parameter(torch.tensor([0.5, std]))
+    return policy
+
+
 class _Uninitialized(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +54,11 @@ class _Uninitialized(nn.Module):
 RECIPES = {
     "assert_finite": Recipe(lambda: nn.Linear(3, 2), _with_nan, assert_finite),
     "assert_same_values": Recipe(_twins, _strangers, lambda pair: assert_same_values(*pair)),
+    "assert_values": Recipe(
+        lambda: _policy(0.1),
+        lambda: _policy(-0.1),
+        lambda model: assert_values(model, {"std": values.positive()}),
+    ),
     "assert_init": Recipe(
         lambda: nn.Linear(64, 32),
         lambda: nn.Linear(16, 32),

@@ -25,12 +25,15 @@ ASSERTIONS = sorted(
 
 def test_the_names() -> None:
     assert pytest_paramcheck.__all__ == [
+        "BUFFERS",
         "CHECKS",
         "CaseRun",
+        "FROZEN",
         "Finding",
         "ModelCase",
         "ModelCheck",
         "NothingToCheck",
+        "PARAMETERS",
         "ParamCheckError",
         "ParamCheckUsageError",
         "ParamCheckWarning",
@@ -40,11 +43,14 @@ def test_the_names() -> None:
         "Pattern",
         "ShapeSpec",
         "Subject",
+        "TRAINABLE",
         *ASSERTIONS,
         "init",
         "param_page",
         "param_table",
         "parametrize_with_param_checks",
+        "part",
+        "values",
     ]
 
 
@@ -62,6 +68,20 @@ def test_the_distributions() -> None:
         "xavier_normal",
         "xavier_uniform",
         "zeros",
+    ]
+
+
+def test_the_conditions() -> None:
+    assert pytest_paramcheck.values.__all__ == [
+        "Condition",
+        "between",
+        "nonnegative",
+        "norm",
+        "orthogonal",
+        "positive",
+        "symmetric",
+        "triangular",
+        "zero_where",
     ]
 
 

@@ -205,7 +205,8 @@ def test_two_tensors_under_one_name_are_an_error() -> None:
 @pytest.mark.parametrize("pattern", [(nn.Linear, "a", "b"), (nn.Linear, 3), (int, "a"), ("a", "b")])
 def test_a_malformed_class_pattern(lm: Inventory, pattern: Any) -> None:
     assert usage(select, lm, [pattern]) == (
-        f"a pattern is a name, a glob, a module class or (class, name), "
+        "a pattern is a name, a glob, a class, (class, name), "
+        "a state, a part or a function, "
         f"not tuple {cut(repr(pattern), 40)}; pass patterns one by one: *patterns"
     )
 
@@ -250,31 +251,42 @@ def test_a_malformed_class_pattern(lm: Inventory, pattern: Any) -> None:
         (
             [["emb", "head"]],
             (
-                "a pattern is a name, a glob, a module class or (class, name), "
+                "a pattern is a name, a glob, a class, (class, name), "
+                "a state, a part or a function, "
                 "not list ['emb', 'head']; pass patterns one by one: *patterns"
             ),
         ),
         (
             [("emb", "head")],
             (
-                "a pattern is a name, a glob, a module class or (class, name), "
+                "a pattern is a name, a glob, a class, (class, name), "
+                "a state, a part or a function, "
                 "not tuple ('emb', 'head'); pass patterns one by one: *patterns"
             ),
         ),
         (
             [nn.ReLU()],
             (
-                "a pattern is a name, a glob, a module class or (class, name), "
+                "a pattern is a name, a glob, a class, (class, name), "
+                "a state, a part or a function, "
                 "not ReLU ReLU(); name it, or pass its class ReLU"
             ),
         ),
         (
             [int],
-            "a pattern is a name, a glob, a module class or (class, name), not type <class 'int'>",
+            (
+                "a pattern is a name, a glob, a class, (class, name), "
+                "a state, a part or a function, "
+                "not type <class 'int'>"
+            ),
         ),
         (
             [3],
-            "a pattern is a name, a glob, a module class or (class, name), not int 3",
+            (
+                "a pattern is a name, a glob, a class, (class, name), "
+                "a state, a part or a function, "
+                "not int 3"
+            ),
         ),
     ],
 )

@@ -339,7 +339,8 @@ class TestTies:
             "a tie takes two names or more, got 'emb.weight'"
         )
         assert usage(assert_ties, model, [("emb.weight", 3)]) == (
-            "a pattern is a name, a glob, a module class or (class, name), not int 3"
+            "a pattern is a name, a glob, a class, (class, name), a state, a part or a function, "
+            "not int 3"
         )
         assert usage(assert_ties, model, [("nothing.*", "emb.weight")]) == (
             "pattern 'nothing.*' matches nothing in LM; it has emb.weight, head.weight"

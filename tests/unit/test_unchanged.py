@@ -387,9 +387,9 @@ def test_values_without_values_are_a_wrong_call() -> None:
 @pytest.mark.parametrize(
     ("only", "said"),
     [
-        ("value", "only='value': 'value' is none of values, objects, flags"),
-        ((), "only=(): name one or more of values, objects, flags"),
-        (None, "only=None: name one or more of values, objects, flags"),
+        ("value", "only='value': 'value' is none of values, objects, flags, attributes"),
+        ((), "only=(): name one or more of values, objects, flags, attributes"),
+        (None, "only=None: name one or more of values, objects, flags, attributes"),
     ],
 )
 def test_another_only_is_a_wrong_call(only: Any, said: str) -> None:

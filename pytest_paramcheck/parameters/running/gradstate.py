@@ -43,12 +43,22 @@ def is_parameter(entry: Entry) -> bool:
 
 
 def grad_of(entry: Entry) -> Tensor | None:
-    """Return an entry's gradient: its ``.grad``, or in a plain mapping the tensor itself."""
+    """Return an entry's gradient: its ``.grad``, or in a plain mapping the tensor itself; of a
+    part, that of its elements."""
     tensor = entry.tensor
     if tensor is None or not is_parameter(entry):
-        return tensor
-    # Of another non-leaf torch would warn: it has none, and never will.
-    return tensor.grad if tensor.is_leaf or tensor.retains_grad else None
+        grad = tensor
+    else:
+        # Of another non-leaf torch would warn: it has none, and never will.
+        grad = tensor.grad if tensor.is_leaf or tensor.retains_grad else None
+    return grad if grad is None else of_part(entry, grad)
+
+
+def of_part(entry: Entry, grad: Tensor) -> Tensor:
+    """Return what of a whole parameter's gradient is an entry's."""
+    if entry.part is None:
+        return grad
+    return entry.part.of(grad, f"the gradient of {entry.name.removesuffix(entry.part.text)}")
 
 
 def demand_gradients(inventory: Inventory) -> None:

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ..subject.inventory import Entry
 from ..subject.walk import first_places
 from ..tensors.content import no_values
 from ..tensors.describe import describe
 from .elsewhere import Elsewhere
-from .gradstate import GradState, grad_states
+from .gradstate import GradState, grad_states, of_part
 from .graph import walk_leaves
 from .modes import record_gradients
 from .preserve import put_away, put_gradients_away
@@ -49,16 +50,25 @@ class Reached:
 
     ``elsewhere`` names the attribute of each that a gradient was written to (``main_grad``),
     ``unreadable`` says of each why the values of its gradient cannot be read; else ``""``.
+    ``whole`` are the states of the whole gradients, where some elements of one are asked about.
     """
 
     states: list[GradState]
     problem: LossProblem | None = None
     elsewhere: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    whole: list[GradState] = field(default_factory=list)
 
 
-def reach(model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]) -> Reached:
+def reach(
+    model: nn.Module,
+    loss_fn: LossFn,
+    parameters: Sequence[Tensor],
+    entries: Sequence[Entry] | None = None,
+) -> Reached:
     """Run ``loss_fn(model)`` and backward, return who was reached; leave nothing behind.
+
+    ``entries`` say of each parameter which of its elements are meant, where not all are.
 
     An error of ``loss_fn`` or of the backward pass comes through as it is.
     """
@@ -75,7 +85,11 @@ def reach(model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]) -> Re
             loss.backward()
         grads = [parameter.grad for parameter in parameters]
         unreadable = ["" if grad is None else no_values(grad) for grad in grads]
-        return Reached(grad_states(grads), problem, elsewhere.written(), unreadable)
+        states = whole = grad_states(grads)
+        if entries is not None and any(entry.part is not None for entry in entries):
+            pairs = zip(entries, grads, strict=True)
+            states = grad_states([g if g is None else of_part(entry, g) for entry, g in pairs])
+        return Reached(states, problem, elsewhere.written(), unreadable, whole)
 
 
 def gradients_of(

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,7 +26,9 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from ...messages.errors import ParamCheckUsageError
 from ..subject.optimizers import UnreadableError, read_groups, state_of
+from ..subject.parts import Part
 from ..tensors.content import no_values, same_bits
 from ..tensors.cover import region_of
 from ..tensors.digest import read_contents
@@ -71,13 +73,22 @@ class _Touch:
     before: bytes | None = None
 
 
+#: The tensors that stand for some elements of others, by id: (the whole tensor, which elements).
+Parts: TypeAlias = Mapping[int, tuple[Tensor, Part]]
+
+
 class Steps:
     """Listens to every optimizer's ``step``; what could not be read counts as written."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, tensors: Sequence[Tensor], parts: Parts) -> None:
         self._tensors = tensors
+        self._parts = parts
         self._held: _Held | None = None
         self.notes = {id(tensor): Noted() for tensor in tensors}
+        #: The watched tensors that stand for a tensor: itself, and parts of it.
+        self._watched: dict[int, list[Tensor]] = {}
+        for tensor in tensors:
+            self._watched.setdefault(id(self._whole(tensor)), []).append(tensor)
         #: The steps that run right now, by optimizer (closures run backward inside of them).
         self._running: dict[int, dict[int, _Touch]] = {}
         #: The optimizers that stepped in the block, whatever they hold.
@@ -110,39 +121,44 @@ class Steps:
                 self.unread[name] = None
                 self._touch_all(touched)
             unsettled = [t for key, t in touched.items() if not self.notes[key].settled]
-            for touch, content in zip(unsettled, _contents(unsettled), strict=True):
+            for touch, content in zip(unsettled, self._contents(unsettled), strict=True):
                 touch.before = content
         except Exception:
             self.unread[name] = None
 
     def _touch(self, optimizer: Optimizer, name: str, touched: dict[int, _Touch]) -> None:
         if self._held is None:
-            self._held = _Held(self._tensors)
+            wholes = {id(whole): whole for whole in map(self._whole, self._tensors)}
+            self._held = _Held(list(wholes.values()))
         for group, tensors in read_groups(optimizer):
             lr = _number(group.get("lr"))
             decay = _number(group.get("weight_decay")) or 0.0
             for held in tensors:
-                for tensor in self._held.by(held):
+                on = (one for t in self._held.by(held) for one in self._watched[id(t)])
+                for tensor in on:
                     touch = touched.setdefault(id(tensor), _Touch(tensor, held))
                     notes = self.notes[id(tensor)]
                     notes.optimizers[name] = None
-                    notes.shared = notes.shared or held is not tensor
+                    notes.shared = notes.shared or held is not self._whole(tensor)
                     if lr is not None:
                         touch.lr = max(touch.lr or 0.0, abs(lr))
                         notes.lr = max(notes.lr or 0.0, abs(lr))
                     touch.weight_decay = max(touch.weight_decay, decay)
                     if held.grad is not None:
-                        size = largest_magnitude(gradient_there(held, tensor))
+                        size = largest_magnitude(self.gradient(held, tensor))
                         note_largest(touch.gradient, size)
                         note_largest(notes.stepped_with, size)
                     for value in () if notes.settled else _momentum(optimizer, held):
+                        if value.shape == held.shape:
+                            value = self._some(tensor, value)
                         note_largest(touch.momentum, largest_magnitude(value))
 
     def _touch_all(self, touched: dict[int, _Touch]) -> None:
         for tensor in self._tensors:
-            touch = touched.setdefault(id(tensor), _Touch(tensor, tensor))
-            if tensor.is_leaf and tensor.grad is not None:
-                note_largest(touch.gradient, largest_magnitude(tensor.grad))
+            whole = self._whole(tensor)
+            touch = touched.setdefault(id(tensor), _Touch(tensor, whole))
+            if whole.is_leaf and whole.grad is not None:
+                note_largest(touch.gradient, largest_magnitude(self.gradient(whole, tensor)))
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         name = type(optimizer).__name__
@@ -153,11 +169,11 @@ class Steps:
 
     def _compare(self, name: str, touched: dict[int, _Touch]) -> None:
         unsettled = [t for key, t in touched.items() if not self.notes[key].settled]
-        for touch, content in zip(unsettled, _contents(unsettled), strict=True):
+        for touch, content in zip(unsettled, self._contents(unsettled), strict=True):
             notes = self.notes[id(touch.tensor)]
             if content is not None and content == touch.before:
                 if touch.gradient:
-                    notes.rounded = notes.rounded is not False and _rounds_away(touch)
+                    notes.rounded = notes.rounded is not False and self._rounds_away(touch)
                 continue
             notes.optimizers[name] = notes.writers[name] = None
             notes.weight_decay = max(notes.weight_decay, touch.weight_decay)
@@ -166,6 +182,50 @@ class Steps:
             for size in touch.gradient:
                 note_largest(notes.wrote_with, size)
                 notes.settled = bool(size != 0)
+
+    def _whole(self, watched: Tensor) -> Tensor:
+        return self._parts[id(watched)][0] if id(watched) in self._parts else watched
+
+    def _some(self, watched: Tensor, whole: Tensor) -> Tensor:
+        """Return what of a whole tensor a watched one stands for: all of it, or a part."""
+        found = self._parts.get(id(watched))
+        return whole if found is None else found[1].of(whole, "it")
+
+    def gradient(self, held: Tensor, watched: Tensor) -> Tensor:
+        """Return what of a tensor's gradient is a watched one's; all of it where none is told."""
+        whole = gradient_there(held, self._whole(watched))
+        try:
+            return self._some(watched, whole)
+        except ParamCheckUsageError:  # of another shape, or without values
+            return whole
+
+    def _contents(self, touched: Sequence[_Touch]) -> list[bytes | None]:
+        """Return the digest of each tensor now; None where it cannot be read."""
+        now = {
+            id(touch.tensor): self._some(touch.tensor, whole)
+            for touch in touched
+            if not no_values(whole := self._whole(touch.tensor))
+        }
+        contents = zip(now, read_contents(list(now.values())), strict=True)
+        digests = {key: content.digest for key, content in contents}
+        return [digests.get(id(touch.tensor)) for touch in touched]
+
+    def _rounds_away(self, touch: _Touch) -> bool:
+        """Whether a step of lr times the gradient, or of lr as adaptive ones take, changes no
+        bit."""
+        held, grad = touch.held.detach(), touch.held.grad
+        if grad is None or not touch.lr or grad.layout is not torch.strided or no_values(held):
+            return False
+        try:
+            if id(touch.tensor) in self._parts:
+                held, grad = self._some(touch.tensor, held), self.gradient(touch.held, touch.tensor)
+            with torch.no_grad():
+                return any(
+                    same_bits(held, held.sub(step.to(held.dtype), alpha=touch.lr)) is True
+                    for step in (grad, torch.sgn(grad))
+                )
+        except Exception:
+            return False  # an operation that a subclass or a dtype does not have
 
 
 def _untraced(hook: Callable[..., None]) -> Callable[..., None]:
@@ -227,28 +287,6 @@ class _Held:
                 place -= 1
                 near[spans[place][2]] = None
         return [self._tensors[n] for n in sorted(near) if memory.overlaps(self._memories[n])]
-
-
-def _contents(touched: Sequence[_Touch]) -> list[bytes | None]:
-    """Return the digest of each tensor now; None where it cannot be read."""
-    readable = [touch.tensor for touch in touched if not no_values(touch.tensor)]
-    digests = {id(t): c.digest for t, c in zip(readable, read_contents(readable), strict=True)}
-    return [digests.get(id(touch.tensor)) for touch in touched]
-
-
-def _rounds_away(touch: _Touch) -> bool:
-    """Whether a step of lr times the gradient, or of lr as adaptive ones take, changes no bit."""
-    held, grad = touch.held.detach(), touch.held.grad
-    if grad is None or not touch.lr or grad.layout is not torch.strided or no_values(held):
-        return False
-    try:
-        with torch.no_grad():
-            return any(
-                same_bits(held, held.sub(step.to(held.dtype), alpha=touch.lr)) is True
-                for step in (grad, torch.sgn(grad))
-            )
-    except Exception:
-        return False  # an operation that a subclass or a dtype does not have
 
 
 def _momentum(optimizer: Optimizer, held: Tensor) -> list[Tensor]:

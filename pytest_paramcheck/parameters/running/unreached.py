@@ -27,13 +27,15 @@ _OF_SHARDS = {GradState.NONE: 0, GradState.ZERO: 1, GradState.NONZERO: 2, GradSt
 class Missing:
     """A parameter that no loss reached, its best state, and why (None: it is frozen).
 
-    ``elsewhere`` is the attribute that a gradient was written to instead of ``.grad``.
+    ``elsewhere`` is the attribute that a gradient was written to instead of ``.grad``. ``others``
+    says of a part that other elements of the parameter got a gradient.
     """
 
     entry: Entry
     state: GradState
     reason: Reason | None = None
     elsewhere: str = ""
+    others: bool = False
 
 
 def find_unreached(
@@ -44,17 +46,20 @@ def find_unreached(
     *,
     allow_zero: bool = False,
     remedy: str = "",
+    also: Sequence[Entry] = (),
     later: Callable[[list[Entry]], Collection[Entry]] | None = None,
 ) -> tuple[list[Reached], list[Missing]]:
     """Run the losses on a model; return what each gave, and the entries that none reached.
 
     Why is asked in a second run of each loss, made only if somebody was not reached.
     ``remedy`` is what a caller can do, beside a real device, about values that are not there.
+    ``also`` are entries whose states are wanted, behind those of the others, and no reasons.
     ``later`` is asked of the entries that got zeros, before their reasons are: it returns those
     that get a gradient once the model has trained.
     """
     __tracebackhide__ = True
-    tensors = runnable(entries, inventory, allow_zero, remedy)
+    everything = [*entries, *also]
+    tensors = runnable(everything, inventory, allow_zero, remedy)
     untrainable = [
         Missing(entry, GradState.NONE, Reason("untrainable"))
         for entry in entries
@@ -63,14 +68,14 @@ def find_unreached(
     outcomes = []
     try:
         for loss in losses:
-            outcomes.append(reach(model, loss, tensors))
+            outcomes.append(reach(model, loss, tensors, everything))
     except Exception:
         # Autograd refuses to save an inference tensor: it is the reason, and was found.
         if not untrainable:
             raise
         return [], untrainable
     if not allow_zero:
-        _readable(entries, outcomes, remedy)
+        _readable(everything, outcomes, remedy)
     outcomes = _of_whole(outcomes)
     known = {one.entry: one for one in untrainable}
     found = missing(entries, outcomes, allow_zero=allow_zero)
@@ -152,7 +157,11 @@ def missing(
         state = max(states, key=_ORDER.__getitem__)
         if state is not GradState.NONZERO:
             elsewhere = (outcome.elsewhere[number] for outcome in outcomes)
-            found.append(Missing(entry, state, elsewhere=next(filter(None, elsewhere), "")))
+            others = entry.part is not None and any(
+                outcome.whole[number] is GradState.NONZERO for outcome in outcomes
+            )
+            attribute = next(filter(None, elsewhere), "")
+            found.append(Missing(entry, state, elsewhere=attribute, others=others))
     return found
 
 
@@ -164,14 +173,14 @@ def _with_reasons(
 ) -> list[Missing]:
     """Give each parameter that trains the reason why no loss reached it."""
     __tracebackhide__ = True
-    asked = [one for one in found if one.entry.trainable]
+    asked = [one for one in found if one.entry.trainable and not one.others]
     usable = [
         loss
         for loss, outcome in zip(losses, outcomes, strict=True)
         if outcome.problem is None or outcome.problem.cut
     ]
     if not asked or not usable:
-        return [one for one in found if not one.entry.trainable]
+        return [one for one in found if one.others or not one.entry.trainable]
     reasons: list[list[Reason]] = []
     zero_too = any(one.state is GradState.ZERO for one in asked)
     tensors = [one.entry.tensor for one in asked if one.entry.tensor is not None]

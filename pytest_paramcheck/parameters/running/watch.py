@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .magnitude import largest_magnitude, note_largest, resolve
-from .steps import Steps, gradient_there
+from .steps import Parts, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,17 @@ class Seen:
 class Watch:
     """Listens to parameters and to every optimizer's ``step`` between start and stop.
 
-    ``gradients=False`` listens to optimizers only.
+    ``gradients=False`` listens to optimizers only. ``parts`` says which of the tensors stand for
+    some elements of others.
     """
 
-    def __init__(self, tensors: Iterable[Tensor], *, gradients: bool = True) -> None:
+    def __init__(
+        self, tensors: Iterable[Tensor], *, gradients: bool = True, parts: Parts | None = None
+    ) -> None:
         self._tensors = list(tensors)
         self._gradients = gradients
-        self._steps = Steps(self._tensors)
+        self._parts = parts or {}
+        self._steps = Steps(self._tensors, self._parts)
         self._arrivals: dict[int, list[Tensor]] = {}
         self._finite_arrivals: dict[int, list[Tensor]] = {}
         #: The watched tensors whose gradient arrives at a leaf: itself, or views of it.
@@ -101,7 +105,7 @@ class Watch:
             self._handles.append(handle)
         leaves: dict[int, Tensor] = {}
         for tensor in self._tensors if self._gradients else ():
-            leaf = _leaf_of(tensor)
+            leaf = _leaf_of(self._parts[id(tensor)][0] if id(tensor) in self._parts else tensor)
             if leaf is not None:
                 leaves[id(leaf)] = leaf
                 self._of_leaf.setdefault(id(leaf), []).append(tensor)
@@ -160,7 +164,7 @@ class Watch:
         for tensor in self._of_leaf.get(id(leaf), ()):
             if leaf.grad is None:  # somebody else's hook came first and cleared it
                 return
-            size = largest_magnitude(gradient_there(leaf, tensor))
+            size = largest_magnitude(self._steps.gradient(leaf, tensor))
             note_largest(self._arrivals.setdefault(id(tensor), []), size)
             finite = torch.where(torch.isfinite(size), size, torch.zeros_like(size))
             note_largest(self._finite_arrivals.setdefault(id(tensor), []), finite)

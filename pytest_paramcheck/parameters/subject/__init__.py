@@ -5,6 +5,8 @@
   that a wrapper put in front of the user's own; ``fsdp``: parameters that one gathers;
 * ``sharded_alike``: two subjects, the whole tensors of one sharded as the other's;
 * ``names``: many names, to be searched; ``patterns``: what a pattern matches;
+* ``states``: selecting by state; ``parts``: some elements of what a pattern matches, by an index,
+  ``elements``: those of an entry, and what is left beside them;
 * ``select``: the entries that patterns pick, and what an assertion can look at at all;
 * ``declared``: patterns that map to expectations;
 * ``ties``: tie groups, the names that mean one, several subjects side by side;

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from ..tensors.sharded import running_call
 from .fsdp import has_fsdp, own_class, refuse_slices, sharded_instead
 from .names import Names
 from .walk import first_places, unwrapped, walk_modules
+
+if TYPE_CHECKING:
+    from .parts import Part
 
 Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]
 #: What an assertion looks at (README, "Vocabulary").
@@ -48,16 +51,18 @@ SEVERAL = 16
 class Entry:
     """One parameter, buffer or plain tensor of a subject, with all of its names.
 
-    ``tensor`` is None only in a mapping or iterable, where a missing gradient is meant.
+    ``tensor`` is None only in a mapping or iterable, where a missing gradient is meant. With a
+    ``part`` it stands for some elements of the tensor, and its names say which (``parts``).
     """
 
-    __slots__ = ("kind", "names", "persistent", "tensor")
+    __slots__ = ("kind", "names", "part", "persistent", "tensor")
 
     def __init__(self, name: str, tensor: Tensor | None, kind: Kind, persistent: bool) -> None:
         self.names = [name]
         self.tensor = tensor
         self.kind: Kind = kind
         self.persistent = persistent
+        self.part: Part | None = None
 
     @property
     def name(self) -> str:

@@ -1,26 +1,38 @@
 """What a pattern matches: names of one inventory, over all names.
 
 A pattern is an entry's name, a module's name (everything below it), a glob (``*`` may cross
-dots), a module class (the entries of its instances) or ``(class, name below the instance)``.
+dots), a module class (the entries of its instances), ``(class, name below the instance)``, a state
+(``states``), a function of name and tensor, or some elements of what another matches (``parts``).
 Names match component by component and never by substring: ``blocks.1`` is not ``blocks.10``.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import re
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import cut, did_you_mean
-from .inventory import Inventory, take_inventory
+from .inventory import Inventory, kind_in_words, take_inventory
 from .names import Names
+from .parts import Part
+from .states import State, names_in_state
 
-#: What selects entries: a name, a glob, a module class, or one name of a class's instances.
-Pattern: TypeAlias = str | type[nn.Module] | tuple[type[nn.Module], str]
+#: What selects entries: a name, a glob, a module class, one name of a class's instances, a state,
+#: a function of name and tensor; and some elements of what one of these selects.
+Pattern: TypeAlias = (
+    str
+    | type[nn.Module]
+    | tuple[type[nn.Module], str]
+    | State
+    | Part
+    | Callable[[str, Tensor], Any]
+)
 
 
 def matched_names(inventory: Inventory, pattern: Pattern) -> list[str]:
@@ -33,6 +45,12 @@ def matched_names(inventory: Inventory, pattern: Pattern) -> list[str]:
             again = matching_names(pattern, Names(inventory.wrapped_names))
             found = [inventory.wrapped_names[name] for name in again]
         return found
+    if isinstance(pattern, Part):
+        return matched_names(inventory, pattern.pattern)
+    if isinstance(pattern, State):
+        return names_in_state(inventory, pattern)
+    if not isinstance(pattern, (type, tuple)):
+        return _chosen_by(pattern, inventory)
     cls, below = pattern if isinstance(pattern, tuple) else (pattern, None)
     names: dict[str, None] = {}
     for path, module in inventory.modules:
@@ -42,6 +60,32 @@ def matched_names(inventory: Inventory, pattern: Pattern) -> list[str]:
             chosen = inside.named if below is None else matched_names(inside, below)
             names.update((prefix + name, None) for name in chosen)
     return [name for name in names if name in inventory.named]
+
+
+def _chosen_by(function: Callable[[str, Tensor], Any], inventory: Inventory) -> list[str]:
+    """Return the names for which a function of name and tensor says yes."""
+    __tracebackhide__ = True
+    try:
+        inspect.signature(function).bind("", None)
+    except TypeError:
+        raise ParamCheckUsageError(
+            f"{pattern_text(function)} selects by name and tensor: lambda name, tensor: ..."
+        ) from None
+    except ValueError:
+        pass  # a builtin that does not say what it takes
+    names = []
+    for name, tensor in inventory.named.items():
+        if tensor is None:
+            continue
+        answer = function(name, tensor)
+        if isinstance(answer, Part) or (isinstance(answer, Tensor) and answer.numel() != 1):
+            raise ParamCheckUsageError(
+                f"{pattern_text(function)} has to say yes or no about {name}, "
+                f"and returned {kind_in_words(answer)}"
+            )
+        if answer:
+            names.append(name)
+    return names
 
 
 def matching_names(pattern: str, names: Names) -> list[str]:
@@ -95,21 +139,33 @@ def negation(inventory: Inventory, pattern: object) -> tuple[bool, Pattern]:
         if pattern.startswith("!") and not inventory.all_names.at_or_below(pattern):
             return True, pattern[1:]
         return False, pattern  # a name that begins with ! is a name
+    if isinstance(pattern, (State, Part)):
+        return False, pattern
     if isinstance(pattern, type) and issubclass(pattern, nn.Module):
         return False, pattern
     if isinstance(pattern, tuple) and len(pattern) == 2:
         cls, below = pattern
         if isinstance(cls, type) and issubclass(cls, nn.Module) and isinstance(below, str):
             return (True, (cls, below[1:])) if below.startswith("!") else (False, (cls, below))
+    if callable(pattern) and not isinstance(pattern, (type, nn.Module)):
+        return False, pattern
     hint = ""
     if isinstance(pattern, (list, set, tuple)):
         hint = "; pass patterns one by one: *patterns"
     elif isinstance(pattern, nn.Module):
         hint = f"; name it, or pass its class {type(pattern).__name__}"
     raise ParamCheckUsageError(
-        f"a pattern is a name, a glob, a module class or (class, name), "
+        f"a pattern is a name, a glob, a class, (class, name), a state, a part or a function, "
         f"not {type(pattern).__name__} {cut(repr(pattern), 40)}{hint}"
     )
+
+
+def demand_whole(pattern: Pattern) -> None:
+    """Raise for a part, where whole entries are asked about."""
+    if isinstance(pattern, Part):
+        raise ParamCheckUsageError(
+            f"{pattern_text(pattern)} is some elements of an entry, and this asks about whole ones"
+        )
 
 
 def pattern_text(pattern: Pattern) -> str:
@@ -118,7 +174,11 @@ def pattern_text(pattern: Pattern) -> str:
         return f"({pattern[0].__name__}, {pattern[1]!r})"
     if isinstance(pattern, type):
         return pattern.__name__
-    return repr(pattern)
+    if isinstance(pattern, (str, State)):
+        return repr(pattern)
+    if isinstance(pattern, Part):
+        return f"part({pattern_text(pattern.pattern)}, {pattern.text})"
+    return getattr(pattern, "__name__", type(pattern).__name__)
 
 
 def no_match(
@@ -128,6 +188,16 @@ def no_match(
     text = pattern_text(shown)
     if pattern == "":
         return ParamCheckUsageError("'' is not a pattern: leave it out to select everything")
+    if isinstance(pattern, Part):
+        return no_match(inventory, pattern.pattern, pattern.pattern, more)
+    if isinstance(pattern, State):
+        what = {"FROZEN": "frozen parameter", "TRAINABLE": "trainable parameter"}
+        word = what.get(pattern.value, pattern.value[:-1].lower())
+        return ParamCheckUsageError(f"{text} selects nothing: {inventory.title} has no {word}")
+    if not isinstance(pattern, (str, type, tuple)):
+        return ParamCheckUsageError(
+            f"the function {text} selects nothing in {inventory.title}: it said no to all names"
+        )
     if not isinstance(pattern, str):
         return ParamCheckUsageError(
             f"pattern {text} matches nothing in {inventory.title}"

@@ -6,14 +6,17 @@ renamed layer must not turn an assertion into one about nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch.nn.parameter import is_lazy
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import plural
+from ..tensors.content import no_values
+from .elements import elements, with_part
 from .inventory import Entry, Inventory
-from .patterns import Pattern, matched_names, negation, no_match, pattern_text
+from .parts import Part
+from .patterns import Pattern, demand_whole, matched_names, negation, no_match, pattern_text
 
 Eligible = Callable[[Entry], bool]
 
@@ -56,22 +59,29 @@ def select(
     default: Eligible = any_entry,
     eligible: Eligible = any_entry,
     what: str = "parameter or buffer",
+    parts: bool = False,
 ) -> list[Entry]:
     """Return the entries that the patterns select, in registration order.
 
     Without patterns, or with exclusions only, it starts from the entries for which ``default``
     holds. ``eligible`` is what the assertion can look at at all, ``what`` its name in errors.
+    With ``parts`` a part is an entry of its own, behind the one whose elements it selects.
     Raises :class:`ParamCheckUsageError` for a pattern without a match and for a selection with
     nothing left in it.
     """
     chosen: set[Entry] = set()
     removed: set[Entry] = set()
+    some: dict[Entry, list[Entry]] = {}
     starts = False
     for pattern in patterns:
         negated, bare = negation(inventory, pattern)
-        matched = matched_entries(inventory, bare, eligible, what, shown=pattern)
+        matched = matched_entries(inventory, bare, eligible, what, shown=pattern, parts=parts)
         if negated:
             removed.update(matched)
+        elif isinstance(bare, Part):
+            starts = True
+            for entry in matched:
+                some.setdefault(entry, []).append(with_part(entry, bare))
         else:
             starts = True
             chosen.update(matched)
@@ -81,14 +91,35 @@ def select(
             raise ParamCheckUsageError(
                 f"{inventory.title} has no {what} that this applies to: there is nothing to check"
             )
-    left = chosen - removed
+    left = chosen.union(some) - removed
     if not left:
         shown = ", ".join(pattern_text(p) for p in patterns)
+        selected = plural(len(chosen.union(some)), "entry", "entries")
         raise ParamCheckUsageError(
             f"the patterns {shown} leave nothing to check: "
-            f"the exclusions remove all {plural(len(chosen), 'entry', 'entries')} selected"
+            f"the exclusions remove all {selected} selected"
         )
-    return [entry for entry in inventory.entries if entry in left]
+    if not some:
+        return [entry for entry in inventory.entries if entry in left]
+    return [
+        one
+        for entry in inventory.entries
+        if entry in left
+        for one in (*((entry,) if entry in chosen else ()), *some.get(entry, ()))
+    ]
+
+
+def listed(exactly: Iterable[Pattern], patterns: Sequence[Pattern]) -> list[Pattern]:
+    """Return what ``exactly=`` lists, or raise for what is no list and for patterns beside it."""
+    if patterns:
+        raise ParamCheckUsageError(
+            "exactly= lists all patterns there are: leave out the positional ones"
+        )
+    if isinstance(exactly, (str, type)) or not isinstance(exactly, Iterable):
+        raise ParamCheckUsageError(
+            f"exactly={exactly!r}: pass a list of patterns; [] means no parameter"
+        )
+    return list(exactly)
 
 
 def positive(inventory: Inventory, patterns: Sequence[Pattern]) -> list[Pattern]:
@@ -118,11 +149,14 @@ def select_names(
     return names
 
 
-def select_of_both(a: Inventory, b: Inventory, patterns: Sequence[Pattern]) -> list[str]:
-    """Return the names that the patterns select on either side; each must match on one."""
+def select_of_both(
+    a: Inventory, b: Inventory, patterns: Sequence[Pattern]
+) -> list[tuple[str, Part | None]]:
+    """Return the names that the patterns select on either side, each whole or a part of it; each
+    pattern must match on one side."""
     names = list(dict.fromkeys([*a.named, *b.named]))
     if not patterns:
-        return names
+        return [(name, None) for name in names]
     if b.root is not None and a.root is None:
         a, b = b, a  # classes select in a module only
     both = Inventory(f"{a.title} and {b.title}", a.root)
@@ -131,8 +165,12 @@ def select_of_both(a: Inventory, b: Inventory, patterns: Sequence[Pattern]) -> l
     both.wrapped_names = {**b.wrapped_names, **a.wrapped_names}
     found = {name: a.named.get(name) for name in names}
     both.named = {n: b.named.get(n) if tensor is None else tensor for n, tensor in found.items()}
-    chosen = {n for entry in select(both, patterns, eligible=present) for n in entry.names}
-    return [name for name in names if name in chosen]
+    chosen: dict[str, list[Part | None]] = {}
+    for entry in select(both, patterns, eligible=present, parts=True):
+        for name in entry.names:
+            bare = name if entry.part is None else name.removesuffix(entry.part.text)
+            chosen.setdefault(bare, []).append(entry.part)
+    return [(name, part) for name in names for part in chosen.get(name, ())]
 
 
 def select_again(
@@ -153,7 +191,8 @@ def select_again(
     for pattern in patterns:
         negated, bare = negation(inventory, pattern)
         starts = starts or not negated
-        (removed if negated else chosen).update(matching(inventory, bare))
+        if not isinstance(bare, Part):  # a part is asked about itself, not about what is new
+            (removed if negated else chosen).update(matching(inventory, bare))
     if not starts:
         chosen.update(e for e in inventory.entries if default(e))
     return [e for e in inventory.entries if e in chosen and e not in removed and eligible(e)]
@@ -186,12 +225,21 @@ def matching(inventory: Inventory, pattern: Pattern) -> list[Entry]:
 
 
 def matched_entries(
-    inventory: Inventory, pattern: Pattern, eligible: Eligible, what: str, shown: Pattern
+    inventory: Inventory,
+    pattern: Pattern,
+    eligible: Eligible,
+    what: str,
+    shown: Pattern,
+    *,
+    parts: bool = False,
 ) -> dict[Entry, list[str]]:
     """Return the entries that a pattern matches, each with its names that it matches.
 
-    Raises :class:`ParamCheckUsageError` where there is none that the assertion can look at.
+    Raises :class:`ParamCheckUsageError` where there is none that the assertion can look at, and
+    for a part where it looks at whole entries (without ``parts``).
     """
+    if not parts:
+        demand_whole(pattern)
     names = matched_names(inventory, pattern) if pattern != "" else []
     if not names:
         raise no_match(inventory, pattern, shown)
@@ -204,6 +252,10 @@ def matched_entries(
         raise ParamCheckUsageError(
             f"pattern {pattern_text(shown)} matches no {what}: {entry.name!r} is {_state(entry)}"
         )
+    if isinstance(pattern, Part):
+        for entry in usable:  # an index that does not fit is a wrong call, whatever is asked
+            if entry.tensor is not None and not no_values(entry.tensor):
+                elements(with_part(entry, pattern))
     return usable
 
 

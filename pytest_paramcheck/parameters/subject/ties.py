@@ -14,7 +14,15 @@ from ..tensors.identity import Related, Relation, relate
 from .inventory import Inventory, take_inventory
 from .names import Names
 from .parametrized import Computed, computed_weights, may_be_leaf
-from .patterns import Pattern, matched_names, matching_glob, negation, no_match, pattern_text
+from .patterns import (
+    Pattern,
+    demand_whole,
+    matched_names,
+    matching_glob,
+    negation,
+    no_match,
+    pattern_text,
+)
 
 
 class Ties:
@@ -179,9 +187,10 @@ def _reached(ties: Ties, pattern: Pattern, shown: object) -> tuple[list[str], li
     inventory = ties.inventory
     names: list[str] = []
     modules: list[str] = []
+    demand_whole(pattern)
     if isinstance(pattern, str):
         names, modules = _named(ties, pattern)
-    elif isinstance(pattern, tuple):
+    elif not isinstance(pattern, type):
         names = [ties.public(name) for name in matched_names(inventory, pattern)]
     else:
         modules = [

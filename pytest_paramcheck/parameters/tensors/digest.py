@@ -270,7 +270,10 @@ def content_difference(before: Content, after: Content) -> str:
         gap = (new - old).abs()
         largest = float(gap[gap.isfinite()].max()) if bool(gap.isfinite().any()) else 0.0
         broken = int((~new.isfinite()).sum())
-        parts = [what + (f", by at most {largest:.3g}" if largest else "")]
+        by = f", by at most {largest:.3g}" if largest else ""
+        if not by and bool((old == new).all()):
+            by = ", only the sign of zero"
+        parts = [what + by]
         if broken:
             parts.append(f"{broken} of them to NaN or infinity")
         return ", ".join(parts)

@@ -105,6 +105,20 @@ def index_in_whole(tensor: Tensor, index: Sequence[int]) -> list[int]:
     return [at + start for at, start in zip(index, offset_of(tensor), strict=True)]
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """Return all of a tensor, without a graph: of a DTensor what all ranks hold, on each of them.
+
+    A collective: every rank calls it, or waits for an error that another one tells.
+    """
+    values = tensor.detach()
+    if not is_dtensor(values):
+        return values
+    exchange(None)  # everybody is here
+    with torch.no_grad():
+        whole: Tensor = values.full_tensor()  # type: ignore[attr-defined]
+    return whole
+
+
 def sharded_as(whole: Tensor, like: Tensor) -> Tensor:
     """Return a whole tensor sharded as ``like`` is, by slicing: every rank has all of it.
 

@@ -1,0 +1,29 @@
+"""Values as one plain tensor, whatever kind of tensor holds them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..messages.errors import ParamCheckUsageError
+from ..parameters.tensors.describe import kind_of
+from ..parameters.tensors.memory import inner_tensors
+from ..parameters.tensors.sharded import gathered
+
+
+def plain_values(name: str, tensor: Tensor) -> Tensor:
+    """Return the values of a tensor that has them, dense and without a graph."""
+    values = gathered(tensor)
+    if values.layout is not torch.strided:
+        values = values.to_dense()
+    elif inner_tensors(values) is not None:
+        raise ParamCheckUsageError(
+            f"{name}: the values of a {kind_of(tensor)} are spread over other tensors; "
+            f"check the module before it is sharded, quantized or wrapped"
+        )
+    if values.is_quantized:
+        values = values.dequantize()
+    values = values.resolve_conj().resolve_neg()
+    if values.element_size() == 1 and values.is_floating_point():
+        return values.float()  # float8 has next to no arithmetic
+    return values
