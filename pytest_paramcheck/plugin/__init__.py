@@ -143,10 +143,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         ours.ranks_elsewhere = False
     elif ours.ranks_elsewhere and any(ranks_of(item) is not None for item in session.items):
         from .ranks.items import RankItems
-        from .ranks.parent import RanksRun
 
-        run = RanksRun(config, RankItems(session.items))
-        config.pluginmanager.register(run, "paramcheck-ranks")
+        items = RankItems(session.items)
+        if config.getoption("usepdb") or config.getoption("trace"):
+            from .ranks.debugging import RanksDebug
+
+            ours.ranks_elsewhere = False
+            config.pluginmanager.register(RanksDebug(config, items), "paramcheck-ranks")
+        else:
+            from .ranks.parent import RanksRun
+
+            config.pluginmanager.register(RanksRun(config, items), "paramcheck-ranks")
     elif here := launched(os.environ) if ours.settings.launched else None:
         ids = [item.nodeid for item in session.items if ranks_of(item) == here.ranks]
         if ids:

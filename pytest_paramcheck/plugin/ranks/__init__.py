@@ -7,6 +7,8 @@ place of theirs. Nothing here is loaded, and nothing started, where a run has no
 * ``numbers.py``: how many ranks a test supports and how many were chosen (always loaded);
 * ``here.py``: whether this process is a rank (always loaded);
 * ``parent.py``: the hooks of the process that the user started;
+* ``debugging.py``: the same where a debugger was asked for, and this process is rank 0;
+* ``pools.py``: the pools of a run, and what ranks send that is not about one test;
 * ``items.py``: what a run has to do on its ranks, and what comes next;
 * ``start.py``: what a rank is started with: options, arguments, environment;
 * ``pool.py``: the processes, what they are told and what they send;

@@ -35,7 +35,7 @@ def merged(item: pytest.Item, outcome: Outcome) -> dict[str, pytest.TestReport]:
 def not_run(item: pytest.Item, text: str) -> dict[str, pytest.TestReport]:
     """Return the reports of a test that the ranks were not told to run."""
     one = _Phase(item, Outcome(1), "call", {}, decides=False)
-    return {"call": one.failure(_failure(item, text))}
+    return {"call": one.failure(failure_of(item, text))}
 
 
 def _failing_phase(outcome: Outcome) -> str | None:
@@ -100,7 +100,7 @@ class _Phase:
         echoes = [rank for rank in failed if self._is_echo(rank)]
         if skipped and echoes == failed and not by_itself and (failed or self._endings):
             lines = [self._disagreement(skipped), *self._later(echoes)]
-            return self.failure(_failure(self._item, "\n".join(lines)), failed)
+            return self.failure(failure_of(self._item, "\n".join(lines)), failed)
         if by_itself or failed:
             return self._failed(failed)
         if expected:
@@ -108,7 +108,7 @@ class _Phase:
             report.wasxfail = self._reports[expected[0]].wasxfail
             return report
         if skipped and len(skipped) < len(self._reports):
-            return self.failure(_failure(self._item, self._disagreement(skipped)))
+            return self.failure(failure_of(self._item, self._disagreement(skipped)))
         # What has failed without having raised is a strict xfail that passed, on all that run it.
         alike = sorted(self._reports.items(), key=lambda pair: not pair[1].failed)
         for rank, report in alike:
@@ -153,7 +153,7 @@ class _Phase:
             lines.append(f"{ranks_text(self._passed, self._outcome.ranks)} passed")
         tails = {rank: text for rank, text in self._outcome.tails.items() if text.strip()}
         lines += [f"--- last output of rank {r}\n{text.rstrip()}" for r, text in tails.items()]
-        shown = _failure(self._item, "\n".join(lines))
+        shown = failure_of(self._item, "\n".join(lines))
         for rank in failed:
             if rank not in echoes:
                 title = f"rank {rank} of {self._outcome.ranks}"
@@ -258,7 +258,8 @@ def _leveled(report: pytest.TestReport) -> str:
     return _ADDRESS.sub("0x", report.longreprtext)
 
 
-def _failure(item: pytest.Item, text: str) -> Any:
+def failure_of(item: pytest.Item, text: str) -> Any:
+    """Return a failure of the harness's own, at the test."""
     file, line, _ = item.reportinfo()
     return shown_failure(text, str(file), (line or 0) + 1)
 

@@ -10,11 +10,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -22,7 +21,7 @@ import pytest
 from .outcome import Ending, How, Outcome
 from .output import Output
 from .rank import run_rank
-from .start import Start
+from .start import Start, Starts
 from .texts import ranks_text
 from .where import frames_of, place_of, where_file
 
@@ -47,21 +46,15 @@ class Pool:
         self,
         ranks: Sequence[int],
         of: int,
-        starts: Mapping[int, Start],
-        folder: str,
+        starts: Starts,
         read: Callable[[Any], pytest.TestReport],
         receive: Receive,
-        *,
-        shown: bool,
     ) -> None:
         self._of = of
-        self._folder = folder
+        self.starts = starts
         self._read = read
         self._receive = receive
         self._number = 0
-        first = starts[ranks[0]]
-        self._seconds = first.seconds
-        self._below = Path(first.folder_of_run)
         #: What each rank has collected, once all are ready.
         self.ids: dict[int, list[str]] = {}
         self._processes: dict[int, Any] = {}
@@ -72,12 +65,12 @@ class Pool:
         try:
             context = _context()
             for rank in ranks:
-                self._start(context, rank, starts[rank], shown=shown)
+                self._start(context, rank, starts.of(rank))
         except BaseException:
             self.close(kill=True)
             raise
 
-    def _start(self, context: Any, rank: int, start: Start, *, shown: bool) -> None:
+    def _start(self, context: Any, rank: int, start: Start) -> None:
         ours, theirs = context.Pipe()
         questions, answers = context.Pipe()
         read, write = context.Pipe(duplex=False)
@@ -92,13 +85,13 @@ class Pool:
         self._processes[rank] = process
         self._channels[rank] = ours
         self._questions[rank] = questions
-        self._outputs[rank] = Output(read, f"[rank {rank}] " if shown else "")
+        self._outputs[rank] = Output(read, f"[rank {rank}] " if self.starts.shown else "")
 
     def wait_until_ready(self) -> Outcome:
         """Wait until every rank has collected; the outcome says who did not come so far."""
         outcome = Outcome(self._of)
         if not self.ids:
-            seconds = max(self._seconds, STARTING)
+            seconds = max(self.starts.seconds, STARTING)
             self._gather(outcome, "ready", seconds)
             for rank, ending in outcome.endings.items():
                 if ending.how is How.HUNG:
@@ -117,7 +110,7 @@ class Pool:
     def finish(self, seconds: float | None = None) -> Outcome:
         """Wait until all ranks have run the test, or until they had their time."""
         outcome = Outcome(self._of)
-        limit = self._seconds if seconds is None else seconds
+        limit = self.starts.seconds if seconds is None else seconds
         self._gather(outcome, "done", limit)
         for rank, ending in outcome.endings.items():
             if ending.how is How.HUNG:
@@ -196,8 +189,8 @@ class Pool:
     def _ask_where(self, outcome: Outcome, waiting: set[int], *, stopped: bool) -> None:
         """Note where the ranks are that did not come to an end."""
         for rank in sorted(waiting):
-            frames = frames_of(self._processes[rank].pid, where_file(self._folder, rank))
-            place, waits = place_of(frames, self._below)
+            frames = frames_of(self._processes[rank].pid, where_file(self.starts.folder, rank))
+            place, waits = place_of(frames, self.starts.folder_of_run)
             with suppress(OSError, EOFError):
                 self._questions[rank].send("captured")
                 if self._questions[rank].poll(0.5):
@@ -227,7 +220,7 @@ class Pool:
         for end in (*self._channels.values(), *self._questions.values()):
             end.close()
         self._channels.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.starts.folder, ignore_errors=True)
 
     def _listen_to_the_last(self) -> None:
         """Take in what the teardown of wider fixtures says."""

@@ -8,6 +8,7 @@ import pdb
 import pickle
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Generator, Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def run_rank(start: Start, channel: Connection, questions: Connection, out: Connection) -> None:
     """Be a rank, from the start of its process to the end."""
     os.setsid()  # so that it can be killed with all that it started, and nothing else
-    watcher = Watcher(questions)
+    watcher = Watcher(questions, start.folder)
     os.dup2(out.fileno(), 1)
     os.dup2(out.fileno(), 2)
     out.close()
@@ -80,7 +81,10 @@ class RankSession:
         self._folders = {folder for file in self._files for folder in file.parents}
         self._config: pytest.Config | None = None
         self._group = RankGroup(
-            self._here.rank, self._here.ranks, self._store, _group_timeout(start.seconds)
+            self._here.rank,
+            self._here.ranks,
+            self._store,
+            timedelta(seconds=start.group_seconds),
         )
         self._errors: list[str] = []
         self._passing_over = False
@@ -145,6 +149,9 @@ class RankSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         note_of_call(report, call)
+        if self._start.wakes and call.excinfo is not None:
+            time.sleep(1)  # another rank may not have come out of what this one came out of
+            self._group.leave()
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -218,11 +225,6 @@ class RankSession:
         if device.index is not None:
             torch.accelerator.set_device_index(device.index)
         return device.type
-
-
-def _group_timeout(seconds: float) -> timedelta:
-    # Longer than a test may take: where both end at once it is a race who speaks first.
-    return timedelta(seconds=2 * seconds + 30)
 
 
 def _portable(given: Any) -> Any:

@@ -34,6 +34,8 @@ _OUR_OWN = frozenset(
         *("csv_path", "md_report", "reruns", "reruns_delay", "only_rerun", "count"),
     ]
 )
+#: While a debugger has the terminal.
+DAY = 86400.0
 _NOT_IN_A_RANK = ("PYTEST_XDIST_", "PYTEST_CURRENT_TEST", "TORCHELASTIC_")
 
 
@@ -50,8 +52,10 @@ class Start(NamedTuple):
     folder_of_run: str
     #: For what the ranks share: stores, traces, temporary folders.
     folder: str
-    #: The limit of one test.
-    seconds: float
+    #: After how many seconds a collective that is not answered fails.
+    group_seconds: float
+    #: Whether a test that raises takes its process group away: the others wait in this process.
+    wakes: bool
 
 
 class Starts:
@@ -65,42 +69,53 @@ class Starts:
         folder: str,
         devices: Sequence[str],
         seconds: float,
+        *,
+        debugging: bool = False,
     ) -> None:
+        #: The limit of one test.
+        self.seconds = seconds
+        self.folder = folder
+        #: Below which places in files are shown.
+        self.folder_of_run = config.invocation_params.dir
+        self.shown: bool = config.getoption("capture") == "no"
+        self._debugging = debugging
         self._ranks = ranks
         self._files = files
-        self._folder = folder
         self._devices = devices
-        self._seconds = seconds
         self._options = _options(config)
         self._args = _args(config, {Path(file) for file in files})
-        self._folder_of_run = str(config.invocation_params.dir)
         self._port = _free_port()
         self._worker = _worker(config)
 
     def of(self, rank: int) -> Start:
         """Return what a rank is started with."""
-        basetemp = str(Path(self._folder, f"tmp{rank}"))
+        basetemp = str(Path(self.folder, f"tmp{rank}"))
         return Start(
             Here(rank, self._ranks, tuple(self._devices), self._worker),
             {**self._options, "basetemp": basetemp},
             self._args,
             self._files,
-            self._environment(rank),
+            {**self._kept(), **self.names(rank)},
             [*sys.path],
-            self._folder_of_run,
-            self._folder,
-            self._seconds,
+            str(self.folder_of_run),
+            self.folder,
+            # Longer than a test may take: where both end at once it is a race who speaks first.
+            DAY if self._debugging else 2 * self.seconds + 30,
+            self._debugging,
         )
 
-    def _environment(self, rank: int) -> dict[str, str]:
+    def _kept(self) -> dict[str, str]:
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(_NOT_IN_A_RANK)
         }
         kept.setdefault("OMP_NUM_THREADS", "1")
         # Without it gloo asks for the address of the host's name, which need not exist.
         kept.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+        return kept
+
+    def names(self, rank: int) -> dict[str, str]:
+        """Return what says in the environment of a process which rank it is."""
         return {
-            **kept,
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(self._ranks),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from contextlib import suppress
@@ -15,7 +16,8 @@ import pytest
 class Watcher:
     """Ends this process with the one that started it, and says what it has captured."""
 
-    def __init__(self, questions: Connection) -> None:
+    def __init__(self, questions: Connection, folder: str) -> None:
+        self._folder = folder
         self._questions = questions
         #: Once there is one.
         self.config: pytest.Config | None = None
@@ -30,6 +32,7 @@ class Watcher:
             ready = connection.wait(waiting)
             if parent.sentinel in ready:
                 # However it has ended; and with all that this process has started.
+                shutil.rmtree(self._folder, ignore_errors=True)
                 os.killpg(os.getpgrp(), signal.SIGKILL)
             try:
                 self._questions.recv()
