@@ -170,9 +170,9 @@ def test_a_test_case_cannot_run_on_ranks(run: Run) -> None:
 def test_what_runs_no_test_starts_no_process(
     run: Run, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    from pytest_paramcheck.plugin.ranks import parent
+    from pytest_paramcheck.plugin.ranks import pools
 
-    monkeypatch.delattr(parent, "Pool")
+    monkeypatch.delattr(pools, "Pool")
     source = """
     import pytest
     @pytest.fixture
