@@ -37,6 +37,8 @@ def compare(before: Inventory, after: Inventory) -> list[Difference]:
     """
     found: list[Difference] = []
     seen: set[tuple[int, int]] = set()
+    # Tensors of a mapping are often detached, and tied ones two: it has no flags and no ties.
+    models = before.root is not None and after.root is not None
     for name, now in after.named.items():
         if name not in before.named:
             if _expected(before, after, name):
@@ -47,11 +49,11 @@ def compare(before: Inventory, after: Inventory) -> list[Difference]:
         if old is None or now is None or pair in seen:
             continue
         seen.add(pair)
-        found += _of_pair(name, old, now, flags=not (before.saved or after.saved))
+        found += _of_pair(name, old, now, flags=models)
     for name, old in before.named.items():
         if name not in after.named and _expected(after, before, name):
             found.append(Difference(name, "removed", describe(old)))
-    if before.root is not None and after.root is not None:  # a state_dict has no ties to lose
+    if models:
         found += _ties(before, after)
     return found
 

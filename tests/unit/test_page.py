@@ -261,6 +261,8 @@ def test_a_model_and_a_checkpoint(tmp_path: Path, as_text: bool) -> None:
     page = param_page(model, before=path)
 
     assert (same["differences"], same["before"]) == ([], "before.pt")
+    mapping = {name: value.detach() for name, value in model.state_dict().items()}
+    assert data_of(param_page(model, before=mapping))["differences"] == []
     assert rows_of(page)["emb.weight"].change == 1.0
 
 

@@ -6,7 +6,7 @@ const FILTERS = [
   { key: "bad", label: "values not finite", test: (p) => p.state === "bad" },
   { key: "wild", label: "gradient not finite", test: (p) => p.grad === "not finite" },
   { key: "dead", label: "without gradient", test: (p) => p.state === "dead" },
-  { key: "frozen", label: "frozen", test: (p) => p.state === "frozen" },
+  { key: "frozen", label: "frozen", test: (p) => p.kind === "parameter" && !p.trainable },
   { key: "ungrouped", label: "in no optimizer group",
     test: (p) => D.optimized && p.trainable && !p.groups.length },
   { key: "different", label: "different", test: (p) => p.changed || DIFFERENCES.has(p.name) },
@@ -125,7 +125,7 @@ function drawHead() {
   const widths = (all) => COLUMNS.filter((c) => all || !c.wide).map((c) => c.width).join(" ");
   grid.style.setProperty("--columns", widths(true));
   grid.style.setProperty("--few-columns", COLUMNS.filter((c) => !c.wide && c.key !== "change" && c.key !== "grad")
-    .map((c) => c.key === "name" ? "minmax(0, 1fr)" : c.key === "elements" ? "5.6rem" : "8.6rem").join(" "));
+    .map((c) => c.key === "name" ? "minmax(0, 1fr)" : c.key === "elements" ? "5.2rem" : "7.2rem").join(" "));
   const rem = COLUMNS.reduce((sum, c) => sum + parseFloat(c.width.match(/[\d.]+rem/)[0]), 0);
   grid.style.setProperty("--least", `${rem}rem`);
   grid.setAttribute("aria-colcount", COLUMNS.length);
