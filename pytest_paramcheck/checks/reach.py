@@ -182,6 +182,8 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
             return _NAN, NONFINITE_HINT
         case "untrainable":
             return INFERENCE
+        case "summed":
+            return f"added to every row by {at}, and the gradients of the rows add up to zero", ""
         case "zero" if place.zeros:
             zeros = join_words([relative(zero, one.entry.name) for zero in place.zeros])
             what = "is all zeros" if len(place.zeros) == 1 else "are all zeros"

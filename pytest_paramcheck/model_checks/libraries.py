@@ -87,13 +87,24 @@ def _longer(given: Any) -> Iterator[Guess]:
 
 
 def _input_size(model: nn.Module) -> Iterator[Guess]:
-    """timm's: the size of one image without the batch."""
+    """timm's: the size of one image without the batch, of the weights that there are.
+
+    A model may have been built for another: then for the channels of its first convolution, and
+    the size that its patch embedding asserts.
+    """
     for source in ("pretrained_cfg", "default_cfg"):
         given = getattr(model, source, None)
         size = given.get("input_size") if isinstance(given, Mapping) else None
         size = getattr(given, "input_size", None) if size is None else size
         if shape := _shape(size):
             yield _drawn(source, model, shape)
+            channels, *sides = shape
+            convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+            first = next((one.in_channels for one in convolutions), channels)
+            asserted = _shape(getattr(getattr(model, "patch_embed", None), "img_size", None))
+            own = (first, *(asserted or sides))
+            if own != shape:
+                yield _drawn(source, model, own)
             return
 
 

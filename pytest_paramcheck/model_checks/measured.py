@@ -127,7 +127,7 @@ def _unreached(runs: Sequence[CaseRun], doubts: list[str]) -> dict[str, str]:
     seeds: dict[str, int] = {}
     for run in runs:
         try:
-            found = who_is_missed(run).found
+            found = who_is_missed(run).worth_saying
         except NoInputs:
             return {}
         except NothingToCheck as nothing:

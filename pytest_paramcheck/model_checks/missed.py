@@ -22,6 +22,15 @@ class Missed:
     outcomes: list[Reached]
     found: list[Missing]
 
+    @property
+    def worth_saying(self) -> list[Missing]:
+        """Those that it did not reach whatever rounding does.
+
+        Not a bias before a batch norm: its gradient is zero in exact arithmetic, and in ours where
+        there are two rows.
+        """
+        return [one for one in self.found if one.reason is None or one.reason.kind != "summed"]
+
 
 def who_is_missed(case: CaseRun, declared: Collection[str] = ()) -> Missed:
     """Run the loss; what got zeros is asked again, but for the names declared unreached.

@@ -56,7 +56,7 @@ def check_grads_reach(case: CaseRun) -> None:
     declared = {entry.name for entry in declared_entries(case.model, case.declared.unreached)}
     missed = who_is_missed(case, declared)
     inventory, entries, found = missed.inventory, missed.asked, missed.found
-    left = [one for one in found if one.entry.name not in declared]
+    left = [one for one in missed.worth_saying if one.entry.name not in declared]
     without = {one.entry for one in found}
     doubted = [e for e in entries if missed.outcomes and e.name in declared and e not in without]
     stale = [

@@ -167,13 +167,13 @@ def test_an_example_is_there_for_its_shape() -> None:
 
 
 def test_a_guess_that_raises_is_dropped_and_named() -> None:
-    run = CaseRun(ModelCase(lambda: Takes(pretrained_cfg={"input_size": (1, 8, 8)})))
+    run = CaseRun(ModelCase(lambda: Takes(example_input_array=torch.rand(2, 1, 8, 8))))
     with pytest.raises(NothingToCheck) as skipped:
         run_check(CHECKS["check_grads_reach"], run)
 
     said = str(skipped.value)
     assert said.startswith(
-        "no inputs to run it on: ModelCase(inputs=...); those from pretrained_cfg raise "
+        "no inputs to run it on: ModelCase(inputs=...); those from example_input_array raise "
         "RuntimeError: Given groups=1, weight of size [2, 3, 3, 3]"
     )
     assert run.inputs is None
@@ -293,6 +293,21 @@ def test_inputs_of_a_hook_that_raise_are_a_failure() -> None:
         run_check(CHECKS["check_grads_reach"], CaseRun(ModelCase(Takes)))
     with pytest.raises(NothingToCheck):
         run_check(CHECKS["check_grads_reach"], CaseRun(ModelCase(Takes)))
+
+
+def test_a_model_that_was_built_for_other_images_than_its_weights() -> None:
+    """timm says the size of the weights, whatever channels and size a model was asked for."""
+
+    def built(channels: int, side: int) -> nn.Module:
+        model = Takes(pretrained_cfg={"input_size": (3, 8, 8)}, patch_embed=nn.Identity())
+        model.conv = nn.Conv2d(channels, 2, side)
+        model.patch_embed.img_size = (side, side)
+        model.head = nn.Linear(1, 2)
+        model.forward = lambda x: model.head(model.conv(x))  # type: ignore[method-assign]
+        return model
+
+    assert found(lambda: built(1, 5)) == ("inputs from pretrained_cfg", (2, 1, 5, 5), "")
+    assert found(lambda: built(3, 8)) == ("inputs from pretrained_cfg", (2, 3, 8, 8), "")
 
 
 class Branch(Takes):

@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
+from pytest_paramcheck import (
+    CHECKS,
+    ModelCase,
+    NothingToCheck,
+    ParamCheckError,
+    assert_grads_reach,
+)
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
 
@@ -443,4 +449,63 @@ def test_where_no_tie_has_a_gradient_yet_there_is_no_sum() -> None:
     assert outcome("check_grads_reach", case(Behind)) == "ok"
     assert outcome("check_tied_grads_sum", case(Behind)) == (
         "skip: no tied parameter has a nonzero gradient in the first backward pass"
+    )
+
+
+class Squeezed(nn.Module):
+    """A bias before a batch norm, as squeeze-and-excitation has it: of images, one value each."""
+
+    def __init__(self, how: str = "conv", *, dead: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Linear(4, 8, bias=False)
+        self.dead = dead
+        if how == "conv":
+            self.layer: nn.Module = nn.Conv2d(8, 4, 1)
+        elif how == "linear":
+            self.layer = nn.Linear(8, 4)
+        else:
+            self.layer = nn.LayerNorm(8)
+        width = 8 if how == "norm" else 4
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.head = nn.Linear(width, 3)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.layer(x[..., None, None])[..., 0, 0] if self.how == "conv" else self.layer(x)
+        if self.dead:
+            y = torch.relu(-y.abs())
+        z: Tensor = self.head(self.norm(y).tanh())
+        return z
+
+
+TWO = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.5, 1.0, -1.0, 2.0]])
+
+
+@pytest.mark.parametrize("how", ["conv", "linear", "norm"])
+@pytest.mark.parametrize("rows", [2, 3, 8])
+def test_a_bias_before_a_batch_norm_is_right_however_many_rows_there_are(
+    how: str, rows: int
+) -> None:
+    """Of two rows its gradient is zero exactly, of more to what rounding leaves."""
+    declared = case(lambda: Squeezed(how), inputs=TWO.repeat(4, 1)[:rows] + torch.eye(8, 4)[:rows])
+
+    assert outcome("check_grads_reach", declared) == "ok"
+    meant = case(lambda: Squeezed(how), inputs=TWO[:rows], unreached=["layer.bias"])
+    assert outcome("check_grads_reach", meant) == "ok"
+
+
+def test_a_bias_that_is_behind_something_dead_is_found_with_two_rows() -> None:
+    said = outcome("check_grads_reach", case(lambda: Squeezed(dead=True), inputs=TWO))
+
+    assert said == "zero gradient: stem.weight, layer.weight, layer.bias, head.weight (model)"
+
+
+def test_the_assertion_says_what_adds_up_to_zero() -> None:
+    with pytest.raises(ParamCheckError) as failed:
+        assert_grads_reach(Squeezed(), lambda model: model(TWO).square().sum(), "layer.bias")
+
+    assert failed.value.findings[0].text() == (
+        "added to every row by conv2d in its layer (Conv2d), and the gradients of the rows add up "
+        "to zero"
     )

@@ -137,3 +137,23 @@ _ALL = frozenset(
         *("outer", "ger", "kron", "tensordot", "chain_matmul", "multi_dot"),
     }
 )
+
+
+def is_added(node: Any, argument: int) -> bool:
+    """Whether a node of the graph adds this argument of its operation to every row of a result.
+
+    The gradient of such a one is the sum over the rows, which a norm behind it cancels: exactly
+    where there are two, and to what rounding leaves where there are more.
+    """
+    name = node.name()
+    return name in _SUMS or _ADDED.get(name) == argument
+
+
+_SUMS = frozenset({"AddBackward0", "SubBackward0"})
+#: Node -> which of its operation's arguments is the bias.
+_ADDED = {
+    **dict.fromkeys(("AddmmBackward0", "BaddbmmBackward0"), 0),
+    **dict.fromkeys(("ConvolutionBackward0", "NativeBatchNormBackward0"), 2),
+    **dict.fromkeys(("CudnnBatchNormBackward0", "MiopenBatchNormBackward0"), 2),
+    **dict.fromkeys(("NativeLayerNormBackward0", "NativeGroupNormBackward0"), 2),
+}

@@ -17,6 +17,7 @@ Kind: TypeAlias = Literal[
     "swallowed",  # in the graph; a node gave no gradient for it
     "hooked",  # in the graph; a hook took the gradient away
     "cancelled",  # in the graph; the contributions add up to zero
+    "summed",  # in the graph; added to every row, and the gradients of the rows add up to zero
     "zero",  # in the graph; from a node on, the gradient is zero
     "nonfinite",  # in the graph; from a node on, the gradient holds a NaN or an infinity
     "untrainable",  # made in inference mode: autograd does not save it, and nothing may write it

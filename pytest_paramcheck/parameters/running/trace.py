@@ -31,7 +31,15 @@ from .custom_functions import CustomFunctions
 from .gradstate import GradState, grad_state
 from .graph import leaf_of
 from .modes import record_gradients
-from .operands import LEAVING, Operand, in_place, multiplied, operation_name, tensors_in
+from .operands import (
+    LEAVING,
+    Operand,
+    in_place,
+    is_added,
+    multiplied,
+    operation_name,
+    tensors_in,
+)
 from .preserve import put_away
 from .reach import (
     LossFn,
@@ -339,6 +347,8 @@ class _Tracer(TorchFunctionMode):
                     cancelled, hooked = cancelled or several, hooked or not several
                 elif self.received[giver] is GradState.NONZERO:
                     kind: Kind = "swallowed" if sent is GradState.NONE else "zero"
+                    if kind == "zero" and is_added(giver, index):
+                        kind = "summed"
                     return Reason(kind, self._node_place(giver, self.bit[id(parameter)]))
                 elif giver not in seen:
                     seen.add(giver)
