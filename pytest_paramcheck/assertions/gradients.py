@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..checks import gradients as checks
 from ..messages.errors import raise_if
+from ..parameters.running.grad_places import GradAt, entries_at, place_text
 from ..parameters.running.gradstate import demand_gradients, is_parameter
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.patterns import Pattern
@@ -14,7 +15,9 @@ from .verdict import one_verdict
 
 
 @one_verdict(values=False, slices=True, flat=True)
-def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:
+def assert_grads_none(
+    model: Subject, *patterns: Pattern, allow_zero: bool = False, grad: GradAt | None = None
+) -> None:
     """Assert that no parameter has a gradient yet.
 
     Passes where ``.grad`` is None for every selected parameter (all of them by default), which
@@ -25,7 +28,8 @@ def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = Fal
 
     Fails, naming each parameter and its state, where there is a gradient: zero
     (``zero_grad(set_to_none=False)`` leaves these), not finite, or nonzero. With
-    ``allow_zero`` a gradient of zeros passes.
+    ``allow_zero`` a gradient of zeros passes. ``grad="main_grad"`` (or a function of name and
+    parameter) is where the gradients are, if not in ``.grad``.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
     parameter, a subject without parameters, a state_dict (it holds no gradients), and with
@@ -38,11 +42,15 @@ def assert_grads_none(model: Subject, *patterns: Pattern, allow_zero: bool = Fal
     inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter", parts=True)
-    raise_if(checks.grads_none(entries, allow_zero=allow_zero), inventory)
+    entries = entries_at(grad, entries, inventory)
+    place = "" if grad is None else place_text(grad)
+    raise_if(checks.grads_none(entries, allow_zero=allow_zero, place=place), inventory)
 
 
 @one_verdict
-def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = False) -> None:
+def assert_grads_present(
+    model: Subject, *patterns: Pattern, allow_zero: bool = False, grad: GradAt | None = None
+) -> None:
     """Assert that each trainable parameter has a nonzero gradient.
 
     For after a backward pass of your own. Passes where the gradient of every selected parameter
@@ -54,7 +62,8 @@ def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = 
 
     Fails, all at once, for each whose gradient is None (not reached, or frozen), all zero, or
     not finite: 0 x NaN is NaN, so a NaN does not say who was reached.
-    :func:`assert_grads_reach` says why a gradient is missing.
+    :func:`assert_grads_reach` says why a gradient is missing. ``grad="main_grad"`` (or a function
+    of name and parameter) is where the gradients are, if not in ``.grad``.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
     parameter, a subject without parameters, a state_dict (it holds no gradients), and
@@ -69,12 +78,12 @@ def assert_grads_present(model: Subject, *patterns: Pattern, allow_zero: bool = 
     __tracebackhide__ = True
     inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
-    entries = _trainable_or_named(inventory, patterns)
+    entries = entries_at(grad, _trainable_or_named(inventory, patterns), inventory)
     raise_if(checks.grads_present(entries, allow_zero=allow_zero), inventory)
 
 
 @one_verdict(slices=True, flat=True)
-def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
+def assert_grads_finite(model: Subject, *patterns: Pattern, grad: GradAt | None = None) -> None:
     """Assert that no gradient holds a NaN or an infinity.
 
     For after a backward pass of your own. Looks at the gradients that are there, of all
@@ -83,7 +92,7 @@ def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
 
     Fails, naming each parameter with how many values are not finite, of which kind and where
     the first one is; and where there is no gradient at all, or none under one of the patterns:
-    then nothing was checked.
+    then nothing was checked. ``grad``: :func:`assert_grads_present`.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
     parameter, a subject without parameters, a state_dict (it holds no gradients), and
@@ -99,8 +108,10 @@ def assert_grads_finite(model: Subject, *patterns: Pattern) -> None:
     inventory = take_inventory(model, allow_none=True)
     demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter", parts=True)
-    findings = checks.grads_finite(entries)
     groups = _by_pattern(inventory, patterns, entries)
+    groups = [entries_at(grad, group, inventory) for group in groups]
+    entries = entries_at(grad, entries, inventory)
+    findings = checks.grads_finite(entries)
     raise_if([*findings, *checks.nothing_there(entries, groups, "to check")], inventory)
 
 
@@ -110,13 +121,14 @@ def assert_grad_norm(
     *patterns: Pattern,
     at_most: float | None = None,
     at_least: float | None = None,
+    grad: GradAt | None = None,
 ) -> None:
     """Assert that the total norm of the gradients is within bounds.
 
     For after a backward pass of your own: the 2-norm over the gradients of all selected
     parameters (all of them by default) taken together, as ``clip_grad_norm_`` computes it; a
     tied parameter counts once. Bounds are included. Summed in double precision. A mapping is
-    read as by :func:`assert_grads_finite`.
+    read as by :func:`assert_grads_finite`; ``grad``: :func:`assert_grads_present`.
 
     Fails where the norm is out of bounds, NaN or infinite, showing what each parameter has of
     it, the largest first; and where there is no gradient at all, or none under one of the
@@ -138,6 +150,8 @@ def assert_grad_norm(
     demand_gradients(inventory)
     entries = select(inventory, patterns, eligible=parameters_only, what="parameter", parts=True)
     groups = _by_pattern(inventory, patterns, entries)
+    groups = [entries_at(grad, group, inventory) for group in groups]
+    entries = entries_at(grad, entries, inventory)
     findings = checks.nothing_there(entries, groups, "to measure")
     if not findings:
         findings = checks.grad_norm(entries, at_most=at_most, at_least=at_least)

@@ -11,6 +11,7 @@ from ..checks import reach as checks
 from ..checks.shares import parse_shares
 from ..checks.tied_grads_sum import tied_sums
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..parameters.running.grad_places import Backward, GradAt
 from ..parameters.running.reach import LossFn
 from ..parameters.running.unreached import find_unreached
 from ..parameters.running.untie import tied_gradients
@@ -31,6 +32,8 @@ def assert_grads_reach(
     allow_zero: bool = False,
     at_least: Mapping[Pattern, float] | None = None,
     exactly: Iterable[Pattern] | None = None,
+    grad: GradAt | None = None,
+    backward: Backward | None = None,
 ) -> None:
     """Assert that a loss's gradient reaches each trainable parameter.
 
@@ -42,6 +45,9 @@ def assert_grads_reach(
     trainable parameters are looked at; a frozen one is a finding only where a pattern names it.
     ``exactly=[patterns]``: these are reached and no others, over all parameters (a part: these
     elements of it); ``exactly=[]``: none is.
+    ``grad="main_grad"`` (or a function of name and parameter) is where the gradients are, if not
+    in ``.grad``: set to zero for the run and put back. ``backward`` is what a backward pass is, if
+    not ``loss.backward()``: a function of the loss, or of the loss and the model.
 
     Fails, all at once, for each parameter that no loss reaches, with the reason: frozen, never
     used, used only under no_grad, detached (where), or reached without a signal, which
@@ -90,6 +96,8 @@ def assert_grads_reach(
         allow_zero=allow_zero,
         remedy=", or pass allow_zero=True",
         also=others,
+        grad=grad,
+        backward=backward,
     )
     findings = checks.loss_findings(outcomes)
     shared_entries = {item.entry for item in shared}
@@ -102,13 +110,20 @@ def assert_grads_reach(
 
 
 @one_verdict(runs=True)
-def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
+def assert_tied_grads_sum(
+    model: nn.Module,
+    loss_fn: LossFn,
+    *,
+    grad: GradAt | None = None,
+    backward: Backward | None = None,
+) -> None:
     """Assert that a tied parameter's gradient is the sum of its uses'.
 
     Runs ``loss_fn(model)`` and its backward pass twice, from the same random states: on the
     model, and on a deep copy in which every name has a parameter of its own, shared modules
-    taken apart. Leaves nothing behind, as :func:`assert_grads_reach`. Compiled modules run
-    uncompiled.
+    taken apart. Leaves nothing behind, as :func:`assert_grads_reach`, whose ``grad`` and
+    ``backward`` it takes (one that asks modules takes loss and model, so that it asks those of
+    the copy). Compiled modules run uncompiled.
 
     Passes where the gradient of each trainable tied parameter equals the sum over its names in
     the copy: the largest difference is at most torch.testing's relative tolerance for the type
@@ -138,7 +153,8 @@ def assert_tied_grads_sum(model: nn.Module, loss_fn: LossFn) -> None:
         raise ParamCheckUsageError(
             f"{inventory.title} has no tied parameter that trains: there is no sum to check"
         )
-    raise_if(tied_sums(tied_gradients(model, inventory, tied, loss)), inventory)
+    found = tied_gradients(model, inventory, tied, loss, grad=grad, backward=backward)
+    raise_if(tied_sums(found), inventory)
 
 
 def _listed_and_others(

@@ -40,8 +40,13 @@ _NO_BACKWARD = "has backward() run, and was zero_grad() not called after it?"
 _SAY_WHY = "assert_grads_reach(model, loss_fn) says why"
 
 
-def grads_none(entries: Iterable[Entry], *, allow_zero: bool = False) -> list[Finding]:
-    """Find the entries that have a gradient (with ``allow_zero``: one that is not all zero)."""
+def grads_none(
+    entries: Iterable[Entry], *, allow_zero: bool = False, place: str = ""
+) -> list[Finding]:
+    """Find the entries that have a gradient (with ``allow_zero``: one that is not all zero).
+
+    ``place``: where gradients are said to be, if not in ``.grad``.
+    """
     findings = []
     for entry in entries:
         grad = grad_of(entry)
@@ -66,7 +71,7 @@ def grads_none(entries: Iterable[Entry], *, allow_zero: bool = False) -> list[Fi
                 why="zero_grad(set_to_none=False) leaves zeros where a gradient was"
                 if zero
                 else "",
-                hint=_clear(entry, zero),
+                hint=_clear(entry, zero, place),
             )
         )
     return findings
@@ -78,8 +83,10 @@ def _not_none(state: GradState, allow_zero: bool) -> str:
     return "nonzero gradient" if allow_zero else "gradient is not None"
 
 
-def _clear(entry: Entry, zero: bool) -> str:
+def _clear(entry: Entry, zero: bool, place: str) -> str:
     """Return what to do about a gradient that should not be there."""
+    if place:
+        return f"zero_grad() does not see {place}: set it to zero too, and pass allow_zero=True"
     if not is_parameter(entry):
         return (
             "in a mapping a plain tensor is taken for a gradient, "

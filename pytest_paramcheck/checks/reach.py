@@ -200,13 +200,15 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
     return "not seen why: what happens to it is hidden from torch's Python side", ""
 
 
+#: torch's own place for a gradient, which is another one where grad= says so.
+GRAD = "grad"
+
+
 def elsewhere_text(attribute: str) -> tuple[str, str]:
     """Return what to say of a gradient that was written to another attribute, and how to ask it."""
-    hint = (
-        f"after a backward pass of your own: assert_grads_present({{name: p.{attribute} "
-        f"for name, p in model.named_parameters() if hasattr(p, {attribute!r})}})"
-    )
-    return f"its gradient was written to .{attribute}, not to .grad", hint
+    if attribute == GRAD:
+        return "its gradient was written to .grad, not to where grad= says", ""
+    return f"its gradient was written to .{attribute}, not to .grad", f"pass grad={attribute!r}"
 
 
 def relative(name: str, to: str) -> str:

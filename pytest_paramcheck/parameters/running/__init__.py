@@ -2,7 +2,8 @@
 
 * ``reach``: one forward and one backward pass, and who was reached;
 * ``gradstate``: what a gradient is: none, zero, not finite, nonzero;
-* ``elsewhere``: gradients that are written elsewhere than into ``.grad``;
+* ``elsewhere``: gradients that are written elsewhere than into ``.grad``; ``grad_places``: and
+  those that are said to be;
 * ``unreached``: who none of several losses reached, with the reasons;
 * ``trace``: why, in a second run; ``reasons``: the kinds of reason, and the place;
 * ``operands``: what torch's operations take, and which of it they multiply;

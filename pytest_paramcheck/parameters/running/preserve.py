@@ -24,14 +24,15 @@ from .tensor_state import TensorStates
 from .undo import Undo
 
 
-def put_away(undo: Undo, model: nn.Module, function: Callable[..., Any] | None = None) -> None:
-    """Note everything a run of ``function(model)`` can change, then put the gradients away.
+def put_away(undo: Undo, model: nn.Module, *functions: Callable[..., Any] | None) -> None:
+    """Note everything a run of ``functions`` on a model can change, then put the gradients away.
 
     From here on no parameter has a gradient, so that nothing is added to one, and
     post-accumulate hooks (an optimizer step in backward) rest: they write to parameters and
     clear gradients. Afterwards each ``.grad`` is the very object it was.
     """
-    brought = list(brought_along(held_by(function))) if function is not None else []
+    called = [one for function in functions if function is not None for one in held_by(function)]
+    brought = list(brought_along(called)) if called else []
     held = HeldState([model, *(b for b in brought if isinstance(b, nn.Module))])
     tensors = [tensor for tensor, _ in (*held.parameters, *held.tensors)]
     devices = {tensor.device for tensor in tensors}

@@ -22,6 +22,7 @@ from ..subject.walk import first_places
 from ..tensors.content import no_values
 from ..tensors.describe import describe
 from .elsewhere import Elsewhere
+from .grad_places import Backward, GradAt, Places, run_backward, whole_name
 from .gradstate import GradState, grad_states, of_part
 from .graph import walk_leaves
 from .modes import record_gradients
@@ -65,16 +66,21 @@ def reach(
     loss_fn: LossFn,
     parameters: Sequence[Tensor],
     entries: Sequence[Entry] | None = None,
+    *,
+    grad: GradAt | None = None,
+    backward: Backward | None = None,
 ) -> Reached:
     """Run ``loss_fn(model)`` and backward, return who was reached; leave nothing behind.
 
-    ``entries`` say of each parameter which of its elements are meant, where not all are.
-
+    ``entries`` say of each parameter what it is called, and which of its elements are meant, where
+    not all are. ``grad`` is where their gradients are, ``backward`` what is run.
     An error of ``loss_fn`` or of the backward pass comes through as it is.
     """
     __tracebackhide__ = True
     with Undo() as undo, undo:
-        put_away(undo, model, loss_fn)
+        put_away(undo, model, loss_fn, backward)
+        names = [whole_name(entry) for entry in entries or ()]
+        places = _places(undo, model, parameters, names, grad)
         record_gradients(undo)
         elsewhere = Elsewhere(parameters)
         loss = loss_fn(model)
@@ -82,18 +88,38 @@ def reach(
         if problem is None:
             not_backwarded(parameters_of(model))
             put_foreign_gradients_away(undo, loss, model)
-            loss.backward()
-        grads = [parameter.grad for parameter in parameters]
-        unreadable = ["" if grad is None else no_values(grad) for grad in grads]
+            run_backward(loss, model, backward)
+        grads = places.read()
+        unreadable = ["" if one is None else no_values(one) for one in grads]
+        written = places.elsewhere(elsewhere.written())
         states = whole = grad_states(grads)
         if entries is not None and any(entry.part is not None for entry in entries):
             pairs = zip(entries, grads, strict=True)
             states = grad_states([g if g is None else of_part(entry, g) for entry, g in pairs])
-        return Reached(states, problem, elsewhere.written(), unreadable, whole)
+        return Reached(states, problem, written, unreadable, whole)
+
+
+def _places(
+    undo: Undo,
+    model: nn.Module,
+    parameters: Sequence[Tensor],
+    names: Sequence[str],
+    grad: GradAt | None,
+) -> Places:
+    called = names or [""] * len(parameters)
+    places = Places(grad, list(zip(called, parameters, strict=True)), type(model).__name__)
+    places.put_away(undo)
+    return places
 
 
 def gradients_of(
-    model: nn.Module, loss_fn: LossFn, parameters: Sequence[Tensor]
+    model: nn.Module,
+    loss_fn: LossFn,
+    parameters: Sequence[Tensor],
+    *,
+    names: Sequence[str] = (),
+    grad: GradAt | None = None,
+    backward: Backward | None = None,
 ) -> tuple[list[Tensor | None], list[str]]:
     """Run ``loss_fn(model)`` and backward, return the gradients, and for each parameter the
     attribute that one was written to instead; leave nothing behind.
@@ -103,7 +129,8 @@ def gradients_of(
     """
     __tracebackhide__ = True
     with Undo() as undo, undo:
-        put_away(undo, model, loss_fn)
+        put_away(undo, model, loss_fn, backward)
+        places = _places(undo, model, parameters, names, grad)
         record_gradients(undo)
         elsewhere = Elsewhere(parameters)
         with uncompiled():
@@ -114,8 +141,12 @@ def gradients_of(
                 )
             not_backwarded(parameters_of(model))
             put_foreign_gradients_away(undo, loss, model)
-            loss.backward()
-        return [parameter.grad for parameter in parameters], elsewhere.written()
+            run_backward(loss, model, backward)
+        # What lies in a place of its own is put back: the gradients have to outlive that.
+        grads = places.read()
+        if grad is not None:
+            grads = [None if one is None else one.detach().clone() for one in grads]
+        return grads, places.elsewhere(elsewhere.written())
 
 
 def backward_in_view(loss: Tensor) -> None:

@@ -11,6 +11,7 @@ from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import Entry, Inventory
 from ..tensors.content import no_values
 from ..tensors.sharded import exchange
+from .grad_places import Backward, GradAt
 from .gradstate import GradState
 from .reach import LossFn, Reached, reach
 from .reasons import RANK, Reason
@@ -48,6 +49,8 @@ def find_unreached(
     remedy: str = "",
     also: Sequence[Entry] = (),
     later: Callable[[list[Entry]], Collection[Entry]] | None = None,
+    grad: GradAt | None = None,
+    backward: Backward | None = None,
 ) -> tuple[list[Reached], list[Missing]]:
     """Run the losses on a model; return what each gave, and the entries that none reached.
 
@@ -55,7 +58,7 @@ def find_unreached(
     ``remedy`` is what a caller can do, beside a real device, about values that are not there.
     ``also`` are entries whose states are wanted, behind those of the others, and no reasons.
     ``later`` is asked of the entries that got zeros, before their reasons are: it returns those
-    that get a gradient once the model has trained.
+    that get a gradient once the model has trained. ``grad`` and ``backward``: :func:`reach`.
     """
     __tracebackhide__ = True
     everything = [*entries, *also]
@@ -68,7 +71,7 @@ def find_unreached(
     outcomes = []
     try:
         for loss in losses:
-            outcomes.append(reach(model, loss, tensors, everything))
+            outcomes.append(reach(model, loss, tensors, everything, grad=grad, backward=backward))
     except Exception:
         # Autograd refuses to save an inference tensor: it is the reason, and was found.
         if not untrainable:

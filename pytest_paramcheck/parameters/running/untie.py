@@ -21,8 +21,9 @@ from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import first_line
 from ..subject.copies import deep_copy
 from ..subject.inventory import Entry, Inventory, take_inventory
-from ..subject.walk import walk_modules
+from ..subject.walk import first_places, walk_modules
 from ..tensors.content import no_values
+from .grad_places import Backward, GradAt
 from .gradstate import GradState
 from .reach import LossFn, gradients_of
 from .reasons import Reason
@@ -48,7 +49,13 @@ class TiedGradient:
 
 
 def tied_gradients(
-    model: nn.Module, inventory: Inventory, tied: Sequence[Entry], loss_fn: LossFn
+    model: nn.Module,
+    inventory: Inventory,
+    tied: Sequence[Entry],
+    loss_fn: LossFn,
+    *,
+    grad: GradAt | None = None,
+    backward: Backward | None = None,
 ) -> list[TiedGradient]:
     """Run ``loss_fn`` on a model and on its untied copy; return the gradients of tied entries.
 
@@ -60,10 +67,15 @@ def tied_gradients(
     apart = take_inventory(copied)
     names = [name for entry in tied for name in entry.names]
     with not_averaged(model), not_averaged(copied):
-        totals, elsewhere = gradients_of(model, loss_fn, tensors)
-        uses, _ = gradients_of(copied, loss_fn, _tensors(apart, names))
-    for name, grad in zip([e.name for e in tied] + names, totals + uses, strict=True):
-        if grad is not None and (reason := no_values(grad)):
+        firsts = [entry.name for entry in tied]
+        totals, elsewhere = gradients_of(
+            model, loss_fn, tensors, names=firsts, grad=grad, backward=backward
+        )
+        uses, _ = gradients_of(
+            copied, loss_fn, _tensors(apart, names), names=names, grad=grad, backward=backward
+        )
+    for name, one in zip([e.name for e in tied] + names, totals + uses, strict=True):
+        if one is not None and (reason := no_values(one)):
             raise ParamCheckUsageError(f"the gradient of {name} cannot be compared: {reason}")
     if all(use is None for use in uses) and any(total is not None for total in totals):
         raise ParamCheckUsageError(
@@ -93,7 +105,7 @@ def not_averaged(model: nn.Module) -> Iterator[None]:
     loaded = sys.modules.get("torch.nn.parallel.distributed")
     kind = getattr(loaded, "DistributedDataParallel", ())
     with ExitStack() as stack:
-        for module in model.modules():
+        for _, _, module in first_places(model):
             if isinstance(module, kind):
                 stack.enter_context(module.no_sync())
         yield
