@@ -349,6 +349,8 @@ def _pieces(a: Tensor, b: Tensor) -> Iterator[_Piece]:
             gap = ((high_x - high_y).double() * 2.0**32 + (low_x - low_y).double()).abs()
             size = (high_y.double() * 2.0**32 + low_y.double()).abs()
             never = torch.zeros_like(bits_differ)
+            # As int64: torch 2.8 picks no elements out of uint64 tensors.
+            x, y = x.view(torch.int64), y.view(torch.int64)
             yield _Piece(x, y, ~bits_differ, never, bits_differ, gap, size)
             continue
         x, y = _widest(x), _widest(y)

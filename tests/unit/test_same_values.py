@@ -238,7 +238,8 @@ def test_pairs_of_float4_are_compared() -> None:
     if dtype is None:
         pytest.skip("this torch has no float4")
     a, b = (torch.tensor([0x21, code], dtype=torch.uint8).view(dtype) for code in (0x43, 0x44))
-    assert_same_values({"w": a}, {"w": a.clone()})
+    twin = a.view(torch.uint8).clone().view(dtype)  # torch 2.8 cannot clone them
+    assert_same_values({"w": a}, {"w": twin})
     assert differences(a, b) == "1 of 2 values: max abs 1 at [1], max rel 0.0147"
 
 
