@@ -202,3 +202,79 @@ def test_a_parameter_of_thousands_of_names_is_reported_in_few_words() -> None:
 
           p{0..1999}  requires_grad=True: p7 is the same parameter as p{0..6,8..1999}
         """)
+
+
+# --- in_eval ---------------------------------------------------------------------------------
+
+
+def backbone() -> nn.Sequential:
+    """A frozen backbone with two BatchNorms, one of them without parameters, and a head."""
+    model = nn.Sequential(
+        nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False)),
+        nn.Linear(2, 1),
+    )
+    model[0].requires_grad_(False)
+    return model
+
+
+def test_frozen_modules_in_evaluation_mode() -> None:
+    model = backbone()
+    model[0].eval()
+
+    assert_frozen(model, "0", in_eval=True)
+    assert_frozen(model, exactly=["0"], in_eval=True)
+    assert_frozen(model.requires_grad_(False).eval(), in_eval=True)
+
+
+def test_a_frozen_norm_in_train_mode() -> None:
+    model = backbone().eval()
+    model[0][2].train()
+    assert_frozen(model, "0")
+
+    with pytest.raises(ParamCheckError) as caught:
+        assert_frozen(model, "0", in_eval=True)
+    [finding] = caught.value.findings
+    assert finding.names == ("0.2.running_mean", "0.2.running_var", "0.2.num_batches_tracked")
+    assert (finding.problem, finding.found) == ("in train mode", "BatchNorm1d in train mode")
+    assert finding.why == "each forward moves its statistics"
+    assert finding.hint == "model[0][2].eval() after every model.train()"
+    model[0][2].eval()  # the hint
+    assert_frozen(model, "0", in_eval=True)
+
+
+def test_who_is_not_asked_may_train() -> None:
+    model = backbone()
+    model[0].eval()
+    shared = nn.ModuleList([model[0], model])
+
+    assert_frozen(model, "0", in_eval=True)
+    assert_frozen(shared, "0", in_eval=True)
+    assert model[1].training
+
+
+def test_modes_and_flags_are_told_together() -> None:
+    message = failure(assert_frozen, backbone(), "1", in_eval=True)
+
+    assert message.splitlines()[0] == (
+        "not frozen: 1.weight, 1.bias; in train mode: 1.weight, 1.bias (Sequential)"
+    )
+
+
+def test_a_mapping_has_no_modes() -> None:
+    named = dict(backbone().named_parameters())
+
+    assert usage(assert_frozen, named, "0", in_eval=True) == (
+        "in_eval=True asks modules for their mode, and dict has none: pass the model"
+    )
+
+
+def test_a_model_of_names_beyond_count() -> None:
+    """A module held twice at each of 20 levels has a million names, and two parameters."""
+    model: nn.Module = nn.Linear(2, 2)
+    for _ in range(20):
+        model = nn.ModuleList([model, model])
+
+    assert_trainable(model)
+    assert "not frozen" in failure(assert_frozen, model)
+    model.requires_grad_(False).eval()
+    assert_frozen(model, in_eval=True)

@@ -848,3 +848,90 @@ def test_a_shared_module_is_one_row_with_both_names() -> None:
     assert message(Both(Tensor.detach)) == (
         "no gradient: a.weight, b.weight (Both)\n\n  a.weight, b.weight  detached: .detach in Both"
     )
+
+
+# -- exactly -------------------------------------------------------------------------------
+
+
+def pair_of_layers() -> Any:
+    """``a`` is reached by :func:`through_a`, ``b`` is not."""
+    return Net(lambda net, x: net.a(x))
+
+
+def test_these_are_reached_and_no_others() -> None:
+    assert_grads_reach(pair_of_layers(), loss, exactly=["a"])
+    assert_grads_reach(pair_of_layers(), loss, exactly=["a.weight"])
+    assert_grads_reach(pair_of_layers(), loss, exactly=["*", "!b"])
+    model = pair_of_layers()
+    model.a.requires_grad_(False)
+    assert_grads_reach(model, lambda m: m(batch().requires_grad_()).sum(), exactly=[])
+
+
+def test_who_is_reached_without_being_listed() -> None:
+    assert message(pair_of_layers(), exactly=["b"]) == whole("""
+        no gradient: b.weight; reached, but not listed: a.weight (Net)
+
+          no gradient:
+            b.weight  never used in the forward pass
+          reached, but not listed:
+            a.weight
+
+          hint: leave out what is meant to be unused with a pattern: '!name'
+          hint: requires_grad_(False) keeps it out; where it is meant, list it in exactly=
+        """)
+    assert message(pair_of_layers(), exactly=[]).splitlines()[0] == (
+        "reached, but not listed: a.weight (Net)"
+    )
+
+
+def test_zero_is_reached_only_where_zeros_are_allowed() -> None:
+    def zeros(model: Any) -> Tensor:
+        return loss(model) + (model.b.weight * 0).sum()
+
+    assert_grads_reach(pair_of_layers(), zeros, exactly=["a"])
+    assert_grads_reach(pair_of_layers(), zeros, exactly=["a", "b"], allow_zero=True)
+    assert message(pair_of_layers(), zeros, exactly=["a"], allow_zero=True) == whole("""
+        reached, but not listed: b.weight (Net)
+
+          b.weight  a gradient of zeros arrives
+
+          hint: requires_grad_(False) keeps it out; where it is meant, list it in exactly=
+        """)
+
+
+def test_what_is_not_finite_is_neither() -> None:
+    def broken(model: Any) -> Tensor:
+        return loss(model) + (model.b.weight * float("nan")).sum()
+
+    assert "gradient not finite: b.weight" in message(pair_of_layers(), broken, exactly=["a"])
+
+
+def test_one_of_several_losses_is_enough_to_be_reached() -> None:
+    losses = [loss, lambda model: model.b.weight.sum()]
+
+    assert_grads_reach(pair_of_layers(), losses, exactly=["a", "b"])
+    assert "reached, but not listed: b.weight" in message(pair_of_layers(), losses, exactly=["a"])
+
+
+def test_a_frozen_one_that_is_listed_is_not_reached() -> None:
+    model = pair_of_layers()
+    model.b.requires_grad_(False)
+
+    assert_grads_reach(model, loss, exactly=["a"])
+    assert "frozen: requires_grad is False" in message(model, exactly=["a", "b"])
+
+
+def test_a_share_of_what_is_listed() -> None:
+    assert_grads_reach(pair_of_layers(), loss, exactly=["a", "b"], at_least={"*": 0.5})
+    assert usage(
+        assert_grads_reach, pair_of_layers(), loss, exactly=["a"], at_least={"b": 0.5}
+    ) == ("pattern 'b' matches no parameter looked at here: 'b.weight' is a parameter")
+
+
+def test_exactly_lists_all_there_are() -> None:
+    assert usage(assert_grads_reach, pair_of_layers(), loss, "a", exactly=["b"]) == (
+        "exactly= lists all patterns there are: leave out the positional ones"
+    )
+    assert usage(assert_grads_reach, pair_of_layers(), loss, exactly="a") == (
+        "exactly='a': pass a list of patterns; [] means no parameter"
+    )

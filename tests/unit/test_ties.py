@@ -28,7 +28,7 @@ from pytest_paramcheck.parameters.subject.inventory import take_inventory
 from pytest_paramcheck.parameters.subject.ties import Ties, expand, merge_groups
 
 from ..models import LM
-from .messages import failure_lines, usage
+from .messages import failure, failure_lines, usage, whole
 
 TIE = {"emb.weight", "head.weight"}
 ALIASED = (
@@ -918,3 +918,62 @@ def test_a_scripted_module_has_the_ties_of_the_module_before(how: str) -> None:
     assert failure_lines(assert_ties, tied, [])[0].startswith("tied but not declared: emb.weight")
     assert failure_lines(assert_untied, tied)[0].startswith("tied: emb.weight, head.weight (")
     assert failure_lines(assert_same_ties, tied, untied)[0].startswith("tie")
+
+
+class TestTiedByMemory:
+    """by="memory": cells in common, whatever the objects."""
+
+    def test_a_fused_weight_and_its_slices(self) -> None:
+        fused = nn.Parameter(torch.zeros(6, 2))
+        q, k, v = (nn.Parameter(some) for some in fused.detach().chunk(3))
+
+        assert_tied(fused=fused, q=q, k=k, v=v, by="memory")
+        assert "OVERLAPPING" in failure(assert_tied, fused=fused, q=q)
+        assert failure(assert_tied, q=q, k=k, by="memory") == whole(r"""
+            no memory in common: q, k
+
+              q  Parameter 2x2 float32 cpu
+              k  Parameter 2x2 float32 cpu
+              EQUAL: the values are equal but the memory is not shared; \
+            the first optimizer step will part them.
+
+              hint: tie by assignment: put one Parameter in both places
+            """)
+
+    def test_what_is_apart_from_all_others(self) -> None:
+        flat = nn.Parameter(torch.zeros(6))
+        own, apart = nn.Parameter(flat.detach()[:2]), nn.Parameter(torch.ones(3))
+
+        assert failure(assert_tied, flat=flat, own=own, apart=apart, by="memory") == whole("""
+            no memory in common: flat, own, apart
+
+              flat   Parameter 6 float32 cpu
+              own    Parameter 2 float32 cpu
+              apart  Parameter 3 float32 cpu
+              DISTINCT: neither the memory nor the values are shared.
+            """)
+
+    def test_names_and_modules_of_a_model(self) -> None:
+        model = aliased()
+        assert_tied(model, "emb.weight", "head.weight", by="memory")
+        assert_tied(LM(tied=True), "emb", "head", by="memory")
+        one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+        other.weight.data = one.weight.data
+
+        message = failure(assert_tied, one, other, by="memory")
+        assert message.startswith("no memory in common: #1.bias, #2.bias")
+
+    def test_one_object_without_memory_is_one(self) -> None:
+        meta = nn.Parameter(torch.empty(2, device="meta"))
+        empty = nn.Parameter(torch.empty(0))
+
+        assert_tied(meta, meta, by="memory")
+        assert_tied(empty, empty, by="memory")
+        with pytest.raises(ParamCheckError):
+            assert_tied(empty, nn.Parameter(torch.empty(0)), by="memory")
+
+    def test_another_by_is_a_wrong_call(self) -> None:
+        a = nn.Parameter(torch.zeros(1))
+
+        assert usage(assert_tied, a, a, by="value") == "by= is 'object' or 'memory', not 'value'"
+        assert usage(assert_tied, a, by=a) == "by= is 'object' or 'memory', not a tensor"
