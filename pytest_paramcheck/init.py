@@ -1,7 +1,10 @@
 """Distributions that parameters start from, for ``assert_init``.
 
 Each is a frozen value that says what ``torch.nn.init`` would have drawn from; fans are computed
-as there (``size(1)`` and ``size(0)`` times the receptive field), whatever the weight is used for::
+as there (``size(1)`` and ``size(0)`` times the receptive field), whatever the weight is used for.
+A layout that is not torch's says its own: ``fan_in=``, ``fan_out=`` of a weight stored (in, out),
+``stacked=3`` of three weights in one (a fused qkv, experts), each of which was drawn by itself.
+``like(fn)`` stands for whatever the user's own function draws::
 
     from pytest_paramcheck import assert_init, init
 
@@ -11,16 +14,16 @@ as there (``size(1)`` and ``size(0)`` times the receptive field), whatever the w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from .messages.errors import ParamCheckUsageError
 
 __all__ = [
-    "Distribution", "constant", "kaiming_normal", "kaiming_uniform", "normal", "ones",
+    "Distribution", "constant", "kaiming_normal", "kaiming_uniform", "like", "normal", "ones",
     "orthogonal", "trunc_normal", "uniform", "xavier_normal", "xavier_uniform", "zeros",
 ]  # fmt: skip
 
@@ -97,13 +100,35 @@ class Uniform(Distribution):
         return f"uniform({self.a:g}, {self.b:g})"
 
 
+@dataclass(frozen=True)
 class FanDistribution(Distribution):
-    """One whose spread follows from the fans of the weight, as torch counts them."""
+    """One whose spread follows from the fans of the weight, as torch counts them or as given.
+
+    ``stacked``: so many weights are in one tensor, along its first dimension.
+    """
+
+    fan_in: int | None = field(default=None, kw_only=True)
+    fan_out: int | None = field(default=None, kw_only=True)
+    stacked: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("fan_in", "fan_out", "stacked"):
+            _count(name, getattr(self, name))
+
+    def needed(self) -> tuple[str, ...]:
+        """Which fans its spread takes."""
+        return ("fan_in", "fan_out")
 
     def fans_text(self, shape: Sequence[int]) -> str:
         """Return which fans it takes from this shape: ``fan_in 512``."""
-        fan_in, fan_out = fans(shape, self)
-        return f"fan_in {fan_in}, fan_out {fan_out}"
+        pairs = zip(("fan_in", "fan_out"), fans(shape, self), strict=True)
+        return ", ".join(f"{name} {fan}" for name, fan in pairs if name in self.needed())
+
+    def layout_text(self) -> str:
+        """Return what is said of the layout, as further arguments: ``, stacked=3``."""
+        given = [("fan_in", self.fan_in), ("fan_out", self.fan_out)]
+        given += [("stacked", self.stacked if self.stacked > 1 else None)]
+        return "".join(f", {name}={value}" for name, value in given if value is not None)
 
 
 @dataclass(frozen=True)
@@ -113,10 +138,11 @@ class XavierUniform(FanDistribution):
     gain: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _positive(self, "gain", self.gain)
 
     def describe(self) -> str:
-        return f"xavier_uniform(gain={self.gain:g})"
+        return f"xavier_uniform(gain={self.gain:g}{self.layout_text()})"
 
     def for_shape(self, shape: Sequence[int]) -> Distribution:
         bound = self.gain * math.sqrt(6.0 / sum(fans(shape, self)))
@@ -130,10 +156,11 @@ class XavierNormal(FanDistribution):
     gain: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _positive(self, "gain", self.gain)
 
     def describe(self) -> str:
-        return f"xavier_normal(gain={self.gain:g})"
+        return f"xavier_normal(gain={self.gain:g}{self.layout_text()})"
 
     def for_shape(self, shape: Sequence[int]) -> Distribution:
         return Normal(0.0, self.gain * math.sqrt(2.0 / sum(fans(shape, self))))
@@ -146,6 +173,7 @@ class _Kaiming(FanDistribution):
     nonlinearity: str = "leaky_relu"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in ("fan_in", "fan_out"):
             raise ParamCheckUsageError(
                 f"{self.describe()}: mode is 'fan_in' or 'fan_out', not {self.mode!r}"
@@ -161,11 +189,11 @@ class _Kaiming(FanDistribution):
 
     def describe(self) -> str:
         kind = "uniform" if isinstance(self, KaimingUniform) else "normal"
-        return f"kaiming_{kind}(a={self.a:.4g}, mode={self.mode!r}, {self.nonlinearity!r})"
+        given = f"a={self.a:.4g}, mode={self.mode!r}, nonlinearity={self.nonlinearity!r}"
+        return f"kaiming_{kind}({given}{self.layout_text()})"
 
-    def fans_text(self, shape: Sequence[int]) -> str:
-        fan_in, fan_out = fans(shape, self)
-        return f"fan_in {fan_in}" if self.mode == "fan_in" else f"fan_out {fan_out}"
+    def needed(self) -> tuple[str, ...]:
+        return (self.mode,)
 
     def std(self, shape: Sequence[int]) -> float:
         """The standard deviation for a parameter of this shape."""
@@ -192,22 +220,47 @@ class KaimingNormal(_Kaiming):
 
 @dataclass(frozen=True)
 class Orthogonal(Distribution):
-    """Rows (or columns, where there are fewer) are orthogonal and of length ``gain``."""
+    """Rows (or columns, where there are fewer) are orthogonal and of length ``gain``.
+
+    ``stacked``: so many matrices are in one tensor, each of them orthogonal by itself.
+    """
 
     gain: float = 1.0
+    stacked: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         _positive(self, "gain", self.gain)
+        _count("stacked", self.stacked)
 
     def describe(self) -> str:
-        return f"orthogonal(gain={self.gain:g})"
+        stacked = f", stacked={self.stacked}" if self.stacked > 1 else ""
+        return f"orthogonal(gain={self.gain:g}{stacked})"
 
     def for_shape(self, shape: Sequence[int]) -> Distribution:
-        if len(shape) < 2:
+        if len(one_of(shape, self.stacked, self)) < 2:
             raise ParamCheckUsageError(
                 f"{self.describe()} needs two dimensions or more, not shape {tuple(shape)}"
             )
         return self
+
+
+@dataclass(frozen=True)
+class Like(Distribution):
+    """What a function draws: it fills the tensor it is given, or returns one."""
+
+    function: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        function: object = self.function
+        if not callable(function) or isinstance(function, (Tensor, nn.Module)):
+            raise ParamCheckUsageError(
+                f"like() takes a function that fills a tensor, or returns one, "
+                f"not {type(function).__name__}"
+            )
+
+    def describe(self) -> str:
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return f"like({'the lambda' if name == '<lambda>' else name})"
 
 
 def zeros() -> Distribution:
@@ -229,17 +282,37 @@ xavier_normal = XavierNormal
 kaiming_uniform = KaimingUniform
 kaiming_normal = KaimingNormal
 orthogonal = Orthogonal
+like = Like
 
 
-def fans(shape: Sequence[int], of: Distribution) -> tuple[int, int]:
-    """Return (fan_in, fan_out) of a weight of this shape, as ``torch.nn.init`` computes them."""
-    if len(shape) < 2:
+def fans(shape: Sequence[int], of: FanDistribution) -> tuple[int, int]:
+    """Return (fan_in, fan_out) of a weight of this shape: those given, or as ``torch.nn.init``
+    computes them. One that is not needed may be 0."""
+    one = one_of(shape, of.stacked, of)
+    if len(one) < 2:
+        missing = [name for name in of.needed() if getattr(of, name) is None]
+        if missing:
+            raise ParamCheckUsageError(
+                f"{of.describe()} needs a fan, and shape {tuple(shape)} has none: "
+                f"a bias takes zeros() or uniform(a, b), or {missing[0]}="
+            )
+        return of.fan_in or 0, of.fan_out or 0
+    inside = math.prod(one[2:])
+    return of.fan_in or one[1] * inside, of.fan_out or one[0] * inside
+
+
+def one_of(shape: Sequence[int], stacked: int, of: Distribution) -> tuple[int, ...]:
+    """Return the shape of each of several weights that are stacked along the first dimension."""
+    if stacked == 1:
+        return tuple(shape)
+    if not shape or shape[0] % stacked:
         raise ParamCheckUsageError(
-            f"{of.describe()} needs a fan, and shape {tuple(shape)} has none: "
-            f"a bias takes zeros() or uniform(a, b)"
+            f"{of.describe()}: shape {tuple(shape)} is not {stacked} weights along its first "
+            f"dimension"
         )
-    field = math.prod(shape[2:])
-    return shape[1] * field, shape[0] * field
+    if shape[0] == stacked and len(shape) > 2:
+        return tuple(shape[1:])
+    return (shape[0] // stacked, *shape[1:])
 
 
 def _finite(of: Distribution, *values: float) -> None:
@@ -250,3 +323,10 @@ def _finite(of: Distribution, *values: float) -> None:
 def _positive(of: Distribution, name: str, value: float) -> None:
     if not value > 0:
         raise ParamCheckUsageError(f"{of.describe()}: {name} must be greater than 0")
+
+
+def _count(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ParamCheckUsageError(f"{name}={value!r}: give a whole number above 0")

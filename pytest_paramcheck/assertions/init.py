@@ -13,6 +13,7 @@ from ..init import Distribution
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import decide, with_rivals
 from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern, pattern_text
 from .verdict import one_verdict
 
@@ -23,9 +24,10 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
 
     ``expected`` maps patterns to distributions of ``pytest_paramcheck.init``; where several
     patterns match, the last one decides. Parameters are looked at, and a buffer where a pattern
-    is its very name. Constants are compared in the parameter's dtype, the
-    others tested from a few values up, dtype rounding allowed for. The padding row of an
-    embedding must be zero and is left out of the test.
+    is its very name; a part decides about its elements. ``init.like(fn)`` stands for whatever
+    ``fn`` draws, which fills the tensor it is given or returns one. Constants are compared in the
+    parameter's dtype, the others tested from a few values up, dtype rounding allowed for. The
+    padding row of an embedding must be zero and is left out of the test.
 
     Calibrated: one call in a million (1e-6, shared among all tests of the call) alarms on
     values that were drawn as declared. ``checks/statistics.py`` says which tests these are.
@@ -57,12 +59,14 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
                 f"pytest_paramcheck.init, like init.normal(0, 0.02){called}"
             )
     inventory = take_inventory(model)
-    named = {pattern for pattern in expected if isinstance(pattern, str)}
+    names = (p.pattern if isinstance(p, Part) else p for p in expected)
+    named = {name for name in names if isinstance(name, str)}
     decided = decide(
         inventory,
         expected,
         eligible=lambda entry: entry.kind != "buffer" or not named.isdisjoint(entry.names),
         what="parameter (a buffer counts where a pattern is its very name)",
+        parts=True,
     )
     findings = checks.wrong_init(inventory, decided)
     raise_if(with_rivals(findings, decided, lambda value: value.describe()), inventory)

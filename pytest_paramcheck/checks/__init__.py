@@ -18,8 +18,9 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``registered``: nothing hidden;
 * ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value, ``tolerance``: or
   nearly; ``values``: conditions, ``orthogonality``: one of them; ``readable``: one plain tensor;
-* ``init``: distributions, with the tests of ``statistics`` and ``repeats``; ``init_complete``:
-  runs a factory on poisoned memory;
+* ``init``: distributions, of the values in ``init_values``, with the tests of ``statistics`` and
+  ``repeats``; ``init_like``: what the user's own function draws; ``init_complete``: runs a factory
+  on poisoned memory;
 * ``loaded``: a checkpoint against a model, ``loaded_values``: entry by entry,
   ``loaded_names``: under other names, ``loaded_own``: in a module's own way;
   ``roundtrip``: what came back of a save; ``resume``: training that goes on from one;

@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ..init import Constant, Distribution, FanDistribution, Normal, Orthogonal, TruncNormal, Uniform
+from ..init import (
+    Constant,
+    Distribution,
+    FanDistribution,
+    Like,
+    Normal,
+    Orthogonal,
+    TruncNormal,
+    Uniform,
+)
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import fold_rows, plural
 from ..parameters.subject.declared import Declared
 from ..parameters.subject.inventory import Entry, Inventory
-from ..parameters.tensors.content import bits, no_values
-from ..parameters.tensors.describe import dtype_name, kind_of
-from ..parameters.tensors.memory import inner_tensors
+from ..parameters.tensors.content import bits
 from ..parameters.tensors.sharded import (
     index_in_whole,
-    is_dtensor,
-    is_partial,
-    local_of,
-    mesh_of,
-    offset_of,
 )
+from .init_like import Compared, Draws, unlike
+from .init_values import Drawn, comparable, prepare, ranks_of
 from .orthogonality import not_orthogonal
+from .readable import plain_values
 from .repeats import equal_slices, low_rank
 from .statistics import (
     Outcome,
@@ -46,19 +51,6 @@ from .statistics import (
 FALSE_ALARM_RATE = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """The values of one entry that a test looks at, and what they should come from."""
-
-    names: tuple[str, ...]
-    entry: Entry
-    values: Tensor
-    shape: tuple[int, ...]
-    said: Distribution
-    meant: Distribution
-    padding: int | None = None
-
-
 def wrong_init(
     inventory: Inventory,
     expected: Sequence[Declared[Distribution]],
@@ -66,7 +58,7 @@ def wrong_init(
 ) -> list[Finding]:
     """Find the entries that do not look drawn from their distribution, and copies among them."""
     with torch.no_grad():
-        drawn, findings = _prepare(inventory, expected)
+        drawn, findings = prepare(inventory, expected)
         if not any(math.prod(item.shape) for item in drawn):
             raise ParamCheckUsageError(
                 f"all parameters selected in {inventory.title} are empty: there is nothing to check"
@@ -76,12 +68,19 @@ def wrong_init(
             for item in drawn
             if isinstance(item.meant, (Normal, TruncNormal, Uniform)) and item.values.numel()
         )
-        tests *= max((_ranks(item.entry) for item in drawn), default=1)  # each tests its shards
+        tests += sum(isinstance(item.meant, Like) for item in drawn)
+        tests *= max((ranks_of(item.entry) for item in drawn), default=1)  # each tests its shards
         modules = dict(inventory.modules)
+        constant: set[Entry] = set()
         for item in drawn:
             if item.values.numel() == 0:
                 continue
-            if isinstance(item.meant, Constant):
+            if isinstance(item.meant, Like):
+                compared = _compared(item, item.meant, rate / tests)
+                if compared.constant:
+                    constant.add(item.entry)
+                finding = _unlike(item, compared)
+            elif isinstance(item.meant, Constant):
                 finding = _constant(item, item.meant)
             elif isinstance(item.meant, Orthogonal):
                 finding = _orthogonal(item, item.meant)
@@ -89,112 +88,37 @@ def wrong_init(
                 finding = _random(modules, item, rate / tests)
             if finding is not None:
                 findings.append(finding)
-        return findings + _copies(drawn)
+        return findings + _copies([item for item in drawn if item.entry not in constant])
 
 
-def _prepare(
-    inventory: Inventory, expected: Sequence[Declared[Distribution]]
-) -> tuple[list[_Drawn], list[Finding]]:
-    padded = _padding_rows(inventory)
-    drawn, findings = [], []
-    for item in expected:
-        entry, said = item.entry, item.value
-        tensor = entry.tensor
-        if tensor is None:
-            continue
-        if reason := no_values(tensor):
-            raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be checked")
-        values = local_of(tensor).detach()
-        if is_partial(tensor):
-            raise ParamCheckUsageError(
-                f"{entry.name} holds partial sums, which nobody has added up: redistribute it first"
-            )
-        if values.layout is not torch.strided:
-            values = values.to_dense()
-        elif inner_tensors(values) is not None:
-            raise ParamCheckUsageError(
-                f"{entry.name}: the values of a {kind_of(tensor)} are spread over other tensors; "
-                f"check the module before it is sharded, quantized or wrapped"
-            )
-        if values.is_quantized:
-            values = values.dequantize()
-        shape = tuple(tensor.shape)  # of a shard the fans are those of the whole
-        meant = said.for_shape(shape) if values.numel() else said
-        if isinstance(meant, Orthogonal) and mesh_of(tensor) is not None:
-            raise ParamCheckUsageError(
-                f"{entry.name}: whether a sharded matrix is orthogonal no shard can say: "
-                f"pass {{{entry.name!r}: parameter.full_tensor()}}"
-            )
-        random = not isinstance(meant, (Constant, Orthogonal))
-        if random and values.is_complex():
-            if not isinstance(meant, Normal) or meant.mean:
-                raise ParamCheckUsageError(
-                    f"{entry.name}: {said.describe()} of a complex parameter is not defined here; "
-                    f"normal(0, std) is"
-                )
-            # torch's complex normal has half of its variance in each part.
-            meant = Normal(0.0, meant.std * 0.5**0.5)
-            values = torch.view_as_real(values.resolve_conj())
-        elif not isinstance(meant, Constant) and not values.dtype.is_floating_point:
-            raise ParamCheckUsageError(
-                f"{entry.name} is {dtype_name(values.dtype)}: "
-                f"{said.describe()} is for floating dtypes"
-            )
-        padding = padded.get(id(tensor))
-        row = _row_here(tensor, padding)
-        if row is not None and random:
-            if bool(_comparable(values[row]).ne(0).any()):
-                findings.append(
-                    Finding(
-                        item.names,
-                        "padding row is not zero",
-                        found=f"row {padding} (padding_idx)",
-                        why="it gets no gradient, so it stays what it is",
-                        hint=f"after the initialisation: weight[{padding}].zero_() under no_grad",
-                    )
-                )
-            values = torch.cat([values[:row], values[row + 1 :]])
-        left_out = row if random else None
-        drawn.append(_Drawn(item.names, entry, values, shape, said, meant, left_out))
-    return drawn, findings
+def _compared(item: Drawn, said: Like, share: float) -> Compared:
+    tensor, pick = item.entry.tensor, item.pick
+    if tensor is None or pick is None:
+        return Compared()
+    whole = plain_values(item.entry.name, tensor)
+    return unlike(item.values, Draws(item.names[0], said, whole, pick), share)
 
 
-def _row_here(tensor: Tensor, row: int | None) -> int | None:
-    """Return which row of this rank's shard a row of the whole tensor is; None for another's."""
-    if row is None or not is_dtensor(tensor):
-        return row
-    own = row - offset_of(tensor)[0]
-    local = local_of(tensor)
-    return own if local.numel() and 0 <= own < local.shape[0] else None
+def _unlike(item: Drawn, compared: Compared) -> Finding | None:
+    if not compared.text:
+        return None
+    why = "probability below 1e-12" if compared.p < 1e-12 else f"probability {compared.p:.1g}"
+    return Finding(
+        item.names,
+        "wrong initial values",
+        expected=item.said.describe(),
+        found=compared.text,
+        why="impossible" if compared.p == 0 else why,
+    )
 
 
-def _ranks(entry: Entry) -> int:
-    mesh = mesh_of(entry.tensor)
-    return 1 if mesh is None else int(mesh.size())
-
-
-def _padding_rows(inventory: Inventory) -> dict[int, int]:
-    """The padding row of each embedding weight, by the weight's id."""
-    return {
-        id(module._parameters.get("weight")): module.padding_idx
-        for _, module in inventory.modules
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None
-    }
-
-
-def _comparable(values: Tensor) -> Tensor:
-    if values.element_size() == 1 and values.dtype.is_floating_point:
-        return values.float()
-    return values
-
-
-def _constant(item: _Drawn, meant: Constant) -> Finding | None:
-    values = _comparable(item.values)
+def _constant(item: Drawn, meant: Constant) -> Finding | None:
+    values = comparable(item.values)
     if not (values.dtype.is_floating_point or values.dtype.is_complex):
         wanted = torch.tensor(meant.value, device=values.device)
     else:
         wanted = torch.tensor(meant.value, dtype=item.values.dtype, device="cpu")
-        wanted = _comparable(wanted).to(values.device)
+        wanted = comparable(wanted).to(values.device)
     wrong = values.ne(wanted)
     count = int(wrong.sum())
     if not count:
@@ -212,14 +136,32 @@ def _constant(item: _Drawn, meant: Constant) -> Finding | None:
     )
 
 
-def _orthogonal(item: _Drawn, meant: Orthogonal) -> Finding | None:
-    found = not_orthogonal(_comparable(item.values), meant.gain, item.values.dtype)
-    if not found:
-        return None
-    return Finding(item.names, "wrong initial values", expected=item.said.describe(), found=found)
+def _orthogonal(item: Drawn, meant: Orthogonal) -> Finding | None:
+    each = _one_by_one(item.values, meant.stacked)
+    for number, values in enumerate(each):
+        found = not_orthogonal(comparable(values), meant.gain, item.values.dtype)
+        if not found:
+            same = [n for n in range(number) if torch.equal(each[n], values)]
+            found = f"it is equal to number {same[0]} bit for bit" if same else ""
+        if found:
+            where = f"number {number} of {meant.stacked}: " if meant.stacked > 1 else ""
+            expected = item.said.describe()
+            return Finding(
+                item.names, "wrong initial values", expected=expected, found=where + found
+            )
+    return None
 
 
-def _random(modules: Mapping[str, nn.Module], item: _Drawn, share: float) -> Finding | None:
+def _one_by_one(values: Tensor, stacked: int) -> Sequence[Tensor]:
+    """Return the weights that are stacked along the first dimension, one by one."""
+    if stacked == 1:
+        return [values]
+    if len(values) == stacked and values.dim() > 2:
+        return values.unbind(0)
+    return values.chunk(stacked)
+
+
+def _random(modules: Mapping[str, nn.Module], item: Drawn, share: float) -> Finding | None:
     meant = item.meant
     if not isinstance(meant, (Normal, TruncNormal, Uniform)):
         raise ParamCheckUsageError(f"{item.said!r} is no distribution of pytest_paramcheck.init")
@@ -258,7 +200,7 @@ def _over(wrong: Sequence[Outcome], count: int) -> str:
     return f", over {plural(count, 'value')}" if figures else ""
 
 
-def _slices_text(item: _Drawn, dimension: int, i: int, j: int) -> str:
+def _slices_text(item: Drawn, dimension: int, i: int, j: int) -> str:
     if dimension == 0 and item.padding is not None:
         i, j = (number + (number >= item.padding) for number in (i, j))
     if item.values.dim() == 2:
@@ -266,25 +208,30 @@ def _slices_text(item: _Drawn, dimension: int, i: int, j: int) -> str:
     return f"[{':, ' * dimension}{i}] and [{':, ' * dimension}{j}] are equal bit for bit"
 
 
-def _fans_hint(item: _Drawn, flat: Tensor) -> str:
+def _fans_hint(item: Drawn, flat: Tensor) -> str:
     """Say so where the values fit the fans of another layout than torch's."""
     if not isinstance(item.said, FanDistribution) or len(item.shape) < 2 or flat.numel() < 16:
         return ""
-    rows, columns, *field = item.shape
-    layouts = [((columns, rows, *field), "of a weight stored (in, out), used as x @ w")]
+    said = item.said
+    if said.fan_in or said.fan_out or said.stacked > 1:
+        return ""
+    rows, columns, *inside = item.shape
+    fan_in, fan_out = rows * math.prod(inside), columns * math.prod(inside)
+    given = {name: {"fan_in": fan_in, "fan_out": fan_out}[name] for name in said.needed()}
+    layouts = [(replace(said, **given), "of a weight stored (in, out), used as x @ w")]
     layouts += [
-        ((rows // several, columns, *field), f"of each of {several} weights stacked in this one")
-        for several in (2, 3, 4)
-        if rows % several == 0
+        (replace(said, stacked=several), f"of each of {several} weights stacked in this one")
+        for several in dict.fromkeys((2, 3, 4, rows))
+        if several > 1 and rows % several == 0 and (several != rows or inside)
     ]
-    for shape, what in layouts:
-        meant = item.said.for_shape(shape)
+    for declared, what in layouts:
+        meant = declared.for_shape(item.shape)
         if meant == item.meant or not isinstance(meant, (Normal, Uniform)):
             continue
         if min(outcome.p for outcome in sample_tests(flat, meant)) >= 1e-3:
             return (
-                f"they fit {item.said.fans_text(shape)}, {what}: if it is one, "
-                f"declare init.{meant.describe()}"
+                f"they fit {declared.fans_text(item.shape)}, {what}: if it is one, "
+                f"declare init.{declared.describe()}"
             )
     return ""
 
@@ -296,7 +243,7 @@ def _probability(wrong: Sequence[Outcome]) -> str:
     return "probability below 1e-12" if p < 1e-12 else f"probability {p:.1g}"
 
 
-def _default_hint(modules: Mapping[str, nn.Module], item: _Drawn, flat: Tensor) -> str:
+def _default_hint(modules: Mapping[str, nn.Module], item: Drawn, flat: Tensor) -> str:
     """Say so where the values look like what torch's own constructor draws."""
     owner = item.names[0].rpartition(".")[0]
     module = modules.get(owner)
@@ -317,9 +264,9 @@ def _default_hint(modules: Mapping[str, nn.Module], item: _Drawn, flat: Tensor) 
     return f"these look like the values nn.{kind} starts from: your initialisation did not run"
 
 
-def _copies(drawn: Sequence[_Drawn]) -> list[Finding]:
+def _copies(drawn: Sequence[Drawn]) -> list[Finding]:
     """Find layers that start identical: drawn values never agree in 64 random bits."""
-    groups: dict[tuple[object, ...], list[_Drawn]] = {}
+    groups: dict[tuple[object, ...], list[Drawn]] = {}
     for item in {item.entry: item for item in drawn}.values():
         if isinstance(item.meant, Constant) or not item.values.dtype.is_floating_point:
             continue

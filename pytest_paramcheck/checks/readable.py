@@ -11,8 +11,11 @@ from ..parameters.tensors.memory import inner_tensors
 from ..parameters.tensors.sharded import gathered
 
 
-def plain_values(name: str, tensor: Tensor) -> Tensor:
-    """Return the values of a tensor that has them, dense and without a graph."""
+def plain_values(name: str, tensor: Tensor, *, keep_dtype: bool = False) -> Tensor:
+    """Return the values of a tensor that has them, dense and without a graph.
+
+    float8 has next to no arithmetic: widened, but with ``keep_dtype``.
+    """
     values = gathered(tensor)
     if values.layout is not torch.strided:
         values = values.to_dense()
@@ -24,6 +27,6 @@ def plain_values(name: str, tensor: Tensor) -> Tensor:
     if values.is_quantized:
         values = values.dequantize()
     values = values.resolve_conj().resolve_neg()
-    if values.element_size() == 1 and values.is_floating_point():
-        return values.float()  # float8 has next to no arithmetic
+    if values.element_size() == 1 and values.is_floating_point() and not keep_dtype:
+        return values.float()
     return values

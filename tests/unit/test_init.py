@@ -270,11 +270,14 @@ def test_fans_of_another_layout() -> None:
         == dedent("""\
         wrong initial values: w (dict)
 
-          w  expected kaiming_normal(a=0, mode='fan_in', 'linear') = normal(0, 0.0441942) here (fan_in 512), found std 0.13, 2.8 times as wide, over 32,768 values: probability below 1e-12
+          w  expected kaiming_normal(a=0, mode='fan_in', nonlinearity='linear') = normal(0, 0.0441942) here (fan_in 512), found std 0.13, 2.8 times as wide, over 32,768 values: probability below 1e-12
 
-          hint: they fit fan_in 64, of a weight stored (in, out), used as x @ w: if it is one, declare init.normal(0, 0.125)""")
+          hint: they fit fan_in 64, of a weight stored (in, out), used as x @ w: if it is one, declare init.kaiming_normal(a=0, mode='fan_in', nonlinearity='linear', fan_in=64)""")
     )
-    assert_init({"w": weight}, {"w": init.normal(0, 0.125)})
+    assert_init(
+        {"w": weight},
+        {"w": init.kaiming_normal(a=0, mode="fan_in", nonlinearity="linear", fan_in=64)},
+    )
 
 
 def test_fans_of_weights_stacked_in_one() -> None:
@@ -282,9 +285,9 @@ def test_fans_of_weights_stacked_in_one() -> None:
     lines = failure(assert_init, {"w": weight}, {"w": init.xavier_uniform()}).splitlines()
     assert lines[-1] == (
         "  hint: they fit fan_in 64, fan_out 64, of each of 3 weights stacked in this one: if it is "
-        "one, declare init.uniform(-0.216506, 0.216506)"
+        "one, declare init.xavier_uniform(gain=1, stacked=3)"
     )
-    assert_init({"w": weight}, {"w": init.uniform(-0.216506, 0.216507)})
+    assert_init({"w": weight}, {"w": init.xavier_uniform(gain=1, stacked=3)})
     other = torch.empty(192, 64).uniform_(-0.5, 0.5)
     assert "hint" not in failure(assert_init, {"w": other}, {"w": init.xavier_uniform()})
 
@@ -351,7 +354,7 @@ def test_layers_that_start_identical() -> None:
     [
         ({"w": torch.ones(1)}, {}, 'assert_init takes {pattern: distribution}, with one pattern at least: {"*.weight": init.normal(0, 0.02)}'),
         ({"w": torch.ones(1)}, {"w": 3}, "'w': 3 is no distribution of pytest_paramcheck.init, like init.normal(0, 0.02)"),
-        ({"w": torch.ones(3)}, {"w": init.xavier_normal()}, "xavier_normal(gain=1) needs a fan, and shape (3,) has none: a bias takes zeros() or uniform(a, b)"),
+        ({"w": torch.ones(3)}, {"w": init.xavier_normal()}, "xavier_normal(gain=1) needs a fan, and shape (3,) has none: a bias takes zeros() or uniform(a, b), or fan_in="),
         ({"w": torch.ones(3)}, {"w": init.orthogonal()}, "orthogonal(gain=1) needs two dimensions or more, not shape (3,)"),
         ({"w": torch.ones(3, device="meta")}, {"w": init.ones()}, "w: on meta, where tensors have no values; its values cannot be checked"),
         ({"w": torch.ones(0)}, {"w": init.ones()}, "all parameters selected in dict are empty: there is nothing to check"),
@@ -368,8 +371,8 @@ def test_wrong_calls(subject: Any, expected: Any, message: str) -> None:
         (lambda: init.normal(0, 0), "normal(0, 0): std must be greater than 0"),
         (lambda: init.uniform(1, 1), "uniform(1, 1): a must be less than b"),
         (lambda: init.normal(NAN, 1), "normal(nan, 1): its parameters must be finite"),
-        (lambda: init.kaiming_normal(mode="fan"), "kaiming_normal(a=0, mode='fan', 'leaky_relu'): mode is 'fan_in' or 'fan_out', not 'fan'"),
-        (lambda: init.kaiming_normal(nonlinearity="x"), "kaiming_normal(a=0, mode='fan_in', 'x'): Unsupported nonlinearity x"),
+        (lambda: init.kaiming_normal(mode="fan"), "kaiming_normal(a=0, mode='fan', nonlinearity='leaky_relu'): mode is 'fan_in' or 'fan_out', not 'fan'"),
+        (lambda: init.kaiming_normal(nonlinearity="x"), "kaiming_normal(a=0, mode='fan_in', nonlinearity='x'): Unsupported nonlinearity x"),
     ],
 )  # fmt: skip
 def test_distributions_that_are_none(make: Callable[[], Any], message: str) -> None:

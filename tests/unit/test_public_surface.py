@@ -60,6 +60,7 @@ def test_the_distributions() -> None:
         "constant",
         "kaiming_normal",
         "kaiming_uniform",
+        "like",
         "normal",
         "ones",
         "orthogonal",
