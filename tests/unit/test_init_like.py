@@ -89,7 +89,8 @@ def test_a_few_values_and_other_kinds() -> None:
 @pytest.mark.parametrize(
     ("value", "function", "said"),
     [
-        (lambda: torch.randn(64, 64), small, "std 0.9933, where it draws mean 8.728e-05, std 0.01994"),
+        (lambda: torch.randn(64, 64), small,
+         "std 0.9933, where it draws mean 8.728e-05, std 0.01994"),
         (lambda: torch.zeros(64, 64), small, "mean 0, std 0, where it draws mean"),
         (lambda: torch.rand(64, 64), nn.init.zeros_,
          "4,096 of 4,096 values that are the same in every draw off, first"),
