@@ -11,5 +11,6 @@ traceback ends at the user's line.
 * ``structure``: shapes, dtypes, devices, param_count, materialized; ``registered``: registered;
 * ``values``: finite, same_values; ``init``: init, init_complete;
 * ``checkpoints``: roundtrip, loaded, checkpoint; ``manifests``: manifest;
+* ``sharding``: replicated, placements;
 * ``verdict``: one verdict on all ranks, where a subject is spread over them.
 """

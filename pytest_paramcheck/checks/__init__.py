@@ -25,6 +25,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``loaded_names``: under other names, ``loaded_own``: in a module's own way;
   ``roundtrip``: what came back of a save; ``resume``: training that goes on from one;
   ``checkpoint``: a file by itself;
+* ``replicated``: the same on every rank; ``placements``: sharded as declared;
 * ``ranks``: what each rank found -> what holds of the whole;
 * ``manifest``: two lists of records; ``renames``: which removal and addition are one.
 """

@@ -314,6 +314,20 @@ def assert_checkpoint():
     return public.assert_checkpoint
 
 
+@typed(lambda: public.assert_replicated)
+@pytest.fixture(scope="session")
+def assert_replicated():
+    """Assert that parameters and buffers are the same on every rank."""
+    return public.assert_replicated
+
+
+@typed(lambda: public.assert_placements)
+@pytest.fixture(scope="session")
+def assert_placements():
+    """Assert how parameters are sharded: the placement of each DTensor."""
+    return public.assert_placements
+
+
 @typed(lambda: public.assert_manifest)
 @pytest.fixture
 def assert_manifest(request: pytest.FixtureRequest):

@@ -8,6 +8,7 @@ import pytest
 
 from .cells import CELLS
 from .pair import Ranks
+from .special import FOUR
 
 pytestmark = pytest.mark.slow
 
@@ -19,15 +20,34 @@ def two() -> Iterator[Ranks]:
     ranks.close()
 
 
+@pytest.fixture(scope="session")
+def four() -> Iterator[Ranks]:
+    ranks = Ranks(4)
+    yield ranks
+    ranks.close()
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_cell(name: str, two: Ranks) -> None:
-    said = two.run(f"tests.ranks.cells:{name}")
+    check(name, CELLS[name], two)
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_cell_of_four_ranks(name: str, four: Ranks) -> None:
+    check(name, FOUR[name], four)
+
+
+def check(name: str, want: str, ranks: Ranks) -> None:
+    said = ranks.run(f"tests.ranks.special:{name}")
     outcomes = [one["outcome"] for one in said]
-    if CELLS[name] == "one":
-        assert sorted(outcomes) == ["finding", "pass"], said[1]["text"]
-        return
     shown = "\n".join(one["text"] for one in said)
-    assert outcomes == [CELLS[name]] * 2, shown
-    distributed = name.split("/")[0] in ("fsdp2", "tp", "replicated")
-    if distributed:
-        assert said[0]["text"] == said[1]["text"], shown
+    if want == "one":
+        assert sorted(outcomes) == ["finding", "pass"], shown
+        return
+    assert outcomes == [want] * ranks.world, shown
+    if name.split("/")[0] not in PLAIN:
+        assert len({one["text"] for one in said}) == 1, shown
+
+
+#: Kinds that each rank asks by itself, about what it holds.
+PLAIN = ("plain", "ddp", "fsdp1", "flat", "zero", "pp")

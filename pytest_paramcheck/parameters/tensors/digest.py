@@ -183,7 +183,7 @@ def _tasks(pieces: Iterable[Tensor]) -> Iterator[list[_Bytes]]:
     task: list[_Bytes] = []
     size = 0
     for piece in pieces:
-        task.append(_bytes_of(piece))
+        task.append(bytes_of(piece))
         size += piece.numel() * piece.element_size()
         if size >= PIECE:
             yield task
@@ -207,10 +207,10 @@ def _pieces(flat: Tensor) -> Iterator[Tensor]:
 
 def _digest(piece: Tensor) -> bytes:
     host = piece if piece.device.type == "cpu" else piece.to("cpu")
-    return xxhash.xxh3_128_digest(_bytes_of(host))
+    return xxhash.xxh3_128_digest(bytes_of(host))
 
 
-def _bytes_of(host: Tensor) -> _Bytes:
+def bytes_of(host: Tensor) -> _Bytes:
     """Return the bytes where they are: no copy, and no numpy, which torch works without."""
     size = host.numel() * host.element_size()
     return _bytes_at(host.data_ptr(), size) if size else b""

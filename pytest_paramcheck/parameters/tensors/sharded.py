@@ -184,7 +184,7 @@ class Call:
     @property
     def first(self) -> bool:
         """Whether this rank is the first of those the subject is spread over."""
-        return self.alone or _rank() == min(int(mesh.mesh.min()) for mesh in self.meshes)
+        return self.alone or this_rank() == min(int(mesh.mesh.min()) for mesh in self.meshes)
 
     def exchange(self, facts: object, error: str = "") -> dict[int, Any]:
         """Tell all ranks of the call something, and return what each says, by its rank.
@@ -193,7 +193,7 @@ class Call:
         an error to tell, and where the ranks called different assertions.
         """
         if self.alone or self.outside:
-            return {_rank(): facts}
+            return {this_rank(): facts}
         self.stage += 1
         dist = distributed()
         said = (self.name, self.title, self.stage, error, facts)
@@ -225,6 +225,8 @@ class Call:
         errors: dict[str, list[int]] = {}
         calls: dict[tuple[str, str, int], list[int]] = {}
         for rank, (name, title, stage, error, _) in everything.items():
+            if self.group is not None:
+                title = ""  # pipeline stages are models of their own
             calls.setdefault((name, title, stage), []).append(rank)
             if error:
                 errors.setdefault(error, []).append(rank)
@@ -236,7 +238,10 @@ class Call:
             )
         if len(calls) > 1:
             self.over = True
-            made = ", ".join(f"{n}({t}) on {ranks_text(r)}" for (n, t, _), r in calls.items())
+            made = ", ".join(
+                f"{name}({title}) on {ranks_text(ranks)}".replace("()", "")
+                for (name, title, _), ranks in calls.items()
+            )
             raise ParamCheckUsageError(
                 f"the ranks called different assertions: {made}; each belongs on every rank"
             )
@@ -328,7 +333,8 @@ def ranks_text(ranks: Sequence[int]) -> str:
     return f"ranks {join_words(shown)}"
 
 
-def _rank() -> int:
+def this_rank() -> int:
+    """Return which rank this process is; 0 where it is none."""
     dist = distributed()
     return int(dist.get_rank()) if dist is not None else 0
 

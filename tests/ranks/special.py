@@ -1,0 +1,864 @@
+"""Cells of some models only: split ties, empty shards, gathered ones, stages, ZeRO, meta, DCP."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+import pytest_paramcheck as pc
+from pytest_paramcheck import init
+
+from . import cells
+from .cells import cell, on_rank_1, sgd, step
+from .wrapped import (
+    LM,
+    WEIGHT,
+    fsdp2,
+    local,
+    loss_of,
+    mesh,
+    parameter,
+    plain,
+    rank,
+    tensor_parallel,
+)
+
+RUN = cells.RUN
+
+# -- replicas -----------------------------------------------------------------------------------
+
+
+@cell("ddp/assert_replicated/after a step", "pass")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    step("ddp", model, sgd(model))
+    pc.assert_replicated(model)
+
+
+@cell("ddp/assert_replicated/no_sync", "finding")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    with model.no_sync():
+        loss_of("ddp")(model).backward()
+    pc.assert_replicated(model)
+
+
+@cell("ddp/assert_replicated/seeded by rank", "finding")
+def _() -> None:
+    pc.assert_replicated(plain(seed=rank()))
+
+
+@cell("ddp/assert_replicated/buffers of BatchNorm", "finding")
+def _() -> None:
+    torch.manual_seed(0)
+    model = DistributedDataParallel(
+        nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), broadcast_buffers=False
+    )
+    torch.manual_seed(rank())
+    model(torch.randn(8, 4))
+    pc.assert_replicated(model)
+
+
+@cell("tp/assert_replicated/plain beside sharded", "pass")
+def _() -> None:
+    model = tensor_parallel(plain())
+    step("tp", model, sgd(model))
+    pc.assert_replicated(model)
+
+
+@cell("tp/assert_replicated/a norm of one rank", "finding")
+def _() -> None:
+    model = tensor_parallel(plain())
+    on_rank_1(lambda: model.blocks[0].ln.weight.add_(1))
+    pc.assert_replicated(model)
+
+
+@cell("fsdp2/assert_replicated/shards have no copies", "pass")
+def _() -> None:
+    model = fsdp2(plain())
+    step("fsdp2", model, sgd(model))
+    pc.assert_replicated(model)
+
+
+@cell("fsdp2/assert_replicated/a flag of one rank", "finding")
+def _() -> None:
+    model = fsdp2(plain())
+    if rank() == 1:
+        parameter(model).requires_grad_(False)
+    pc.assert_replicated(model)
+
+
+@cell("replicated/assert_replicated/a copy of one rank", "finding")
+def _() -> None:
+    model = cells.wrapped("replicated")
+    on_rank_1(lambda: local(parameter(model)).view(-1)[3:4].add_(1))
+    pc.assert_replicated(model)
+
+
+@cell("replicated/assert_replicated/partial sums", "usage")
+def _() -> None:
+    whole = DTensor.from_local(torch.ones(3), mesh(), [Partial()], run_check=False)
+    pc.assert_replicated({"w": whole})
+
+
+@cell("replicated/assert_replicated/to_local without grad_placements", "finding")
+def _() -> None:
+    weight = nn.Parameter(distribute_tensor(torch.ones(4), mesh(), [Replicate()]))
+    (weight.to_local() * (1 + rank())).sum().backward()
+    pc.assert_replicated({"w": weight})
+
+
+@cell("fsdp1/assert_replicated/refused", "usage")
+def _() -> None:
+    pc.assert_replicated(cells.wrapped("fsdp1"))
+
+
+# -- placements ---------------------------------------------------------------------------------
+
+
+@cell("fsdp2/assert_placements/sharded", "pass")
+def _() -> None:
+    pc.assert_placements(fsdp2(plain()), {"*": Shard(0)})
+
+
+@cell("fsdp2/assert_placements/replicated", "finding")
+def _() -> None:
+    pc.assert_placements(fsdp2(plain()), {"*": Replicate()})
+
+
+@cell("fsdp2/assert_placements/after a forward", "pass")
+def _() -> None:
+    model = fsdp2(plain(), reshard_after_forward=False)
+    loss_of("fsdp2")(model)
+    pc.assert_placements(model, {"*": Shard(0)})
+
+
+@cell("tp/assert_placements/as planned", "pass")
+def _() -> None:
+    expected = {"*": None, "*.fc1": Shard(0), "*.fc2.weight": Shard(1), "*.fc2.bias": Replicate()}
+    pc.assert_placements(tensor_parallel(plain()), expected)
+
+
+@cell("tp/assert_placements/a layer nobody sharded", "finding")
+def _() -> None:
+    pc.assert_placements(tensor_parallel(plain()), {"head": Shard(0)})
+
+
+# -- ties that a wrap splits --------------------------------------------------------------------
+
+
+def _split() -> nn.Module:
+    model = plain()
+    on = mesh()
+    for module in (model.emb, model.head, model):
+        fully_shard(module, mesh=on)
+    return model
+
+
+@cell("fsdp2/assert_tied/embedding and head wrapped apart", "finding")
+def _() -> None:
+    pc.assert_tied(_split(), "emb.weight", "head.weight")
+
+
+@cell("fsdp2/assert_same_ties/embedding and head wrapped apart", "finding")
+def _() -> None:
+    pc.assert_same_ties(plain(), _split())
+
+
+@cell("fsdp2/assert_ties_survive/a wrap that splits", "finding")
+def _() -> None:
+    def wrap(model: LM) -> nn.Module:
+        on = mesh()
+        for module in (model.emb, model.head, model):
+            fully_shard(module, mesh=on)
+        return model
+
+    pc.assert_ties_survive(plain(), wrap)
+
+
+@cell("fsdp2/assert_ties_survive/of a wrapped one", "usage")
+def _() -> None:
+    pc.assert_ties_survive(fsdp2(plain()))
+
+
+@cell("tp/assert_tied/Rowwise and Colwise", "finding")
+def _() -> None:
+    plan = {
+        "emb": RowwiseParallel(input_layouts=Replicate()),
+        "head": ColwiseParallel(output_layouts=Replicate()),
+    }
+    pc.assert_tied(parallelize_module(plain(), mesh(), plan), "emb.weight", "head.weight")
+
+
+# -- shards without elements --------------------------------------------------------------------
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(1, 4))
+        self.shift = nn.Parameter(torch.randn(1, 4))
+        self.odd = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.odd(x * self.scale + self.shift)
+
+
+def _tiny(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return fsdp2(Tiny())
+
+
+def _plain_tiny(seed: int = 0) -> Tiny:
+    torch.manual_seed(seed)
+    return Tiny()
+
+
+def _empty(assertion: str, case: str, want: str) -> Callable[[Callable[[], None]], object]:
+    return cell(f"fsdp2/{assertion}/an empty shard: {case}", want)
+
+
+@_empty("assert_finite", "finite", "pass")
+def _() -> None:
+    pc.assert_finite(_tiny())
+
+
+@_empty("assert_finite", "NaN in the other", "finding")
+def _() -> None:
+    model = _tiny()
+    if rank() == 0:
+        local(model.scale).fill_(float("nan"))
+    pc.assert_finite(model)
+
+
+@_empty("assert_distinct", "distinct", "pass")
+def _() -> None:
+    pc.assert_distinct(_tiny())
+
+
+@_empty("assert_distinct", "equal", "finding")
+def _() -> None:
+    model = _plain_tiny()
+    with torch.no_grad():
+        model.shift.copy_(model.scale)
+    pc.assert_distinct(fsdp2(model), "scale", "shift")
+
+
+@_empty("assert_untied", "untied", "pass")
+def _() -> None:
+    pc.assert_untied(_tiny())
+
+
+@_empty("assert_param_count", "all", "pass")
+def _() -> None:
+    pc.assert_param_count(_tiny(), 23)
+
+
+@_empty("assert_init", "as drawn", "pass")
+def _() -> None:
+    pc.assert_init(_tiny(), {"scale": init.normal(0, 1)})
+
+
+@_empty("assert_init", "not as drawn", "finding")
+def _() -> None:
+    pc.assert_init(_tiny(), {"scale": init.normal(100, 1)})
+
+
+@_empty("assert_grads_present", "present", "pass")
+def _() -> None:
+    model = _tiny()
+    model(torch.ones(2, 4)).sum().backward()
+    pc.assert_grads_present(model)
+
+
+@_empty("assert_grads_present", "zero", "finding")
+def _() -> None:
+    model = _tiny()
+    (model(torch.zeros(2, 4))).sum().backward()
+    pc.assert_grads_present(model)
+
+
+@_empty("assert_changed", "a step", "pass")
+def _() -> None:
+    model = _tiny()
+    optimizer = sgd(model)
+    with pc.assert_changed(model):
+        model(torch.ones(2, 4)).square().sum().backward()
+        optimizer.step()
+
+
+@_empty("assert_changed", "no step", "finding")
+def _() -> None:
+    model = _tiny()
+    with pc.assert_changed(model, "scale"):
+        pass
+
+
+@_empty("assert_updated", "a step", "pass")
+def _() -> None:
+    model = _tiny()
+    optimizer = sgd(model)
+    with pc.assert_updated(model):
+        model(torch.ones(2, 4)).square().sum().backward()
+        optimizer.step()
+
+
+@_empty("assert_same_values", "against the plain one", "pass")
+def _() -> None:
+    pc.assert_same_values(_tiny(), _plain_tiny())
+
+
+@_empty("assert_same_values", "against another", "finding")
+def _() -> None:
+    pc.assert_same_values(_tiny(), _plain_tiny(1))
+
+
+@_empty("assert_grad_norm", "of the whole", "pass")
+def _() -> None:
+    model, reference = _tiny(), _plain_tiny()
+    for one in (model, reference):
+        one(torch.ones(2, 4)).square().sum().backward()
+    norm = float(torch.nn.utils.get_total_norm([p.grad for p in reference.parameters()]))
+    pc.assert_grad_norm(model, at_most=norm * 1.001, at_least=norm * 0.999)
+
+
+@_empty("assert_optimizer_state", "Adam", "pass")
+def _() -> None:
+    model = _tiny()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+    pc.assert_optimizer_state(optimizer, model)
+
+
+@_empty("assert_grads_reach", "all reached", "pass")
+def _() -> None:
+    pc.assert_grads_reach(_tiny(), lambda model: model(torch.ones(2, 4)).square().sum())
+
+
+@_empty("assert_loaded", "loaded", "pass")
+def _() -> None:
+    pc.assert_loaded(_tiny(), copy.deepcopy(_plain_tiny().state_dict()))
+
+
+# -- from meta ----------------------------------------------------------------------------------
+
+
+def _from_meta(seed: int = 0, without: tuple[type, ...] = ()) -> nn.Module:
+    with torch.device("meta"):
+        model = LM()
+    fsdp2(model)
+    model.to_empty(device="cpu")
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if hasattr(module, "reset_parameters") and not isinstance(module, without):
+            module.reset_parameters()
+    return model
+
+
+@cell("fsdp2/assert_materialized/on meta", "finding")
+def _() -> None:
+    with torch.device("meta"):
+        model = LM()
+    pc.assert_materialized(fsdp2(model))
+
+
+@cell("fsdp2/assert_materialized/from meta", "pass")
+def _() -> None:
+    pc.assert_materialized(_from_meta())
+
+
+@cell("fsdp2/assert_ties/from meta", "pass")
+def _() -> None:
+    pc.assert_ties(_from_meta(), [{"emb.weight", "head.weight"}])
+
+
+@cell("fsdp2/assert_init/from meta", "pass")
+def _() -> None:
+    bound = 8**-0.5
+    expected = {"*.ln.weight": init.ones(), "*.fc1.weight": init.uniform(-bound, bound)}
+    pc.assert_init(_from_meta(), expected)
+
+
+@cell("fsdp2/assert_init_complete/from meta", "pass")
+def _() -> None:
+    pc.assert_init_complete(_from_meta)
+
+
+@cell("fsdp2/assert_init_complete/from meta, a norm forgotten", "finding")
+def _() -> None:
+    pc.assert_init_complete(lambda: _from_meta(without=(nn.LayerNorm,)))
+
+
+@cell("fsdp2/assert_placements/on meta", "pass")
+def _() -> None:
+    with torch.device("meta"):
+        model = LM()
+    pc.assert_placements(fsdp2(model), {"*": Shard(0)})
+
+
+# -- between unshard and reshard ----------------------------------------------------------------
+
+
+@cell("fsdp2/assert_same_values/unsharded", "pass")
+def _() -> None:
+    model = fsdp2(plain(tied=False))
+    model.unshard()
+    pc.assert_same_values(model, plain(tied=False))
+
+
+@cell("fsdp2/assert_optimizer_covers/unsharded", "pass")
+def _() -> None:
+    model = fsdp2(plain(tied=False), reshard_after_forward=False)
+    optimizer = sgd(model)
+    loss_of("fsdp2")(model)
+    pc.assert_optimizer_covers(optimizer, model)
+
+
+@cell("fsdp2/assert_unchanged/unsharded", "pass")
+def _() -> None:
+    model = fsdp2(plain(tied=False), reshard_after_forward=False)
+    with pc.assert_unchanged(model):
+        loss_of("fsdp2")(model)
+
+
+@cell("fsdp2/assert_dtypes/mixed precision", "pass")
+def _() -> None:
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    model = fsdp2(plain(tied=False), mp_policy=policy)
+    loss_of("fsdp2")(model).backward()
+    pc.assert_dtypes(model, torch.float32)
+    pc.assert_grads_finite(model)
+
+
+# -- ZeRO ---------------------------------------------------------------------------------------
+
+
+def _zero(model: nn.Module) -> ZeroRedundancyOptimizer:
+    return ZeroRedundancyOptimizer(model.parameters(), torch.optim.Adam, lr=0.1)
+
+
+@cell("zero/assert_optimizer_covers/all", "pass")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    pc.assert_optimizer_covers(_zero(model), model)
+
+
+@cell("zero/assert_optimizer_state/after a step", "pass")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    optimizer = _zero(model)
+    step("ddp", model, optimizer)
+    pc.assert_optimizer_state(optimizer, model)
+
+
+@cell("zero/assert_optimizer_state/another shape on one rank", "finding")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    optimizer = _zero(model)
+    step("ddp", model, optimizer)
+    if rank() == 1:
+        held = next(iter(optimizer.optim.state.values()))
+        held["exp_avg"] = torch.zeros(3, 5)
+    pc.assert_optimizer_state(optimizer, model)
+
+
+@cell("zero/assert_optimizer_state/lost on one rank", "finding")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    optimizer = _zero(model)
+    step("ddp", model, optimizer)
+    if rank() == 1:
+        optimizer.optim.state.clear()
+    pc.assert_optimizer_state(optimizer, model)
+
+
+@cell("zero/assert_optimizer_state/saved", "usage")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    optimizer = _zero(model)
+    step("ddp", model, optimizer)
+    optimizer.consolidate_state_dict(to=0)
+    saved = optimizer.state_dict() if rank() == 0 else {"state": {}, "param_groups": []}
+    pc.assert_optimizer_state(optimizer, model, saved=saved)
+
+
+@cell("zero/assert_param_groups/lr", "pass")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    pc.assert_param_groups(_zero(model), model, {"*": {"lr": 0.1}})
+
+
+@cell("zero/assert_updated/a step", "pass")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    optimizer = _zero(model)
+    with pc.assert_updated(model):
+        step("ddp", model, optimizer)
+
+
+# -- pipeline stages ----------------------------------------------------------------------------
+
+
+class First(nn.Module):
+    def __init__(self, model: LM) -> None:
+        super().__init__()
+        self.emb, self.block = model.emb, model.blocks[0]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.block(self.emb(tokens))
+
+
+class Last(nn.Module):
+    def __init__(self, model: LM) -> None:
+        super().__init__()
+        self.block, self.head = model.blocks[1], model.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(x))
+
+
+def _stage() -> nn.Module:
+    return (First if rank() == 0 else Last)(plain())
+
+
+def _schedule(stage: nn.Module) -> None:
+    given = torch.arange(16)
+    schedule = ScheduleGPipe(
+        PipelineStage(stage, rank(), 2, torch.device("cpu")),
+        n_microbatches=2,
+        loss_fn=cross_entropy,
+    )
+    if rank() == 0:
+        schedule.step(given)
+    else:
+        schedule.step(target=(given + 1) % 16)
+
+
+def _end(stage: nn.Module) -> nn.Parameter:
+    return stage.emb.weight if rank() == 0 else stage.head.weight
+
+
+@cell("pp/assert_replicated/a tie across two stages", "pass")
+def _() -> None:
+    pc.assert_replicated([("tied", _end(_stage()))])
+
+
+@cell("pp/assert_replicated/a tie whose gradients nobody added up", "finding")
+def _() -> None:
+    stage = _stage()
+    _schedule(stage)
+    pc.assert_replicated([("tied", _end(stage))])
+
+
+@cell("pp/assert_replicated/a tie whose gradients were added up", "pass")
+def _() -> None:
+    stage = _stage()
+    _schedule(stage)
+    dist.all_reduce(_end(stage).grad)
+    pc.assert_replicated([("tied", _end(stage))])
+
+
+@cell("pp/assert_grads_present/after the schedule", "pass")
+def _() -> None:
+    stage = _stage()
+    _schedule(stage)
+    pc.assert_grads_present(stage)
+
+
+@cell("pp/assert_updated/the schedule", "pass")
+def _() -> None:
+    stage = _stage()
+    optimizer = sgd(stage)
+    with pc.assert_updated(stage):
+        _schedule(stage)
+        optimizer.step()
+
+
+@cell("pp/assert_grads_reach/a schedule in the loss", "usage")
+def _() -> None:
+    def loss(stage: nn.Module) -> Tensor:
+        _schedule(stage)
+        return torch.zeros((), requires_grad=True)
+
+    pc.assert_grads_reach(_stage(), loss)
+
+
+@cell("pp/assert_tied/a name of another stage", "usage")
+def _() -> None:
+    pc.assert_tied(_stage(), "emb.weight", "head.weight")
+
+
+@cell("pp/assert_finite/NaN on one stage", "one")
+def _() -> None:
+    stage = _stage()
+    on_rank_1(lambda: _end(stage).fill_(float("nan")))
+    pc.assert_finite(stage)
+
+
+# -- DCP ----------------------------------------------------------------------------------------
+
+
+def _shared_folder() -> str:
+    """One folder for all ranks: each runs in its own."""
+    told = [str(Path.cwd())]
+    dist.broadcast_object_list(told, src=0)
+    return f"{told[0]}/checkpoint"
+
+
+def _loaded_through_dcp(model: nn.Module, folder: str, without: str = "") -> None:
+    state = get_model_state_dict(model)
+    if without:
+        state = {key: value for key, value in state.items() if without not in key}
+    dcp.load(state, checkpoint_id=folder)
+    set_model_state_dict(model, state, options=StateDictOptions(strict=False))
+
+
+@cell("fsdp2/assert_loaded/through dcp, against the state_dict", "pass")
+def _() -> None:
+    saved, folder = fsdp2(plain(3, tied=False)), _shared_folder()
+    dcp.save(get_model_state_dict(saved), checkpoint_id=folder)
+    model = fsdp2(plain(4, tied=False))
+    _loaded_through_dcp(model, folder)
+    pc.assert_loaded(model, get_model_state_dict(saved))
+    dist.barrier()
+
+
+@cell("fsdp2/assert_loaded/a part was not loaded", "finding")
+def _() -> None:
+    saved, folder = fsdp2(plain(3, tied=False)), _shared_folder()
+    dcp.save(get_model_state_dict(saved), checkpoint_id=folder)
+    model = fsdp2(plain(4, tied=False))
+    _loaded_through_dcp(model, folder, without="fc1")
+    dist.barrier()
+    pc.assert_loaded(model, get_model_state_dict(saved))
+
+
+@cell("fsdp2/assert_loaded/from one full state_dict", "pass")
+def _() -> None:
+    saved = fsdp2(plain(3))
+    full = get_model_state_dict(saved, options=StateDictOptions(full_state_dict=True))
+    pc.assert_loaded(saved, full)
+
+
+@cell("fsdp2/assert_loaded/a full state_dict on rank 0 alone", "usage")
+def _() -> None:
+    saved = fsdp2(plain(3))
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    pc.assert_loaded(saved, get_model_state_dict(saved, options=options))
+
+
+@cell("tp/assert_loaded/of another sharding", "pass")
+def _() -> None:
+    saved, folder = fsdp2(plain(3, tied=False)), _shared_folder()
+    dcp.save(get_model_state_dict(saved), checkpoint_id=folder)
+    model = tensor_parallel(plain(4, tied=False))
+    _loaded_through_dcp(model, folder)
+    dist.barrier()
+    pc.assert_loaded(model, get_model_state_dict(saved))
+
+
+@cell("tp/assert_same_values/of another sharding", "pass")
+def _() -> None:
+    pc.assert_same_values(tensor_parallel(plain()), fsdp2(plain()))
+
+
+@cell("tp/assert_same_values/of another sharding and other values", "finding")
+def _() -> None:
+    pc.assert_same_values(tensor_parallel(plain()), fsdp2(plain(1)))
+
+
+@cell("plain/assert_same_values/a checkpoint of shards in a plain model", "pass")
+def _() -> None:
+    saved, folder = fsdp2(plain(3, tied=False)), _shared_folder()
+    dcp.save(get_model_state_dict(saved), checkpoint_id=folder)
+    model = plain(4, tied=False)
+    state = model.state_dict()
+    dcp.load(state, checkpoint_id=folder)
+    model.load_state_dict(state)
+    dist.barrier()
+    pc.assert_same_values(model, saved)
+
+
+# -- wrong calls --------------------------------------------------------------------------------
+
+
+@cell("fsdp2/assert_finite/a pattern of one rank", "usage")
+def _() -> None:
+    pc.assert_finite(fsdp2(plain()), "emb" if rank() == 0 else "nope")
+
+
+@cell("fsdp2/assert_finite/another assertion on one rank", "usage")
+def _() -> None:
+    model = fsdp2(plain())
+    if rank() == 0:
+        pc.assert_finite(model)
+    else:
+        pc.assert_grads_none(model)
+
+
+@cell("fsdp2/assert_same_values/a tolerance of one rank", "usage")
+def _() -> None:
+    model = fsdp2(plain())
+    pc.assert_same_values(model, plain(), rtol=0 if rank() == 0 else -1)
+
+
+@cell("fsdp2/assert_unchanged/a pattern of one rank", "usage")
+def _() -> None:
+    with pc.assert_unchanged(fsdp2(plain()), "emb" if rank() == 0 else "nope"):
+        pass
+
+
+@cell("fsdp2/assert_init/orthogonal", "usage")
+def _() -> None:
+    pc.assert_init(fsdp2(plain()), {WEIGHT: init.orthogonal()})
+
+
+# -- a mesh of some ranks -----------------------------------------------------------------------
+
+
+@cell("fsdp2/assert_finite/a rank outside the mesh", "pass")
+def _() -> None:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    # A mesh of one rank is not spread: nobody waits for the other.
+    on = DeviceMesh("cpu", [0])
+    if rank() == 0:
+        pc.assert_finite({"w": distribute_tensor(torch.ones(4), on, [Shard(0)])})
+
+
+# -- four ranks ---------------------------------------------------------------------------------
+
+FOUR: dict[str, str] = {}
+
+
+def four(name: str, want: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    def add(function: Callable[[], None]) -> Callable[[], None]:
+        RUN[name] = function
+        FOUR[name] = want
+        return function
+
+    return add
+
+
+def _hsdp(model: nn.Module) -> nn.Module:
+    on = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    for module in (*model.blocks, model):
+        fully_shard(module, mesh=on)
+    return model
+
+
+def _fsdp_and_tp(model: nn.Module) -> nn.Module:
+    on = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    plan = {"emb": RowwiseParallel(input_layouts=Replicate())}
+    for number in range(2):
+        plan[f"blocks.{number}.fc1"] = ColwiseParallel()
+        plan[f"blocks.{number}.fc2"] = RowwiseParallel()
+    parallelize_module(model, on["tp"], plan)
+    for module in (*model.blocks, model):
+        fully_shard(module, mesh=on["dp"])
+    return model
+
+
+@four("hsdp/assert_replicated/after a step", "pass")
+def _() -> None:
+    model = _hsdp(plain())
+    step("fsdp2", model, sgd(model))
+    pc.assert_replicated(model)
+
+
+@four("hsdp/assert_replicated/a shard of one rank", "finding")
+def _() -> None:
+    model = _hsdp(plain())
+    if rank() == 3:
+        local(parameter(model)).view(-1)[:1].add_(1)
+    pc.assert_replicated(model)
+
+
+@four("hsdp/assert_finite/NaN on one rank", "finding")
+def _() -> None:
+    model = _hsdp(plain())
+    if rank() == 2:
+        local(parameter(model)).view(-1)[:1].fill_(float("nan"))
+    pc.assert_finite(model)
+
+
+@four("hsdp/assert_same_values/against the plain one", "pass")
+def _() -> None:
+    pc.assert_same_values(_hsdp(plain()), plain())
+
+
+@four("hsdp/assert_placements/two dimensions", "pass")
+def _() -> None:
+    pc.assert_placements(_hsdp(plain()), {"*": (Replicate(), Shard(0))})
+
+
+@four("hsdp/assert_placements/one of two dimensions", "finding")
+def _() -> None:
+    pc.assert_placements(_hsdp(plain()), {"*": Shard(0)})
+
+
+@four("hsdp/assert_grad_norm/of the whole", "pass")
+def _() -> None:
+    reference = plain(tied=False)
+    for number in range(4):
+        part = torch.arange(16).roll(number)[:8]
+        (cross_entropy(reference(part), (part + 1) % 16) / 4).backward()
+    norm = float(torch.nn.utils.get_total_norm([p.grad for p in reference.parameters()]))
+    model = _hsdp(plain(tied=False))
+    loss_of("fsdp2")(model).backward()
+    pc.assert_grad_norm(model, at_most=norm * 1.001, at_least=norm * 0.999)
+
+
+@four("fsdp and tp/assert_same_values/against the plain one", "pass")
+def _() -> None:
+    pc.assert_same_values(_fsdp_and_tp(plain(tied=False)), plain(tied=False))
+
+
+@four("fsdp and tp/assert_same_values/another one", "finding")
+def _() -> None:
+    pc.assert_same_values(_fsdp_and_tp(plain(tied=False)), plain(1, tied=False))
+
+
+@four("fsdp and tp/assert_placements/as planned", "pass")
+def _() -> None:
+    expected = {"*": Shard(0), "*.fc1": (Shard(0), Shard(0)), "emb": (Shard(0), Shard(0))}
+    expected |= {"*.fc2.weight": (Shard(0), Shard(1)), "*.fc2.bias": (Shard(0), Replicate())}
+    pc.assert_placements(_fsdp_and_tp(plain(tied=False)), expected)
+
+
+@four("fsdp and tp/assert_finite/NaN on one rank", "finding")
+def _() -> None:
+    model = _fsdp_and_tp(plain(tied=False))
+    if rank() == 1:
+        local(parameter(model)).view(-1)[:1].fill_(float("nan"))
+    pc.assert_finite(model)
+
+
+@four("two meshes/assert_finite/each rank on one of them", "usage")
+def _() -> None:
+    grid = init_device_mesh("cpu", (2, 2), mesh_dim_names=("rows", "columns"))
+    tensors = {
+        name: distribute_tensor(torch.ones(4), grid[name], [Shard(0)])
+        for name in ("rows", "columns")
+    }
+    pc.assert_finite(tensors)

@@ -1,0 +1,101 @@
+"""``assert_placements``, on a mesh of a fake group: nothing is communicated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+
+from pytest_paramcheck import (
+    assert_finite,
+    assert_placements,
+    assert_replicated,
+    assert_shapes,
+    assert_tied,
+)
+
+from .messages import failure, usage, whole
+
+
+@pytest.fixture
+def grid() -> Iterator[DeviceMesh]:
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=4, store=FakeStore())
+    yield init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    dist.destroy_process_group()
+
+
+def spread(mesh: DeviceMesh, *placements: Any, size: tuple[int, ...] = (4, 4)) -> nn.Parameter:
+    return nn.Parameter(distribute_tensor(torch.ones(size), mesh, placements))
+
+
+def test_right_placements(grid: DeviceMesh) -> None:
+    subject = {
+        "emb": spread(grid["tp"], Shard(0)),
+        "fc": spread(grid, Replicate(), Shard(1)),
+        "norm": nn.Parameter(torch.ones(4)),
+    }
+    assert_placements(subject, {"*": Shard(0), "fc": (Replicate(), Shard(-1)), "norm": None})
+    assert_placements(subject, {"emb": (Shard(0),)})
+
+
+def test_each_kind_of_wrong_placement(grid: DeviceMesh) -> None:
+    subject = {
+        "plain": nn.Parameter(torch.ones(4)),
+        "other": spread(grid["tp"], Shard(1)),
+        "copied": spread(grid["tp"], Replicate()),
+        "sums": nn.Parameter(
+            DTensor.from_local(torch.ones(4), grid["tp"], [Partial()], run_check=False)
+        ),
+        "two": spread(grid, Replicate(), Shard(0)),
+    }
+    assert failure(assert_placements, subject, {"*": Shard(0)}) == whole("""
+        other placement: plain, other, copied, sums and 1 more (dict)
+
+          plain   expected Shard(0), found plain: nothing sharded it
+          other   expected Shard(0), found Shard(1)
+          copied  expected Shard(0), found Replicate()
+          sums    expected Shard(0), found Partial(sum)
+          two     expected Shard(0), found (Replicate(), Shard(0)) on a mesh of 2x2
+    """)
+
+
+def test_plain_was_meant(grid: DeviceMesh) -> None:
+    assert failure(assert_placements, {"w": spread(grid["tp"], Shard(0))}, {"w": None}) == whole("""
+        other placement: w (dict)
+
+          w  expected plain, found Shard(0)
+    """)
+
+
+@pytest.mark.parametrize("value", ["Shard(0)", 0, (), (0,), Shard])
+def test_what_is_not_a_placement(value: object) -> None:
+    assert usage(assert_placements, nn.Linear(2, 2), {"weight": value}) == (
+        f"'weight': {value!r} is not a placement: pass Shard(dim), Replicate() or Partial(), a "
+        f"tuple of one per mesh dimension, or None for a plain tensor"
+    )
+
+
+@pytest.mark.parametrize("expected", [{}, Shard(0), None])
+def test_what_is_not_a_mapping(expected: object) -> None:
+    assert usage(assert_placements, nn.Linear(2, 2), expected) == (
+        'assert_placements takes {pattern: placement}, with one pattern at least: {"*": Shard(0)}'
+    )
+
+
+def test_structure_can_be_asked_in_a_fake_group_and_values_cannot(grid: DeviceMesh) -> None:
+    weight = spread(grid["tp"], Shard(0))
+    subject = {"w": weight}
+
+    assert_shapes(subject, {"w": (4, 4)})
+    assert_tied(weight, weight)
+    said = "a fake group has no other ranks: only structure can be checked"
+    assert usage(assert_finite, subject) == said
+    assert usage(assert_replicated, subject) == said
