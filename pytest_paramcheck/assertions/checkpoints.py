@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checks.checkpoint import not_publishable, nothing_there
 from ..checks.loaded import not_loaded
-from ..checks.roundtrip import lost_on_the_way
+from ..checks.roundtrip import lost_on_the_way, lost_through_dcp
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.wording import fold_names, shorten
 from ..parameters.files.contents import read_contents
@@ -20,12 +20,14 @@ from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.undo import Undo
 from ..parameters.saving.asked import ask, own_keys, speaks
+from ..parameters.saving.dcp import saved_and_loaded
 from ..parameters.saving.operations import copied
-from ..parameters.saving.roundtrips import Target, route_of
+from ..parameters.saving.roundtrips import DCP, Target, route_of
 from ..parameters.saving.state_dicts import (
     Checkpoint,
     own_parameters,
     take_checkpoint,
+    tensors_of_state,
     wrapped_keys,
 )
 from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
@@ -74,7 +76,7 @@ def round_trip(
 ) -> None:
     """Ask what :func:`assert_roundtrip` asks, loading into what ``target`` makes."""
     __tracebackhide__ = True
-    save_and_load = route_of(through, target)
+    save_and_load = None if through == DCP else route_of(through, target)
     before = take_inventory(model)
     if not any(entry.persistent for entry in before.entries) and not _saves(model):
         raise ParamCheckUsageError(
@@ -84,6 +86,11 @@ def round_trip(
     for entry in before.entries:
         if entry.tensor is not None and (reason := no_values(entry.tensor)):
             raise ParamCheckUsageError(f"{entry.name}: {reason}; there is nothing to save")
+    if save_and_load is None:
+        with _undisturbed(before):
+            loaded = saved_and_loaded(tensors_of_state(before))
+        raise_if(lost_through_dcp(before, loaded), before)
+        return
     with _undisturbed(before):
         returned = save_and_load(model)
     after = take_inventory(returned.model, allow_empty=True)

@@ -13,14 +13,23 @@ from ..checks.optimizer import optimizer_coverage
 from ..checks.optimizer_saved import state_saved
 from ..checks.optimizer_sharing import state_shared
 from ..checks.optimizer_state import read_leaves, state_fits, state_lost
+from ..checks.optimizer_zero import spread_state
 from ..checks.param_groups import param_groups, validate_settings
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Subject, take_inventory
-from ..parameters.subject.optimizers import orphans, read_current, read_saved, read_slots
+from ..parameters.subject.optimizers import (
+    group_of,
+    of_this_rank,
+    orphans,
+    read_current,
+    read_saved,
+    read_slots,
+)
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.select import present_parameters, select
+from ..parameters.tensors.sharded import use_group
 from .verdict import one_verdict
 
 
@@ -96,6 +105,9 @@ def assert_optimizer_state(
     optimizer was built from ``named_parameters()``; without them positions are compared, as a
     load does, and a reorder among equal shapes is not seen.
 
+    Of a ZeroRedundancyOptimizer each parameter's state is on exactly one rank: every rank of its
+    group calls, and all raise the same.
+
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` where the optimizer has no
     state and none was saved, where its groups cannot be read, and where ``saved`` is not an
     optimizer's state_dict.
@@ -113,6 +125,19 @@ def assert_optimizer_state(
         raise ParamCheckUsageError("one optimizer at a time: each has its own saved state")
     slots = read_slots(optimizer)
     inventory = take_inventory(model)
+    if (inner := of_this_rank(optimizer)) is not None:
+        if saved is not None:
+            raise ParamCheckUsageError(
+                "its state is spread over ranks: compare optimizer.optim on each of them with what "
+                "that rank saved"
+            )
+        use_group(group_of(optimizer))
+        here = read_slots(inner)
+        findings = spread_state(slots, here, inventory)
+        leaves = read_leaves(here, inventory)
+        findings += [*state_fits(leaves, inventory), *state_shared(leaves, inventory)]
+        raise_if(findings, inventory)
+        return
     before = None if saved is None else read_saved(saved)
     lost = orphans(optimizer, slots)
     if not lost and not any(slot.state for slot in (*slots, *(before or ()))):

@@ -14,6 +14,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
 * ``optimizer``: who is covered; ``masters``: through which float32 copy; ``param_groups``: with
   what; ``optimizer_state``: state that fits;
   ``optimizer_sharing``: state in memory of its own; ``optimizer_saved``: as it was saved;
+  ``optimizer_zero``: state spread over ranks;
 * ``shapes``: sizes and symbols; ``structure``: dtypes, devices, counts, materialization;
   ``registered``: nothing hidden;
 * ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value, ``tolerance``: or

@@ -862,3 +862,102 @@ def _() -> None:
         for name in ("rows", "columns")
     }
     pc.assert_finite(tensors)
+
+
+# -- folders of torch.distributed.checkpoint ----------------------------------------------------
+
+
+def _saved_folder(model: nn.Module, *, below: str = "") -> str:
+    folder, state = _shared_folder(), get_model_state_dict(model)
+    dcp.save({below: state} if below else state, checkpoint_id=folder)
+    return folder
+
+
+@cell("fsdp2/assert_loaded/a folder", "pass")
+def _() -> None:
+    model = fsdp2(plain(3))
+    pc.assert_loaded(model, _saved_folder(model))
+    dist.barrier()
+
+
+@cell("fsdp2/assert_loaded/a folder with more than a model", "pass")
+def _() -> None:
+    model = fsdp2(plain(3))
+    pc.assert_loaded(model, _saved_folder(model, below="model"), key="model")
+    dist.barrier()
+
+
+@cell("fsdp2/assert_loaded/a folder that rank 1 did not load", "finding")
+def _() -> None:
+    model = fsdp2(plain(3))
+    folder = _saved_folder(model)
+    on_rank_1(lambda: local(parameter(model)).add_(1))
+    pc.assert_loaded(model, folder)
+
+
+@cell("tp/assert_loaded/a folder of another sharding", "pass")
+def _() -> None:
+    folder = _saved_folder(fsdp2(plain(3)))
+    pc.assert_loaded(tensor_parallel(plain(3)), folder)
+    dist.barrier()
+
+
+@cell("plain/assert_loaded/a folder of shards", "pass")
+def _() -> None:
+    folder = _saved_folder(fsdp2(plain(3)))
+    pc.assert_loaded(plain(3), folder)
+    dist.barrier()
+
+
+@cell("fsdp2/assert_loaded/a folder of another model", "finding")
+def _() -> None:
+    folder = _saved_folder(fsdp2(plain(3)))
+    pc.assert_loaded(fsdp2(plain(4)), folder)
+
+
+@cells.cells("assert_roundtrip", "dcp", "pass", cells.REFUSED)
+def _(kind: str) -> None:
+    pc.assert_roundtrip(cells.wrapped(kind), through="dcp")
+
+
+@cell("fsdp2/assert_roundtrip/through a function", "pass")
+def _() -> None:
+    def through(model: nn.Module) -> nn.Module:
+        folder = _saved_folder(model)
+        other = fsdp2(plain(4))
+        _loaded_through_dcp(other, folder)
+        dist.barrier()
+        return other
+
+    pc.assert_roundtrip(fsdp2(plain(3)), through=through)
+
+
+@cell("fsdp2/assert_roundtrip/through a function that forgets a part", "finding")
+def _() -> None:
+    def through(model: nn.Module) -> nn.Module:
+        folder = _saved_folder(model)
+        other = fsdp2(plain(4))
+        _loaded_through_dcp(other, folder, without="fc1")
+        dist.barrier()
+        return other
+
+    pc.assert_roundtrip(fsdp2(plain(3)), through=through)
+
+
+@cell("fsdp2/assert_roundtrip/through a function that returns nothing", "usage")
+def _() -> None:
+    pc.assert_roundtrip(fsdp2(plain(3)), through=lambda model: None)
+
+
+class Forgets(LM):
+    """Saves nothing of its head."""
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:
+        state = super().state_dict(*args, **kwargs)
+        return {key: value for key, value in state.items() if not key.startswith("head")}
+
+
+@cell("fsdp2/assert_roundtrip/dcp of a model that saves a part", "finding")
+def _() -> None:
+    torch.manual_seed(0)
+    pc.assert_roundtrip(fsdp2(Forgets(tied=False)), through="dcp")

@@ -24,6 +24,7 @@ from ...messages.wording import did_you_mean, first_line, fold_names, shorten
 from ..files.checkpoint import load_file, refused_name
 from ..files.paths import reason_of
 from ..files.safetensors_file import safetensors_torch
+from ..subject.fsdp import is_sharded_by_fsdp
 from ..subject.inventory import take_inventory
 from .operations import OPERATIONS, copied, quiet_storage_warnings, tensors_by_id
 from .overwrite import overwrite
@@ -42,6 +43,8 @@ class Returned:
     hint: str = ""
 
 
+#: The way that needs no copy: shards are saved by all ranks (``dcp``).
+DCP = "dcp"
 #: Saves a model and loads it.
 Route: TypeAlias = Callable[[nn.Module], Returned]
 
@@ -68,8 +71,8 @@ def route_of(
         "pickle": _pickle,
     }
     if through not in routes:
-        named = f" there are {', '.join(routes)}, or a callable"
-        near = did_you_mean(str(through), routes) or named
+        named = f" there are {', '.join((*routes, DCP))}, or a callable"
+        near = did_you_mean(str(through), (*routes, DCP)) or named
         raise ParamCheckUsageError(f"through={through!r} is no way to save a model;{near}")
     return routes[through]
 
@@ -77,8 +80,15 @@ def route_of(
 def _callable(through: Callable[[nn.Module], nn.Module | None]) -> Route:
     def save_and_load(model: nn.Module) -> Returned:
         __tracebackhide__ = True
-        subject = copied(model)
+        # torch copies none that fully_shard wrapped: the model itself is saved and left alone.
+        sharded = is_sharded_by_fsdp(model)
+        subject = model if sharded else copied(model)
         result = through(subject)
+        if sharded and (result is None or result is model):
+            raise ParamCheckUsageError(
+                "through= got the model itself, which torch cannot copy once fully_shard wrapped "
+                "it: return another one that was loaded"
+            )
         after = subject if result is None else result
         if not isinstance(after, nn.Module):
             raise ParamCheckUsageError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from ..files.checkpoint import read_checkpoint
 from ..files.nested import DEEPEST, is_extra_state
 from ..subject.inventory import Inventory, kind_in_words
 from ..subject.walk import walk_modules
+from .dcp import is_dcp, read_dcp
 from .renaming import Rename, renamed
 
 
@@ -54,7 +56,11 @@ def take_checkpoint(
     below = None
     if isinstance(checkpoint, (str, os.PathLike)):
         below = f"{key}." if key else ""
-        checkpoint = read_checkpoint(checkpoint, key)
+        folder = Path(checkpoint)
+        if is_dcp(folder):
+            checkpoint = read_dcp(folder, model.named, key)
+        else:
+            checkpoint = read_checkpoint(checkpoint, key)
     elif key is not None:
         raise ParamCheckUsageError(
             f"key={key!r} says where in a file to look; of a mapping pass checkpoint[{key!r}]"
@@ -93,6 +99,18 @@ def own_parameters(model: Inventory, checkpoint: Inventory) -> list[str]:
     """Return the keys of a checkpoint that are Parameter objects of the model itself."""
     ours = {id(tensor) for tensor in model.named.values() if isinstance(tensor, nn.Parameter)}
     return [key for key, tensor in checkpoint.named.items() if id(tensor) in ours]
+
+
+def tensors_of_state(model: Inventory) -> dict[str, Tensor]:
+    """Return the tensors of a model's own state_dict by name, a wrapper's prefix left out."""
+    if model.root is None:
+        return {}
+    names = wrapped_keys(model)
+    return {
+        names.get(key, key): value
+        for key, value in model.root.state_dict().items()
+        if isinstance(value, Tensor) and not is_extra_state(key)
+    }
 
 
 def wrapped_keys(model: Inventory) -> dict[str, str]:

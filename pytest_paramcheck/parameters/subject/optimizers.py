@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,18 @@ class Slot:
     group: Mapping[str, Any]
     state: Mapping[str, Any]
     optimizer: Any
+
+
+def of_this_rank(optimizer: Any) -> Any:
+    """Return the optimizer that steps this rank's parameters; None for one that steps all."""
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    kind = getattr(module, "ZeroRedundancyOptimizer", None)
+    return optimizer.optim if kind is not None and isinstance(optimizer, kind) else None
+
+
+def group_of(optimizer: Any) -> Any:
+    """Return the process group that an optimizer spreads its state over."""
+    return optimizer.process_group
 
 
 def read_slots(optimizers: Any) -> list[Slot]:

@@ -202,11 +202,11 @@ class Call:
         elif self.group is not None:
             everything = _gather_over(dist, said, self.group)
         else:
-            everything = _gather_over(dist, said, self._widest())
+            everything = _gather_over(dist, said, self.widest())
         self._agree(everything)
         return {rank: facts for rank, (*_, facts) in everything.items()}
 
-    def _widest(self) -> Any:
+    def widest(self) -> Any:
         """The mesh that has the ranks of all others."""
         of = [(set(mesh.mesh.flatten().tolist()), mesh) for mesh in self.meshes]
         for ranks, mesh in of:
@@ -264,6 +264,25 @@ def running(call: Call) -> Iterator[None]:
         yield
     finally:
         _running.reset(token)
+
+
+def group_of_call() -> Any:
+    """Return the process group of all ranks the running call talks to; None where there is none.
+
+    Raises :class:`ParamCheckUsageError` for a mesh that is no group: to make one is a collective.
+    """
+    call, dist = _running.get(), distributed()
+    if call is None or call.alone or call.outside:
+        return None
+    mesh = call.widest()
+    if mesh is None or mesh.size() == dist.get_world_size():
+        return dist.group.WORLD
+    if mesh.ndim == 1:
+        return mesh.get_group()
+    raise ParamCheckUsageError(
+        f"the ranks of {call.title} are no process group of their own: a mesh of "
+        f"{'x'.join(map(str, mesh.shape))} out of {dist.get_world_size()} ranks"
+    )
 
 
 def writes_here() -> bool:
