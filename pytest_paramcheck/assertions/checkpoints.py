@@ -44,10 +44,11 @@ def assert_roundtrip(
 ) -> None:
     """Assert that a model survives being saved and loaded.
 
-    ``through`` is ``"state_dict"`` (into a deep copy), ``"torch.save"`` (the state_dict through
-    a file, read with ``weights_only``), ``"safetensors"`` (an extra), ``"pickle"`` (the whole
-    module), or a callable model -> model, done to a copy. What is loaded into was overwritten
-    first, so that a load which does nothing is noticed. The model itself is left as it is.
+    ``through`` is ``"state_dict"`` (into a deep copy), ``"torch.save"`` (the state_dict through a
+    file, read with ``weights_only``), ``"safetensors"`` (an extra), ``"pickle"`` (the whole
+    module), ``"dcp"`` (a folder of torch.distributed.checkpoint, written and read by all ranks), or
+    a callable model -> model, done to a copy. What is loaded into was overwritten first, so that a
+    load which does nothing is noticed. The model itself is left as it is.
 
     Passes where names, shapes, dtypes, ``requires_grad``, ties, their order and all values of
     parameters and persistent buffers come back, bit for bit.
@@ -89,7 +90,7 @@ def round_trip(
     if save_and_load is None:
         with _undisturbed(before):
             loaded = saved_and_loaded(tensors_of_state(before))
-        raise_if(lost_through_dcp(before, loaded), before)
+        raise_if(lost_through_dcp(before, take_inventory(loaded, allow_empty=True)), before)
         return
     with _undisturbed(before):
         returned = save_and_load(model)
@@ -113,11 +114,12 @@ def assert_loaded(
     """Assert that a checkpoint is in the model, all of it, and nothing else.
 
     ``checkpoint`` is a state_dict or the path of one: a file (``torch.save``, read with
-    ``weights_only``; ``.safetensors``), the ``.index.json`` of several, a folder with one of
-    these in it; ``key="model"`` is where in the file it lies. ``missing`` are patterns of the
-    model: what may not be in the checkpoint; ``unexpected`` patterns of the checkpoint: what the
-    model may not have. A new head in the place of the old one is named in both. ``rename``
-    translates the keys before anything is compared: prefixes (``{"module": ""}``) or a function.
+    ``weights_only``; ``.safetensors``), the ``.index.json`` of several, a folder with one of these
+    in it, or one of torch.distributed.checkpoint; ``key="model"`` is where in the file it lies.
+    ``missing`` are patterns of the model: what may not be in the checkpoint; ``unexpected``
+    patterns of the checkpoint: what the model may not have. A new head in the place of the old one
+    is named in both. ``rename`` translates the keys before anything is compared: prefixes
+    (``{"module": ""}``) or a function.
 
     Passes where every tensor of the checkpoint is in the model and every parameter and
     persistent buffer came from it, under one of its names; with ``dtypes``, in the checkpoint's

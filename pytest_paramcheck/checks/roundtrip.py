@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from ..messages.findings import Finding
 from ..parameters.saving.roundtrips import Returned
-from ..parameters.subject.inventory import Inventory, take_inventory
+from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.records import records
 from ..parameters.tensors.content import no_values
 from .manifest import RETURN, record_differences
 from .same_values import differences
 
 
-def lost_through_dcp(before: Inventory, loaded: Mapping[str, Tensor]) -> list[Finding]:
+def lost_through_dcp(before: Inventory, after: Inventory) -> list[Finding]:
     """Find what torch.distributed.checkpoint did not save or not give back of a model."""
     findings = []
     names = []
     for entry in before.entries:
         for name in entry.names if entry.persistent else ():
-            if name in loaded:
+            if name in after.named:
                 names.append((name, None))
             elif before.buffer_names.get(name) is not False:
                 found = "the state_dict has no such key"
                 findings.append(Finding((name,), "not saved", found=found))
-    after = take_inventory(loaded, allow_empty=True)
     return findings + differences(before, after, names, rtol=0.0, atol=0.0)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -36,7 +37,10 @@ METADATA = ".metadata"
 
 def is_dcp(path: Path) -> bool:
     """Whether a path is a folder that torch.distributed.checkpoint wrote."""
-    return path.is_dir() and (path / METADATA).is_file()
+    try:
+        return path.is_dir() and (path / METADATA).is_file()
+    except (OSError, ValueError):
+        return False  # a name that no file can have: that is said where it is opened
 
 
 class _Metadata(pickle.Unpickler):
@@ -107,11 +111,10 @@ def read_dcp(
     reader: Any = checkpoint.FileSystemReader(folder)
     reader.read_metadata = lambda *_, **__: _with_id(metadata, reader)
     try:
-        checkpoint.load(wanted, storage_reader=reader, no_dist=True)
-    except Exception as error:
-        raise ParamCheckUsageError(
-            f"{folder} cannot be read: {type(error).__name__}: {first_line(error, 160)}"
-        ) from None
+        with _quiet():
+            checkpoint.load(wanted, storage_reader=reader, no_dist=True)
+    except (Exception, checkpoint.CheckpointException) as error:
+        raise ParamCheckUsageError(f"{folder} cannot be read: {_cause(error)}") from None
     return {name.removeprefix(prefix): tensor for name, tensor in wanted.items()}
 
 
@@ -130,11 +133,39 @@ def saved_and_loaded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     checkpoint: Any = import_module("torch.distributed.checkpoint")  # imported by who uses it
 
     group, alone = group_of_call(), not tells_others()
-    with _shared_folder() as folder:
+    with _shared_folder() as folder, _quiet(), _told(checkpoint.CheckpointException):
         checkpoint.save(dict(state), checkpoint_id=folder, process_group=group, no_dist=alone)
         target = {name: _overwritten(tensor) for name, tensor in state.items()}
         checkpoint.load(target, checkpoint_id=folder, process_group=group, no_dist=alone)
     return target
+
+
+@contextmanager
+def _told(raised: type[BaseException]) -> Iterator[None]:
+    """Say why torch could not: its own exception is none that tests would catch."""
+    try:
+        yield
+    except raised as error:
+        raise ParamCheckUsageError(
+            f"torch.distributed.checkpoint cannot save and load it: {_cause(error)}"
+        ) from None
+
+
+def _cause(error: BaseException) -> str:
+    """Return what went wrong on the first rank that torch names, or the error itself."""
+    failures = getattr(error, "failures", None)
+    if failures:
+        error = next(iter(failures.values()))[0]
+    said = first_line(error, 160)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what torch says where there is no process group: that there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

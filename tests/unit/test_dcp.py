@@ -1,0 +1,112 @@
+"""Folders of torch.distributed.checkpoint, in one process; ``tests/ranks`` has several."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import nn
+
+from pytest_paramcheck import ParamCheckError, assert_loaded, assert_roundtrip
+
+from .messages import failure, usage, whole
+
+#: What torch says of a save without a process group; ours are silent.
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+
+def saved(state: object, folder: Path) -> Path:
+    dcp.save(state, checkpoint_id=folder, no_dist=True)
+    return folder
+
+
+def test_a_folder_is_a_checkpoint(model: nn.Module, tmp_path: Path) -> None:
+    folder = saved(model.state_dict(), tmp_path / "step1")
+    assert_loaded(model, folder)
+    with torch.no_grad():
+        model[0].bias.add_(1)
+
+    assert failure(assert_loaded, model, str(folder)) == whole("""
+        not the checkpoint's values: 0.bias (Sequential)
+
+          0.bias  2 of 2 values: max abs 1 at [0], max rel 87.4
+    """)
+
+
+def test_a_folder_with_more_than_a_model(model: nn.Module, tmp_path: Path) -> None:
+    folder = saved({"model": model.state_dict(), "step": 3}, tmp_path / "step1")
+
+    assert_loaded(model, folder, key="model")
+    assert_loaded(model, folder)  # the one prefix of all keys is a renaming
+
+
+def test_a_round_trip(model: nn.Module) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    assert_roundtrip(model, through="dcp")
+
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Forgetful(nn.Linear):
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:
+        return {"weight": self.weight.detach()}
+
+
+def test_a_round_trip_that_loses_a_key() -> None:
+    assert failure(assert_roundtrip, Forgetful(3, 2), through="dcp") == whole("""
+        not saved: bias (Forgetful)
+
+          bias  the state_dict has no such key
+    """)
+
+
+def test_nothing_in_the_metadata_is_run(model: nn.Module, tmp_path: Path) -> None:
+    folder = saved(model.state_dict(), tmp_path / "step1")
+    written = tmp_path / "written"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return written.touch, ()
+
+    (folder / ".metadata").write_bytes(pickle.dumps(Evil()))
+
+    said = usage(assert_loaded, model, folder)
+    assert said == (
+        f"{folder} is not a readable folder of torch.distributed.checkpoint: it names "
+        f"builtins.getattr, which metadata never does"
+    )
+    assert not written.exists()
+
+
+def test_a_damaged_folder(model: nn.Module, tmp_path: Path) -> None:
+    folder = saved(model.state_dict(), tmp_path / "step1")
+    for file in folder.glob("*.distcp"):
+        file.write_bytes(b"")
+
+    assert usage(assert_loaded, model, folder) == f"{folder} cannot be read: EOFError"
+
+
+def test_another_key(model: nn.Module, tmp_path: Path) -> None:
+    folder = saved({"model": model.state_dict()}, tmp_path / "step1")
+
+    assert usage(assert_loaded, model, folder, key="ema") == (
+        f"{folder} holds no tensors below 'ema': nothing to check"
+    )
+
+
+def test_a_shape_that_does_not_fit(tmp_path: Path) -> None:
+    folder = saved(nn.Linear(3, 4).state_dict(), tmp_path / "step1")
+
+    with pytest.raises(ParamCheckError, match="wrong shape: weight, bias"):
+        assert_loaded(nn.Linear(3, 2), folder)
