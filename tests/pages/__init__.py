@@ -1,1 +1,1 @@
-"""Pages in a browser, and tables and pages in a notebook: what ``tox run -e pages`` runs."""
+"""Pages in a browser, and tables and pages in a notebook: what ``tox run -e docs`` runs."""

@@ -33,7 +33,7 @@ def found(*names: str) -> str | None:
 def why_not() -> str:
     """Return what is missing, or ``""``."""
     if importlib.util.find_spec("selenium") is None:
-        return "selenium is not installed: tox run -e pages installs it"
+        return "selenium is not installed: tox run -e docs installs it"
     if found("chromium", "chromium-browser", "google-chrome") is None:
         return "no Chromium: apt-get install chromium chromium-driver"
     if found("chromedriver") is None:

@@ -9,8 +9,8 @@ import pytest
 
 from .browser import Browser
 
-nbformat = pytest.importorskip("nbformat", reason="no notebooks: tox run -e pages installs them")
-nbclient = pytest.importorskip("nbclient", reason="no notebooks: tox run -e pages installs them")
+nbformat = pytest.importorskip("nbformat", reason="no notebooks: tox run -e docs installs them")
+nbclient = pytest.importorskip("nbclient", reason="no notebooks: tox run -e docs installs them")
 
 CELLS = (
     """
