@@ -17,6 +17,10 @@ from .stand_ins import stand_ins
 
 #: How many builds from other seeds are asked before something is said that one may decide.
 OTHER_SEEDS = 3
+#: How many steps what got zeros is asked after, where a case does not ask for more: one zero
+#: behind another takes two (adaLN-zero; timm's gcresnext26ts, with a gate that starts at zero in
+#: a branch that ends in a norm of zeros).
+STEPS = 3
 
 
 def backward(case: CaseRun, model: nn.Module) -> None:
@@ -51,7 +55,7 @@ def step(case: CaseRun, model: nn.Module, optimizer: Any) -> None:
 def signal_later(case: CaseRun, zero: Iterable[Entry]) -> Collection[Entry]:
     """Return which entries that got zeros get a gradient after a step, or from another seed.
 
-    A branch behind a zero scale, LoRA's first factor: after one step of ours, up to ``steps``,
+    A branch behind a zero scale, LoRA's first factor: after a step of ours, up to ``STEPS``,
     on the same inputs. What rounding or chance cancels (a bias before a softmax, stochastic
     depth in a small batch) gets one from another seed.
     """
@@ -68,10 +72,11 @@ def signal_later(case: CaseRun, zero: Iterable[Entry]) -> Collection[Entry]:
 
     model = case.build()
     optimizers = stand_ins(model)
-    for number in range(case.declared.steps + 1):
+    steps = max(case.declared.steps, STEPS)
+    for number in range(steps + 1):
         if left:
             ask(model)
-        if left and number < case.declared.steps:
+        if left and number < steps:
             for optimizer in optimizers:
                 step(case, model, optimizer)
     del model, optimizers

@@ -93,7 +93,7 @@ class Modulated(nn.Module):
     [
         case(Block),
         case(Lora),
-        case(Modulated, steps=2),
+        case(Modulated),
         case(Lora, unreached=["a"], steps=2),  # as it had to be declared before
         # The step is ours: what is declared need not move anything.
         case(Lora, optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.0)),
@@ -105,9 +105,31 @@ def test_what_gets_a_gradient_after_a_step_is_reached(declared: ModelCase, seed:
     assert outcome("check_grads_reach", declared, seed) == "ok"
 
 
-def test_one_that_needs_two_steps_is_asked_after_as_many_as_are_declared() -> None:
-    assert outcome("check_grads_reach", case(Modulated)) == (
-        "zero gradient: body.weight, body.bias (model)"
+class Nested(nn.Module):
+    """As many gates that start at zero, one behind the other, as it is asked for."""
+
+    def __init__(self, gates: int) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+        self.gates = nn.ParameterList(torch.zeros(4) for _ in range(gates))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        for gate in self.gates:
+            y = x + gate * y
+        z: Tensor = self.head(y)
+        return z
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_zeros_behind_zeros_are_asked_after_three_steps_and_more_where_they_are_declared(
+    seed: int,
+) -> None:
+    assert outcome("check_grads_reach", case(lambda: Nested(3)), seed) == "ok"
+    assert outcome("check_grads_reach", case(lambda: Nested(5), steps=5), seed) == "ok"
+    assert outcome("check_grads_reach", case(lambda: Nested(5)), seed) == (
+        "zero gradient: body.weight, body.bias, gates.0 (model)"
     )
 
 
