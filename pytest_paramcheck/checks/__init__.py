@@ -28,5 +28,6 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``checkpoint``: a file by itself;
 * ``replicated``: the same on every rank; ``placements``: sharded as declared;
 * ``ranks``: what each rank found -> what holds of the whole;
+* ``conventions``: padding rows, norms, heads that a config ties, what a reset leaves;
 * ``manifest``: two lists of records; ``renames``: which removal and addition are one.
 """

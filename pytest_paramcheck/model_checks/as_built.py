@@ -11,11 +11,14 @@ from ..assertions.registered import assert_registered
 from ..assertions.structure import assert_materialized, assert_shapes
 from ..assertions.ties import assert_same_ties, assert_ties
 from ..assertions.values import assert_finite, assert_same_values
+from ..checks.conventions import broken_promise, repeated_layers
 from ..checks.untied import can_be_equal
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
+from ..parameters.subject.conventions import promised_tie, repeated_modules
 from ..parameters.subject.inventory import take_inventory
 from .alike import equal_starts
+from .builds import another
 from .case import NothingToCheck
 from .check import check
 from .needs import (
@@ -104,7 +107,7 @@ def check_deterministic(case: CaseRun) -> None:
     """Building the model twice from one seed gives the same values."""
     __tracebackhide__ = True
     need_values(case.model)
-    assert_same_values(case.model, case.build())
+    assert_same_values(case.model, another(case))
 
 
 @check(values=False)
@@ -113,7 +116,7 @@ def check_built_anew(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_entries(case.model)
     try:
-        case.build()
+        another(case)
     except SharedBuilds as shared:
         findings = shared.findings
     else:
@@ -123,15 +126,22 @@ def check_built_anew(case: CaseRun) -> None:
 
 @check(values=False)
 def check_ties(case: CaseRun) -> None:
-    """The ties are those declared; undeclared, every instance has those of the first."""
+    """The ties are those declared; undeclared, those of every instance and of the config.
+
+    And no layer stands at several places of one list: ``[layer] * 6`` is one layer.
+    """
     __tracebackhide__ = True
     if case.declared.ties is not None:
         if not case.declared.ties:
             need_entries(case.model)
         assert_ties(case.model, case.declared.ties)
-    else:
-        need_entries(case.model)
-        assert_same_ties(case.model, case.build())
+        return
+    need_entries(case.model)
+    assert_same_ties(case.model, another(case))
+    inventory = take_inventory(case.model)
+    promise = promised_tie(inventory)
+    findings = broken_promise(inventory, promise) if promise else []
+    raise_if([*findings, *repeated_layers(repeated_modules(inventory))], case.title)
 
 
 @check(applies=lambda case: case.shapes is not None, values=False)

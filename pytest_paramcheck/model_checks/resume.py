@@ -7,6 +7,7 @@ from typing import Any
 from ..checks.resume import alike_within, not_resumed
 from ..messages.errors import raise_if
 from ..parameters.running.resume import train_and_resume
+from .builds import fresh
 from .case import NothingToCheck
 from .check import check
 from .needs import need_trainable, need_values
@@ -23,7 +24,7 @@ def check_resume(case: CaseRun) -> None:
 
     def build() -> dict[str, Any]:
         __tracebackhide__ = True
-        model = case.build()
+        model = fresh(case)
         optimizers = case.optimizers(model)
         if not optimizers or not all(hasattr(one, "state_dict") for one in optimizers):
             raise NothingToCheck("an optimizer of the case has no state_dict()")

@@ -78,6 +78,7 @@ class CaseRun:
         self.declared = declared
         self.seed = seed
         self._model: Module | None = None
+        self._another: Module | None = None  # builds.py
         self._latest: weakref.ref[Module] | None = None
         self._inputs: Any = None
         self._found: Found | None = None

@@ -27,6 +27,7 @@ from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.copies import deep_copy
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.select import select, with_elements
+from .builds import fresh
 from .case import NothingToCheck
 from .check import check
 from .missed import who_is_missed
@@ -123,7 +124,7 @@ def check_eval_unchanged(case: CaseRun) -> None:
     """A forward pass in eval mode changes nothing but caches that the first one fills."""
     __tracebackhide__ = True
     need_values(case.model)
-    model = case.build().eval()
+    model = fresh(case).eval()
 
     def forward() -> None:
         __tracebackhide__ = True
@@ -155,7 +156,7 @@ def check_training_step(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_values(case.model)
     need_trainable(case.model)
-    model = case.build()
+    model = fresh(case)
     entries = [entry for entry in take_inventory(model).parameters if entry.tensor is not None]
     if untrainable := [entry for entry in entries if inference(entry)]:
         why, hint = INFERENCE
@@ -253,7 +254,7 @@ def check_optimizer_covers(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_trainable(case.model)
     need_materialized(case.model)
-    model = case.build()
+    model = fresh(case)
     assert_optimizer_covers(case.optimizers(model), model)
 
 

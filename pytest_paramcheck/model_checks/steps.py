@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..parameters.running.gradstate import GradState, above_rounding, grad_states
 from ..parameters.subject.inventory import Entry, take_inventory
+from .builds import fresh
 from .case import NothingToCheck
 from .run import CaseRun
 from .stand_ins import stand_ins
@@ -70,7 +71,7 @@ def signal_later(case: CaseRun, zero: Iterable[Entry]) -> Collection[Entry]:
         for name in _with_signal(model, left):
             del left[name]
 
-    model = case.build()
+    model = fresh(case)
     optimizers = stand_ins(model)
     steps = max(case.declared.steps, STEPS)
     for number in range(steps + 1):

@@ -34,6 +34,7 @@ FAMILIES = (
     "checkpoints",
     "resume",
     "moves",
+    "conventions",
 )
 
 Build = Callable[[bool], Any]

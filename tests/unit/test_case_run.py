@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import ModelCase, NothingToCheck
+from pytest_paramcheck.model_checks.builds import another, fresh
 from pytest_paramcheck.model_checks.run import CaseRun, LatestRun, projection
 
 from .messages import usage
@@ -40,6 +41,23 @@ def test_every_build_is_a_new_instance_from_the_same_seed() -> None:
     assert not torch.equal(first.weight, other.weight)  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
+
+
+def test_what_was_only_looked_at_is_handed_out_once() -> None:
+    built: list[nn.Module] = []
+
+    def build() -> nn.Module:
+        built.append(nn.Linear(3, 2))
+        return built[-1]
+
+    run = CaseRun(ModelCase(build))
+    seen = another(run)
+    assert another(run) is seen is not run.model
+    assert run.build() is not seen  # who asks for a build sees the factory run
+    assert fresh(run) is seen
+    assert fresh(run) is not seen
+    assert len(built) == 4
+    assert all(torch.equal(one.weight, seen.weight) for one in built)  # type: ignore[arg-type]
 
 
 def test_the_random_states_are_put_back_where_the_factory_raises() -> None:

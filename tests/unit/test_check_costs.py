@@ -25,12 +25,18 @@ class Net(nn.Module):
         self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
         self.two.weight = self.one.weight
         self.scale = nn.Parameter(torch.zeros(4) if zero else torch.ones(4))
+        self.norm = nn.LayerNorm(4)
         # A function is shared by all copies, so that their passes are counted too.
         self.counted = lambda what: count.update([what])
 
+    def reset_parameters(self) -> None:
+        for layer in (self.one, self.two, self.norm):
+            layer.reset_parameters()
+        nn.init.ones_(self.scale)
+
     def forward(self, x: Tensor) -> Tensor:
         self.counted("forward")
-        y: Tensor = x + self.scale * self.two(self.one(x).tanh())
+        y: Tensor = self.norm(x) + self.scale * self.two(self.one(x).tanh())
         y.register_hook(lambda grad: self.counted("backward"))
         return y
 
