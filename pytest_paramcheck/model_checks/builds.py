@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..checks.between import sharing_between
+from ..messages.errors import ParamCheckUsageError
+from ..messages.wording import fold_names, shorten
+from ..parameters.saving.operations import copied
+from ..parameters.subject.inventory import take_inventory
+from .case import NothingToCheck
 from .run import CaseRun
 
 
@@ -23,3 +29,28 @@ def fresh(run: CaseRun) -> nn.Module:
     __tracebackhide__ = True
     looked_at, run._another = run._another, None
     return run.build() if looked_at is None else looked_at
+
+
+def apart(run: CaseRun) -> nn.Module:
+    """Return an instance to move or overwrite: what is done to it is done to no other.
+
+    Builds may share what is frozen, and modules without anything to train; a copy shares nothing.
+    """
+    __tracebackhide__ = True
+    model = fresh(run)
+    if not (shared := shared_names(run.model, model)):
+        return model
+    try:
+        return copied(run.model)
+    except ParamCheckUsageError:
+        raise NothingToCheck(
+            f"two builds share {shorten(fold_names(shared), 3)}, and there is no copy "
+            f"(check_deepcopy says why)"
+        ) from None
+
+
+def shared_names(model: nn.Module, other: nn.Module) -> list[str]:
+    """Return what two builds have in common, as ``model.name`` and ``other.name``."""
+    inventories = [take_inventory(one, allow_empty=True) for one in (model, other)]
+    both = list(zip(("model", "other"), inventories, strict=True))
+    return [name for finding in sharing_between(both, unknown=False) for name in finding.names]

@@ -14,7 +14,7 @@ from ..messages.wording import shorten
 from ..parameters.saving.resets import own_resets, what_a_reset_leaves
 from ..parameters.subject.conventions import norm_scales, padded_rows
 from ..parameters.subject.inventory import take_inventory
-from .builds import fresh
+from .builds import apart
 from .case import NothingToCheck
 from .check import check
 from .needs import need_entries, need_values
@@ -59,7 +59,7 @@ def check_reset_parameters(case: CaseRun) -> None:
     need_values(case.model)
     if not own_resets(case.model):
         raise NothingToCheck("no class of the model has a reset_parameters() of its own")
-    model = fresh(case)
+    model = apart(case)
     findings: list[Finding] = []
     said: set[str] = set()
     for name, module in own_resets(model):

@@ -17,7 +17,7 @@ from ..parameters.saving.operations import copied
 from ..parameters.saving.roundtrips import Target
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.records import records
-from .builds import fresh
+from .builds import fresh, shared_names
 from .case import NothingToCheck
 from .check import check
 from .needs import need_entries, need_values, without_values
@@ -49,9 +49,9 @@ def _target(case: CaseRun) -> Target:
             return copied(model)
         except ParamCheckUsageError:
             other = fresh(case)  # check_deepcopy says why there is no copy
-        both = [("model", take_inventory(model)), ("other", take_inventory(other))]
-        shared = [name for f in sharing_between(both, unknown=False) for name in f.names]
-        if shared:  # what is done to the one would be done to the other
+        if shared := shared_names(
+            model, other
+        ):  # what is done to the one would be done to the other
             raise NothingToCheck(
                 f"there is no copy to load into (check_deepcopy says why), and two builds share "
                 f"{shorten(fold_names(shared), 3)}"

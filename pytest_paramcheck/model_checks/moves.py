@@ -26,7 +26,7 @@ from ..parameters.subject.inventory import Inventory, take_inventory
 from ..parameters.subject.record import Record
 from ..parameters.subject.records import records
 from ..parameters.tensors.describe import dtype_name
-from .builds import fresh
+from .builds import apart
 from .case import NothingToCheck
 from .check import check
 from .inputs import called
@@ -49,7 +49,7 @@ def check_dtype_move(case: CaseRun) -> None:
     with warnings.catch_warnings():
         # torch says so of every such cast; here it is a finding.
         warnings.filterwarnings("ignore", "Casting complex values to real")
-        moved = fresh(case).to(target)
+        moved = apart(case).to(target)
     before, after = take_inventory(case.model), take_inventory(moved)
     left = not_cast(before, after, target)
     plain = _plain(after, lambda tensor: tensor.dtype in floating)
@@ -89,7 +89,7 @@ def _second_device(here: torch.device) -> torch.device:
 
 def _moved_to(case: CaseRun, device: torch.device) -> nn.Module:
     __tracebackhide__ = True
-    model = fresh(case)
+    model = apart(case)
     try:
         return model.to(device)
     except Exception as error:
@@ -192,7 +192,7 @@ def _fails_for(case: CaseRun, left: Sequence[Hidden], move: _Move) -> str | None
         inputs = None
     if inputs is None:
         return None
-    model = move.model(fresh(case))
+    model = move.model(apart(case))
     wrong = _wrong(model, inputs, move)
     if not wrong:
         return ""

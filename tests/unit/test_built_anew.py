@@ -165,3 +165,35 @@ def test_nothing_is_loaded_into_what_another_build_shares() -> None:
         "model.backbone.weight, other.backbone.weight, model.backbone.bias and 1 more"
     )
     assert torch.equal(before, FROZEN.weight)
+
+
+def test_what_builds_share_is_neither_moved_nor_overwritten() -> None:
+    frozen = nn.Linear(3, 3).requires_grad_(False)
+
+    class Resets(nn.Linear):
+        def reset_parameters(self) -> None:
+            nn.init.ones_(self.weight)
+            nn.init.ones_(self.bias)
+            for part in getattr(self, "parts", ()):
+                part.reset_parameters()
+
+    class Holds(Resets):
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.parts = nn.ModuleList([frozen])
+
+    before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
+    case = ModelCase(Holds, name="model")
+    for name in ("check_dtype_move", "check_device_move", "check_reset_parameters"):
+        run_check(CHECKS[name], CaseRun(case))
+        for key, tensor in frozen.state_dict().items():
+            assert (tensor.dtype, tensor.device.type) == (torch.float32, "cpu")
+            assert torch.equal(tensor, before[key])
+
+    class NoCopy(Holds):
+        def __deepcopy__(self, memo: object) -> object:
+            raise RuntimeError("no copy")
+
+    for name in ("check_dtype_move", "check_device_move", "check_reset_parameters"):
+        with pytest.raises(NothingToCheck, match=r"^two builds share model\.parts\.0\.weight"):
+            run_check(CHECKS[name], CaseRun(ModelCase(NoCopy, name="model")))
