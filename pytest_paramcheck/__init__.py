@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test holds them to _MOD
     from .assertions.reach import assert_grads_reach as assert_grads_reach
     from .assertions.reach import assert_tied_grads_sum as assert_tied_grads_sum
     from .assertions.registered import assert_registered as assert_registered
+    from .assertions.resumes import assert_resumes as assert_resumes
     from .assertions.sharding import assert_placements as assert_placements
     from .assertions.sharding import assert_replicated as assert_replicated
     from .assertions.structure import assert_devices as assert_devices
@@ -120,6 +121,7 @@ _MODULE_OF = {
     "assert_grads_reach": "assertions.reach",
     "assert_tied_grads_sum": "assertions.reach",
     "assert_registered": "assertions.registered",
+    "assert_resumes": "assertions.resumes",
     "assert_placements": "assertions.sharding",
     "assert_replicated": "assertions.sharding",
     "assert_devices": "assertions.structure",

@@ -10,7 +10,7 @@ traceback ends at the user's line.
 * ``optimizer``: optimizer_covers, optimizer_state, param_groups;
 * ``structure``: shapes, dtypes, devices, param_count, materialized; ``registered``: registered;
 * ``values``: finite, same_values; ``init``: init, init_complete;
-* ``checkpoints``: roundtrip, loaded, checkpoint; ``manifests``: manifest;
+* ``checkpoints``: roundtrip, loaded, checkpoint; ``resumes``: resumes; ``manifests``: manifest;
 * ``sharding``: replicated, placements;
 * ``verdict``: one verdict on all ranks, where a subject is spread over them.
 """

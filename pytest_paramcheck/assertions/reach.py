@@ -153,8 +153,11 @@ def assert_tied_grads_sum(
         raise ParamCheckUsageError(
             f"{inventory.title} has no tied parameter that trains: there is no sum to check"
         )
-    found = tied_gradients(model, inventory, tied, loss, grad=grad, backward=backward)
-    raise_if(tied_sums(found), inventory)
+    # Nothing by a name: an error keeps this frame, and with it the gradients of a copy.
+    raise_if(
+        tied_sums(tied_gradients(model, inventory, tied, loss, grad=grad, backward=backward)),
+        inventory,
+    )
 
 
 def _listed_and_others(

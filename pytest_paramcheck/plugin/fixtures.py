@@ -328,6 +328,13 @@ def assert_placements():
     return public.assert_placements
 
 
+@typed(lambda: public.assert_resumes)
+@pytest.fixture(scope="session")
+def assert_resumes():
+    """Assert that training goes on from a save as if it had not been interrupted."""
+    return public.assert_resumes
+
+
 @typed(lambda: public.assert_manifest)
 @pytest.fixture
 def assert_manifest(request: pytest.FixtureRequest):

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_paramcheck import assert_checkpoint, assert_loaded, assert_manifest, assert_roundtrip
+from pytest_paramcheck import (
+    assert_checkpoint,
+    assert_loaded,
+    assert_manifest,
+    assert_resumes,
+    assert_roundtrip,
+)
 
 from . import Recipe
 
@@ -55,7 +61,36 @@ def _saved(values: list[float]) -> Path:
     return path
 
 
+class _Resumes(nn.Linear):
+    """A linear layer that trains itself, with a number that decides how."""
+
+    def __init__(self, saves: bool) -> None:
+        super().__init__(3, 2)
+        self.saves, self.rate = saves, 1.0
+
+    def get_extra_state(self) -> float:
+        return self.rate if self.saves else 1.0
+
+    def set_extra_state(self, rate: float) -> None:
+        self.rate = rate
+
+
+def _resumed(model: nn.Module) -> None:
+    """Trains what it builds, never the model that it is given."""
+    saves = bool(model.saves)
+
+    def step(built: _Resumes) -> None:
+        built.rate /= 2
+        with torch.no_grad():
+            built.weight.sub_(built.rate)
+
+    assert_resumes(lambda: _Resumes(saves), step)
+
+
 RECIPES = {
+    "assert_resumes": Recipe(
+        lambda: _Resumes(True), lambda: _Resumes(False), _resumed, runs_user_code=True
+    ),
     "assert_checkpoint": Recipe(
         lambda: _saved([0.5, 1.0]), lambda: _saved([0.5, torch.nan]), assert_checkpoint
     ),

@@ -25,30 +25,17 @@ from pytest_paramcheck import (
     NothingToCheck,
     ParamCheckError,
     ParamCheckUsageError,
+    assert_resumes,
 )
-from pytest_paramcheck.checks.resume import alike_within, not_resumed
-from pytest_paramcheck.messages.errors import raise_if
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
-from pytest_paramcheck.parameters.running.resume import train_and_resume
 
-from .messages import failure, failure_lines, whole
+from .messages import failure, failure_lines, usage, whole
 
 ROWS = torch.linspace(-1, 1, 12).reshape(3, 4)
 
 
-def resumes(
-    build: Callable[[], Any],
-    step: Callable[[Any], object],
-    save: Callable[[Any], Any] | None = None,
-    load: Callable[[Any, Any], object] | None = None,
-    steps: int = 2,
-    rtol: float = 0.0,
-    atol: float = 0.0,
-) -> None:
-    same = alike_within(rtol, atol)
-    resumed = train_and_resume(build, step, save, load, steps=steps, same=same)
-    raise_if(not_resumed(resumed, steps), resumed.title)
+resumes = assert_resumes
 
 
 def first_line(*args: Any, **options: Any) -> str:
@@ -471,3 +458,18 @@ def test_a_case_that_resumes_takes_three_steps_and_two_builds() -> None:
     count.clear()
     run_check(CHECKS["check_resume"], run)
     assert count == {"builds": 2, "passes": 3}
+
+
+def test_the_process_is_left_as_it_was() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    resumes(lambda: nn.Linear(4, 2), lambda model: model.weight.data.add_(torch.rand(2, 4)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_wrong_calls() -> None:
+    def build() -> nn.Module:
+        return nn.Linear(3, 2)
+
+    assert usage(resumes, build, print, steps=0) == "steps=0: at least one step before the break"
+    assert usage(resumes, build(), print) == "build is Linear; it has to be a function"
