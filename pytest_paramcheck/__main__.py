@@ -1,49 +1,172 @@
-"""``python -m pytest_paramcheck``: what can be done with a model without pytest.
+"""``python -m pytest_paramcheck``, or ``paramcheck``: what can be done with a model from a shell.
 
-Each command is a parser and a function of its arguments that returns the exit status.
+Each command is a parser and a function of its arguments that returns the exit status. What a
+command needs is imported when it is run: ``--help`` loads no torch, and only ``check`` pytest.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pytest_paramcheck.messages.errors import ParamCheckUsageError
+from pytest_paramcheck import __version__
+from pytest_paramcheck.messages.errors import ParamCheckError, ParamCheckUsageError
+
+STATUS = (
+    "exit status: 0: done, and nothing is wrong or different; 1: diff found a difference, or check "
+    "a failure; 2: it could not be done; 130: interrupted."
+)
+SUBJECT = (
+    'module:factory, a call with literals (timm:create_model("resnet50")), or the path of a '
+    "checkpoint: torch.save, safetensors, an index of shards or their folder"
+)
+MODEL = 'module:factory; a call with literals too: timm:create_model("resnet50")'
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
+    by_module = Path(sys.argv[0]).name == "__main__.py"
     top = argparse.ArgumentParser(
-        prog="python -m pytest_paramcheck",
-        description="What can be done with the parameters of a PyTorch model without pytest.",
+        prog="python -m pytest_paramcheck" if by_module else "paramcheck",
+        description="Look at the parameters of a PyTorch model, compare and check them.",
+        epilog=STATUS,
     )
+    top.add_argument("--version", action="version", version=f"pytest-paramcheck {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    declare = commands.add_parser(
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, more: str = ""
+    ) -> argparse.ArgumentParser:
+        described = f"{text[0].upper()}{text[1:]}. {more}".strip()
+        made = commands.add_parser(name, help=text, description=described, epilog=STATUS)
+        made.set_defaults(run=run)
+        return made
+
+    table = command("table", _table, "print the table of a model's or checkpoint's parameters")
+    table.add_argument("subject", metavar="SUBJECT", help=SUBJECT)
+    table.add_argument("patterns", metavar="PATTERN", nargs="*", help="show only these")
+    _shared(table)
+
+    page = command(
+        "page",
+        _page,
+        "write a page on which the parameters can be looked at",
+        "A model is run on its declared inputs, or on those that its library names.",
+    )
+    page.add_argument("subject", metavar="SUBJECT", help=SUBJECT)
+    page.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        default="parameters.html",
+        help="where it is written (default: %(default)s)",
+    )
+    page.add_argument("--before", metavar="SUBJECT", help="compare with this one")
+    page.add_argument("--before-key", metavar="KEY", help="as --key, for --before")
+    page.add_argument("--title", help="the title of the page")
+    _shared(page)
+
+    diff = command(
+        "diff", _diff, "print what differs between two models or checkpoints, values included"
+    )
+    diff.add_argument("before", metavar="A", help=SUBJECT)
+    diff.add_argument("after", metavar="B", help="likewise")
+    diff.add_argument("--all", action="store_true", help="show every row")
+    _shared(diff)
+
+    check = command(
+        "check",
+        _check,
+        "run the whole-model checks, or look whether a checkpoint can be published",
+        "A model is checked by pytest --param-model; what else is given, pytest gets.",
+    )
+    check.add_argument("subject", metavar="SUBJECT", help=SUBJECT)
+    check.add_argument("--json", action="store_true", help="print the results as JSON")
+    check.add_argument("--key", help="where in a checkpoint to look: model")
+
+    declare = command(
         "declare",
-        help="print a test file that declares a model as it is measured to be",
-        description="Print a test file that declares a model as it is measured to be, to be read, "
-        "corrected and committed.",
+        _declare,
+        "print a test file that declares a model as it is measured to be",
+        "To be read, corrected and committed.",
     )
-    declare.add_argument(
-        "model",
-        metavar="MODULE:FACTORY",
-        help='what builds the model; a call with literals too: timm:create_model("resnet50")',
-    )
-    declare.set_defaults(run=_declare)
+    declare.add_argument("model", metavar="MODULE:FACTORY", help=f"what builds the model: {MODEL}")
     return top
 
 
+def _shared(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("--key", help="where in a checkpoint the state_dict is: model")
+    command.add_argument(
+        "--device", metavar="DEV", help="build models on this device; meta needs no memory"
+    )
+    command.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="build models from this seed (default: 0)"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status: 2 for what cannot be meant."""
-    given = parser().parse_args(arguments)
+    """Run a command; return the exit status."""
+    given, rest = parser().parse_known_args(arguments)
+    if rest and given.run is not _check:
+        parser().parse_args(arguments)  # says what it does not know, and ends
+    given.rest = rest
     try:
         status: int = given.run(given)
+        sys.stdout.flush()
     except ParamCheckUsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # whatever the user's factory or forward raises
+        traceback.print_exc()
+        return 2
     return status
+
+
+def _table(given: argparse.Namespace) -> int:
+    from pytest_paramcheck.showing import commands
+
+    return commands.table(given)
+
+
+def _page(given: argparse.Namespace) -> int:
+    from pytest_paramcheck.showing import commands
+
+    return commands.page(given)
+
+
+def _diff(given: argparse.Namespace) -> int:
+    from pytest_paramcheck.showing import commands
+
+    return commands.diff(given)
+
+
+def _check(given: argparse.Namespace) -> int:
+    from pytest_paramcheck.showing.subjects import is_checkpoint
+
+    if not is_checkpoint(given.subject):
+        from pytest_paramcheck.plugin.command import check
+
+        return check(given.subject, given.rest, as_json=given.json)
+    if given.rest:
+        raise ParamCheckUsageError(f"a checkpoint takes no further arguments: {given.rest[0]}")
+    from pytest_paramcheck.assertions.checkpoints import assert_checkpoint
+    from pytest_paramcheck.showing.commands import checkpoint_result
+
+    try:
+        assert_checkpoint(Path(given.subject), key=given.key)
+    except ParamCheckError as error:
+        return checkpoint_result(given.subject, error, as_json=given.json)
+    return checkpoint_result(given.subject, None, as_json=given.json)
 
 
 def _declare(given: argparse.Namespace) -> int:

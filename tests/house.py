@@ -35,7 +35,6 @@ MAY_IMPORT = {
     "assertions": ("checks", "manifest", "init", "values", "parameters", "messages"),
     "model_checks": ("assertions", "checks", "parameters", "messages"),
     "showing": ("model_checks", "checks", "parameters", "messages"),
-    "__main__": ("model_checks", "showing", "assertions", "checks", "parameters", "messages"),
     "plugin": (
         "model_checks",
         "assertions",
@@ -46,6 +45,7 @@ MAY_IMPORT = {
         "parameters",
         "messages",
     ),
+    "__main__": ("plugin", "model_checks", "showing", "assertions", "messages"),
 }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .wording import printable
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -36,6 +38,18 @@ class Finding:
         else:
             said = self.found or (f"expected {self.expected}" if self.expected else "")
         return ": ".join(part for part in (said, self.why) if part)
+
+
+def finding_data(finding: Finding) -> dict[str, object]:
+    """Return a finding as JSON holds it, without what a terminal would act on."""
+    return {
+        "names": list(map(printable, finding.names)),
+        "problem": printable(finding.problem),
+        "expected": printable(finding.expected),
+        "found": printable(finding.found),
+        "why": printable(finding.why),
+        "hint": printable(finding.hint),
+    }
 
 
 @dataclass(frozen=True, slots=True)

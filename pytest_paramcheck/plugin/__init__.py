@@ -18,6 +18,7 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``model_check.py``: what a test of such items receives, as its annotation;
 * ``user_line.py``: the tracebacks of our errors end at the user's line;
 * ``finding_properties.py``: findings as a property of the report;
+* ``command.py``: pytest run from our own command line;
 * ``manifests.py``: the manifests of one run;
 * ``device_report.py``, ``model_report.py``: which devices a run really tested, and which
   checks of a model failed;
@@ -326,9 +327,9 @@ def _ending_at_user(
     from ..messages.errors import show_all
     from .user_line import end_at_user
 
-    if config.getoption("verbose") >= 2:
+    if config.getoption("verbose", 0) >= 2:
         show_all(excinfo.value)
-    if config.getoption("fulltrace") or not end_at_user(excinfo.value):
+    if config.getoption("fulltrace", False) or not end_at_user(excinfo.value):
         return excinfo
     # A new one: the old one may have read the traceback already.
     return pytest.ExceptionInfo.from_exception(excinfo.value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..messages.findings import finding_data
 from ..messages.wording import printable
 
 if TYPE_CHECKING:
@@ -43,16 +44,6 @@ def _is_ours(given: object) -> bool:
 def _data(error: ParamCheckError) -> dict[str, object]:
     return {
         "subject": printable(error.subject),
-        "findings": [
-            {
-                "names": list(map(printable, finding.names)),
-                "problem": printable(finding.problem),
-                "expected": printable(finding.expected),
-                "found": printable(finding.found),
-                "why": printable(finding.why),
-                "hint": printable(finding.hint),
-            }
-            for finding in error.findings[:MOST]
-        ],
+        "findings": list(map(finding_data, error.findings[:MOST])),
         "left_out": max(len(error.findings) - MOST, 0),
     }

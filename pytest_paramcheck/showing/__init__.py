@@ -5,5 +5,7 @@
 returns; ``table_text.py`` and ``table_html.py``: how that looks in a terminal and in a notebook.
 ``page.py``: ``param_page`` and what it returns; ``page_data.py``: what a page shows, as data;
 ``statistics.py``: numbers about values; ``runs.py``: gradients and updates, measured;
-``compared.py``: two subjects beside one another. ``templates/``: the HTML, and how it is filled.
+``compared.py``: two subjects beside one another. ``cases.py``: the page of a model case.
+``commands.py``: what the command line does, with ``subjects.py`` (what a command is about) and
+``progress.py`` (what it is doing). ``templates/``: the HTML, and how it is filled.
 """

@@ -106,6 +106,7 @@ def gather(
     before: Any = None,
     title: str = "",
     findings: Sequence[tuple[str, Finding]] = (),
+    notes: Sequence[str] = (),
 ) -> Contents:
     """Measure what a page shows."""
     __tracebackhide__ = True
@@ -114,7 +115,7 @@ def gather(
     losses = losses_of(inputs, loss)
     if losses and inventory.root is None:
         raise ParamCheckUsageError(f"there is no model to run: {inventory.title} holds tensors")
-    notes: list[str] = []
+    notes = list(notes)
     asked, groups = _groups(inventory.root, optimizer, notes)
     on_meta = any(e.tensor is not None and e.tensor.device.type == "meta" for e in entries)
     measured = Measured()

@@ -25,7 +25,7 @@ STATES = [state.value for state in GradState]
 _HEIGHTS = bytes(ord(c) for c in "0123456789abcdefghijklmnopqrstuvwxyz").ljust(256, b"?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Contents:
     """What a page is made of."""
 
