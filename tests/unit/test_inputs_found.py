@@ -225,7 +225,7 @@ class Hostile(nn.Linear):
         {"input_size": (3, True, 8)},
         {"input_size": ()},
     ],
-    ids=repr,
+    ids=lambda answer: "function" if callable(answer) else repr(answer),
 )
 def test_what_is_no_answer_is_no_guess(answer: Any) -> None:
     assert guesses(Hostile(answer)) == []
