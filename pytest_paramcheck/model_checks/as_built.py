@@ -10,7 +10,7 @@ from ..assertions.manifests import assert_manifest
 from ..assertions.registered import assert_registered
 from ..assertions.structure import assert_materialized, assert_shapes
 from ..assertions.ties import assert_same_ties, assert_ties
-from ..assertions.values import assert_finite, assert_same_values
+from ..assertions.values import assert_finite, assert_same_values, assert_values
 from ..checks.conventions import broken_promise, repeated_layers
 from ..checks.untied import can_be_equal
 from ..messages.errors import ParamCheckUsageError, raise_if
@@ -151,6 +151,14 @@ def check_shapes(case: CaseRun) -> None:
     if not case.declared.shapes:
         need_entries(case.model)
     assert_shapes(case.model, case.declared.shapes or {})
+
+
+@check(applies=lambda case: case.values is not None)
+def check_values(case: CaseRun) -> None:
+    """The values satisfy the declared conditions."""
+    __tracebackhide__ = True
+    need_values(case.model)
+    assert_values(case.model, case.declared.values or {})
 
 
 @check(applies=lambda case: case.frozen is not None, values=False)

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from ..checks.shapes import ShapeSpec
+    from ..checks.values import Asked
     from ..parameters.subject.patterns import Pattern
 else:
     # What typing.get_type_hints finds: torch is not loaded where cases are declared.
-    Module = Tensor = ShapeSpec = Pattern = Any
+    Module = Tensor = ShapeSpec = Asked = Pattern = Any
 
 
 #: Whose inputs they are that a case declares.
@@ -53,6 +54,8 @@ class ModelCase:
       signal. A declaration that is no longer true is a finding.
     * ``alike``: patterns of parameters that start equal on purpose; likewise.
     * ``shapes``: as for :func:`assert_shapes`.
+    * ``values``: as for :func:`assert_values`: what has to hold of the model as it is built, and
+      after training steps of a declared optimizer.
     * ``optimizer``: a function of the model that returns an optimizer or a list of them, or an
       optimizer class. Without it the training step uses Adamax.
     * ``steps``: training steps until everything must have moved, or got a gradient: behind a
@@ -76,6 +79,7 @@ class ModelCase:
     unreached: Sequence[Pattern] = ()
     alike: Sequence[Pattern] = ()
     shapes: Mapping[Pattern, ShapeSpec] | None = None
+    values: Mapping[Pattern, Asked] | None = None
     optimizer: Callable[..., Any] | None = None
     steps: int = 1
     manifest: str | Path | None = None
@@ -199,6 +203,15 @@ def _shapes(value: object, field_name: str) -> Mapping[Any, Any] | None:
     return value
 
 
+def _values(value: object, field_name: str) -> Mapping[Any, Any] | None:
+    if value is not None and not (isinstance(value, Mapping) and value):
+        raise ParamCheckUsageError(
+            f"ModelCase: {field_name} maps patterns to conditions, one at least, got "
+            f"{value if isinstance(value, Mapping) else type(value).__name__}"
+        )
+    return value
+
+
 def _steps(value: object, field_name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ParamCheckUsageError(f"ModelCase: {field_name} must be 1 or more, got {value!r}")
@@ -236,6 +249,7 @@ _PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
     "alike": _patterns,
     "ties": _tie_groups,
     "shapes": _shapes,
+    "values": _values,
     "steps": _steps,
     "expected_failures": _reasons,
     "name": _name,

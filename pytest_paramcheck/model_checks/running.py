@@ -16,6 +16,7 @@ from ..assertions.optimizer import assert_optimizer_covers
 from ..checks.reach import INFERENCE, loss_findings
 from ..checks.reach_of_a_case import missing_of_a_case
 from ..checks.tied_grads_sum import is_silent, tied_sums
+from ..checks.values import broken
 from ..messages.errors import ParamCheckError, raise_if
 from ..messages.findings import Finding
 from ..messages.wording import plural
@@ -25,6 +26,7 @@ from ..parameters.running.undo import Undo
 from ..parameters.running.unreached import inference
 from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.copies import deep_copy
+from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.select import select, with_elements
 from .builds import fresh
@@ -206,7 +208,19 @@ def check_training_step(case: CaseRun) -> None:
         if declared.issuperset(moving):
             raise NothingToCheck("all that an optimizer holds is declared unreached")
         findings = [_stood_still(case, name, name in reached) for name in moving]
-    raise_if(findings, case.title)
+    raise_if([*findings, *_no_longer_hold(case, model)], case.title)
+
+
+def _no_longer_hold(case: CaseRun, model: nn.Module) -> list[Finding]:
+    """Find what a step of the declared optimizer took from the declared conditions.
+
+    Not of ours: its steps may be larger than any that this model is meant for.
+    """
+    declared = case.declared.values
+    if declared is None or case.declared.optimizer is None:
+        return []
+    decided = decide(take_inventory(model), declared, eligible=with_elements, parts=True)
+    return [replace(f, problem=f"{f.problem} after training") for f in broken(decided)]
 
 
 #: What ``requires_grad`` does not do.

@@ -53,6 +53,8 @@ def make() -> nn.Module:
             "did you mean [{'emb.weight', 'head.weight'}]?",
         ),
         ({"shapes": [(2, 3)]}, "ModelCase: shapes maps patterns to shapes, got list"),
+        ({"values": 3}, "ModelCase: values maps patterns to conditions, one at least, got int"),
+        ({"values": {}}, "ModelCase: values maps patterns to conditions, one at least, got {}"),
         ({"steps": 0}, "ModelCase: steps must be 1 or more, got 0"),
         ({"steps": True}, "ModelCase: steps must be 1 or more, got True"),
         ({"steps": "2"}, "ModelCase: steps must be 1 or more, got '2'"),

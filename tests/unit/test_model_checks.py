@@ -22,6 +22,7 @@ from pytest_paramcheck import (
     ParamCheckError,
     assert_manifest,
     model_checks,
+    values,
 )
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
@@ -96,6 +97,7 @@ NAMES = (
     "check_deterministic",
     "check_ties",
     "check_shapes",
+    "check_values",
     "check_frozen",
     "check_manifest",
     "check_grads_none",
@@ -257,6 +259,21 @@ class WithGrad(Net):
         self.two.bias.grad = torch.zeros(2)
 
 
+class Policy(Net):
+    """Its standard deviation is a parameter that nothing keeps positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.std = nn.Parameter(torch.full((2,), 0.05))
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) * self.std
+
+
+def great_steps(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=0.1)
+
+
 class Unused(Net):
     def __init__(self) -> None:
         super().__init__()
@@ -367,6 +384,16 @@ BROKEN: list[tuple[str, ModelCase, str]] = [
         "check_shapes",
         case(Net, shapes={"one": (...,), "two.weight": (2, 3), "two.bias": (2,)}),
         "wrong shape: two.weight (Net)",
+    ),
+    (
+        "check_values",
+        case(Net, values={"one.weight": values.positive(), "two": values.between(-9, 9)}),
+        "not positive: one.weight (Net)",
+    ),
+    (
+        "check_training_step",
+        case(Policy, values={"std": values.positive()}, optimizer=great_steps),
+        "not positive after training: std (model)",
     ),
     (
         "check_frozen",
@@ -574,7 +601,8 @@ def test_a_wrong_declaration_is_a_usage_error(name: str, given: dict[str, Any], 
 # -- nothing to see: a skip with its reason, never a pass ----------------------------------------
 
 FROZEN = case(lambda: Net().requires_grad_(False), optimizer=torch.optim.SGD)
-EMPTY = case(nn.ReLU, ties=[], frozen=[], shapes={}, optimizer=torch.optim.SGD)
+ANY = {"*": values.between(-1, 1)}
+EMPTY = case(nn.ReLU, ties=[], frozen=[], shapes={}, values=ANY, optimizer=torch.optim.SGD)
 BUFFERS = case(lambda: nn.BatchNorm1d(3, affine=False), frozen=[])
 LAZY_CASE = case(lambda: nn.LazyLinear(2), optimizer=torch.optim.SGD)
 NO_GRAPH = case(Net, loss=lambda out: out.detach().sum())
@@ -724,6 +752,7 @@ def test_what_applies_follows_from_what_is_declared() -> None:
     assert "check_grads_reach" in bare
     assert applying(frozen=[]) - bare == {"check_frozen"}
     assert applying(shapes={}) - bare == {"check_shapes"}
+    assert applying(values={"*": values.between(-1, 1)}) - bare == {"check_values"}
     assert applying(optimizer=torch.optim.SGD) - bare == {"check_optimizer_covers"}
     assert applying(manifest="m.txt") - bare == {"check_manifest"}
     assert applying(ties=[]) == bare
@@ -796,3 +825,13 @@ def test_the_manifest_is_the_one_that_was_named(tmp_path: Path) -> None:
     assert outcome("check_manifest", case(Unused, manifest=str(path))) == (
         "not in the manifest: extra.weight, extra.bias (Unused)"
     )
+
+
+def test_a_condition_that_training_keeps() -> None:
+    """Small steps keep it, and what our own optimizer does is not held against it."""
+    std = {"std": values.positive()}
+    kept = case(Policy, values=std, optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=1e-6))
+
+    run_check(CHECKS["check_training_step"], CaseRun(kept))
+    run_check(CHECKS["check_training_step"], CaseRun(case(Policy, values=std)))
+    run_check(CHECKS["check_values"], CaseRun(kept))

@@ -195,6 +195,7 @@ def test_the_annotations_of_a_case_can_be_read() -> None:
         "unreached",
         "alike",
         "shapes",
+        "values",
         "optimizer",
         "steps",
         "manifest",
