@@ -30,6 +30,7 @@ FAMILIES = (
     "optimizers",
     "gradients",
     "values",
+    "conditions",
     "structure",
     "checkpoints",
     "resume",
