@@ -334,3 +334,25 @@ def test_a_finding_on_guessed_inputs_says_so() -> None:
         + unreached
     )
     assert said.value.findings[0].hint == unreached
+
+
+def test_a_guess_is_tried_on_the_cpu_before_the_device_of_the_case() -> None:
+    """What raises there never gets to a device that an index out of range leaves unusable."""
+    seen: list[str] = []
+
+    class Seen(Takes):
+        def __init__(self, side: int) -> None:
+            super().__init__(example_input_array=torch.rand(2, 3, side, side, device="cpu"))
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(f"{x.device.type} {self.conv.weight.device.type}")
+            return super().forward(x)
+
+    with torch.device("meta"):
+        right, wrong = (CaseRun(ModelCase(lambda side=side: Seen(side))) for side in (4, 2))  # type: ignore[misc]
+        assert right.inputs_from == "inputs from example_input_array"
+        assert seen == ["cpu cpu", "meta meta"]
+        assert right.inputs.device.type == "meta"
+        seen.clear()
+        assert wrong.inputs_from == ""
+        assert seen == ["cpu cpu"]
