@@ -14,7 +14,7 @@ def test_the_output_has_one_value_per_example(lazy_net, batch, assert_shapes):
     assert_shapes(lazy_net(batch), (2, 1))
 
 
-def test_before_the_forward_pass_the_parameters_are_uninitialised(lazy_net):
+def test_before_the_forward_pass_the_parameters_are_uninitialized(lazy_net):
     assert [name for name, p in lazy_net.named_parameters() if is_lazy(p)] == [
         "0.weight",
         "0.bias",

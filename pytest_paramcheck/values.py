@@ -51,7 +51,7 @@ class Between(Condition):
     def __post_init__(self) -> None:
         for bound in (self.low, self.high):
             if not _is_number(bound):
-                raise ParamCheckUsageError(f"between: {bound!r} is no bound: give a number")
+                raise ParamCheckUsageError(f"between: {bound!r} is not a bound: give a number")
         if self.low > self.high:
             raise ParamCheckUsageError(f"{self.describe()}: low is above high")
 

@@ -1,4 +1,4 @@
-"""A model built on meta, without memory, and materialised afterwards.
+"""A model built on meta, without memory, and materialized afterwards.
 
 What goes wrong: ``to_empty()`` gives every name memory of its own, so that tied weights part;
 ``reset_parameters()`` is called on the layers that have it, and a parameter of a module without
@@ -6,7 +6,7 @@ one, or a buffer that ``__init__`` computes, keeps whatever the memory held; a t
 attribute stays on meta. On a fresh machine that memory is often zero, and the tests pass.
 
 What the tests hold: what can be asked on meta (names, shapes, sizes, ties) is as it should be;
-after materialising nothing is on meta, everything was written by somebody, ties are ties again,
+after materializing nothing is on meta, everything was written by somebody, ties are ties again,
 and the values are those that the model has when it is built in the ordinary way.
 """
 
@@ -66,8 +66,8 @@ def on_meta() -> TiedModel:
         return TiedModel()
 
 
-def materialised(device: torch.device | None = None) -> TiedModel:
-    """Build on meta, get memory, initialise, tie: in this order."""
+def materialized(device: torch.device | None = None) -> TiedModel:
+    """Build on meta, get memory, initialize, tie: in this order."""
     model = on_meta()
     model.to_empty(device=device or torch.empty(0).device)  # torch's default, whoever set it
     model.tie_weights()  # before the reset, so that the embedding's values are the ones
@@ -105,7 +105,7 @@ def moves_keep_ties():
             },
             name=name,
         )
-        for build, name in ((TiedModel, "ordinary"), (materialised, "materialised"))
+        for build, name in ((TiedModel, "ordinary"), (materialized, "materialized"))
     ]
 )
 def test_everything_that_holds_of_every_model(check):
@@ -122,25 +122,25 @@ def test_what_can_be_asked_on_meta(assert_devices, assert_tied, assert_param_cou
 
 @reads_values
 def test_nothing_is_left_on_meta(param_device, assert_materialized, assert_devices):
-    model = materialised(param_device)
+    model = materialized(param_device)
     assert_materialized(model)
     assert_devices(model, param_device)
 
 
 @reads_values
-def test_everything_is_initialised(assert_init_complete):
-    assert_init_complete(materialised)
+def test_everything_is_initialized(assert_init_complete):
+    assert_init_complete(materialized)
 
 
 def test_the_tie_is_redone(assert_ties, assert_same_ties):
-    model = materialised()
+    model = materialized()
     assert_ties(model, [{"tokens.weight", "head.weight"}])
     assert_same_ties(on_meta(), model)
 
 
 @reads_values
 def test_the_values_are_those_of_an_ordinary_model(assert_init, assert_same_values):
-    model = materialised()
+    model = materialized()
     # std 1 as nn.Embedding has it, and not the small uniform one of the head's nn.Linear
     assert_init(
         model,
@@ -180,7 +180,7 @@ def test_memory_that_nobody_wrote_is_caught(param_device, assert_init_complete):
         assert_init_complete(build)
 
     first_line = str(caught.value).splitlines()[0]
-    assert first_line == "never initialised: scale.gain, scale.decays (TiedModel)"
+    assert first_line == "never initialized: scale.gain, scale.decays (TiedModel)"
 
 
 @reads_values

@@ -55,7 +55,7 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
         if not isinstance(distribution, Distribution):
             called = "; call it" if callable(distribution) else ""
             raise ParamCheckUsageError(
-                f"{pattern_text(pattern)}: {distribution!r} is no distribution of "
+                f"{pattern_text(pattern)}: {distribution!r} is not a distribution of "
                 f"pytest_paramcheck.init, like init.normal(0, 0.02){called}"
             )
     inventory = take_inventory(model)
@@ -74,7 +74,7 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
 
 @one_verdict(runs=True, slices=True)
 def assert_init_complete(factory: Callable[[], Any], /) -> None:
-    """Assert that a factory initialises every parameter and buffer.
+    """Assert that a factory initializes every parameter and buffer.
 
     Calls ``factory()``, which builds and returns a module (or a mapping), two or three times
     under the same random states, on memory that is filled with another pattern each time: what
@@ -84,7 +84,7 @@ def assert_init_complete(factory: Callable[[], Any], /) -> None:
 
     Passes, because torch did not make it while the factory ran, on memory that cannot be told
     from written memory: that of numpy (``np.empty``), of a C++ extension or a raw storage, of a
-    thread that ran before, and a copy of a template that was never initialised itself.
+    thread that ran before, and a copy of a template that was never initialized itself.
 
     Fails, naming each parameter and buffer that nobody wrote, wholly or in part, and each that
     was computed from such memory.
@@ -98,7 +98,8 @@ def assert_init_complete(factory: Callable[[], Any], /) -> None:
     __tracebackhide__ = True
     if not callable(factory):
         raise ParamCheckUsageError(
-            f"assert_init_complete calls a factory, and {type(factory).__name__} is no function: "
+            f"assert_init_complete calls a factory, and {type(factory).__name__} is not a "
+            f"function: "
             f"pass lambda: Model(...)"
         )
     if isinstance(factory, nn.Module):

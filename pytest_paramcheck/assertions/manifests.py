@@ -103,7 +103,7 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
     committed = parse_manifest(data, shown)
     findings = record_differences(committed, current)
     if findings:
-        meant = f"if the change is meant: {remedy} writes {shown} anew; commit it"
+        meant = f"if intended: {remedy} rewrites {shown}; commit it"
         findings[0] = replace(findings[0], hint=meant)
     raise_if(findings, inventory)
     return False

@@ -74,7 +74,8 @@ def assert_registered(
     if loss_fn is not None:
         if not callable(loss_fn):
             raise ParamCheckUsageError(
-                f"loss_fn is called with the model, and {type(loss_fn).__name__} is no function: "
+                f"loss_fn is called with the model, and {type(loss_fn).__name__} is not a "
+                f"function: "
                 f"pass lambda model: ..."
             )
         findings += _findings_of_leaves(model, inventory, loss_fn, trained, seen)

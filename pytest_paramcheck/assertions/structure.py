@@ -1,4 +1,4 @@
-"""Assertions about the structure of a subject: shapes, dtypes, devices, counts, materialised."""
+"""Assertions about the structure of a subject: shapes, dtypes, devices, counts, materialized."""
 
 from __future__ import annotations
 
@@ -230,8 +230,8 @@ def assert_materialized(model: Subject) -> None:
     """Assert that nothing is lazy, fake or on meta any more.
 
     Looks at parameters, buffers, and tensors in plain attributes, which ``to_empty()`` leaves
-    on meta. It says nothing about values: ``assert_init_complete`` finds what is materialised
-    and never initialised.
+    on meta. It says nothing about values: ``assert_init_complete`` finds what is materialized
+    and never initialized.
 
     Fails, naming each with what it still is.
 

@@ -119,7 +119,7 @@ def assert_values(
     >>> assert_values({"std": torch.tensor([0.1, -2.0])}, {"std": values.positive()})
     Traceback (most recent call last):
         ...
-    ParamCheckError: not positive: std (dict)
+    ParamCheckError: not positive: std (a dict of tensors)
     <BLANKLINE>
       std  expected positive(), found 1 of 2 values, worst -2 at [1]
     """

@@ -72,7 +72,7 @@ def _different(parts: Sequence[Part], hint: str) -> tuple[list[Part], list[Findi
             Finding(
                 (first[key], word),
                 "the same object",
-                found=f"one {inventory.title}",
+                found=f"one {inventory.title}" if inventory.root is not None else inventory.title,
                 hint=hint or "compare it with a copy: copy.deepcopy(model)",
             )
         )

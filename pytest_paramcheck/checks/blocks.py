@@ -34,7 +34,9 @@ def parse_aspects(only: object, *, tolerance: bool = False) -> frozenset[str]:
         raise ParamCheckUsageError(f"only={only!r}: name one or more of {', '.join(ASPECTS)}")
     for aspect in asked:
         if aspect not in ASPECTS:
-            raise ParamCheckUsageError(f"only={only!r}: {aspect!r} is none of {', '.join(ASPECTS)}")
+            raise ParamCheckUsageError(
+                f"only={only!r}: {aspect!r} is not one of {', '.join(ASPECTS)}"
+            )
     if tolerance and "values" not in asked:
         raise ParamCheckUsageError(f"only={only!r} asks about no values: leave rtol and atol out")
     return frozenset(asked)
@@ -165,11 +167,11 @@ def unchanged(after: AfterBlock, more_than: float = 0.0) -> list[Finding]:
             findings.append(Finding(names, problem, found=_by_less(old, now), everywhere=True))
         elif not after.moved(old, now):
             version = version_of(now)
-            written = "every bit is as it was"
+            written = "values are bit-identical"
             if now is not old.tensor:
                 written = "replaced by another object with the same bits"
             elif version != old.version:
-                written = "it was written, with the bits it had"
+                written = "written to, but with the same values"
             findings.append(Finding(names, "not changed", found=written, everywhere=True))
         elif after.only_cast(old, now):
             found = f"was {old.described}, is {describe(now)}, with the values it had"

@@ -30,7 +30,7 @@ def demand_flags(inventory: Inventory) -> None:
             isinstance(t, nn.Parameter) or (t is not None and t.requires_grad) for t in tensors
         )
     ):
-        what = f"this {inventory.title} holds"
+        what = f"{inventory.title} holds"
         if inventory.saved or inventory.from_pairs:
             what = "a state_dict holds" if inventory.saved else "these pairs hold"
         raise ParamCheckUsageError(
@@ -78,7 +78,7 @@ def flags(
             findings.append(
                 Finding(
                     names,
-                    "contradiction",
+                    "contradictory patterns",
                     found=f"{_listed(asked)} {wanted} and {_listed(against)} {opposite}",
                     why=f"they are one parameter, and it is {wanted if holds else opposite}",
                     hint="list it by one of its names, and exclude none of the others",

@@ -36,7 +36,7 @@ from ..parameters.tensors.sharded import (
 from .finite import not_finite
 from .reach import INFERENCE, NONFINITE_HINT
 
-_NO_BACKWARD = "has backward() run, and was zero_grad() not called after it?"
+_NO_BACKWARD = "call loss.backward() first, and zero_grad() only after the assertion"
 _SAY_WHY = "assert_grads_reach(model, loss_fn) says why"
 
 
@@ -105,7 +105,8 @@ def grads_present(entries: Sequence[Entry], *, allow_zero: bool = False) -> list
     grads = [grad_of(entry) for entry in entries]
     if not allow_zero:
         demand_values(
-            zip(entries, grads, strict=True), "pass allow_zero=True to ask who was reached"
+            zip(entries, grads, strict=True),
+            "pass allow_zero=True to ask only whether there is a gradient",
         )
     states = grad_states(grads)
     none_at_all = all(state is GradState.NONE for state in states)
@@ -200,7 +201,7 @@ def validate_bounds(at_most: object, at_least: object) -> None:
         if bound is None:
             continue
         if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not bound >= 0:
-            raise ParamCheckUsageError(f"{name}={bound!r} is no norm: give a number, 0 or more")
+            raise ParamCheckUsageError(f"{name}={bound!r} is not a norm: give a number, 0 or more")
     if (
         isinstance(at_most, (int, float))
         and isinstance(at_least, (int, float))
@@ -283,7 +284,7 @@ def _of_whole(held: Sequence[tuple[Entry, Tensor]], norms: Sequence[float]) -> l
 
 def norms_of(grads: Sequence[Tensor]) -> list[float]:
     """Return the 2-norms, in double precision where the device has it: squares neither overflow
-    nor underflow. One synchronisation per device."""
+    nor underflow. One synchronization per device."""
     by_device: dict[torch.device, list[int]] = {}
     for index, grad in enumerate(grads):
         by_device.setdefault(grad.device, []).append(index)

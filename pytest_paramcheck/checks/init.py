@@ -164,7 +164,7 @@ def _one_by_one(values: Tensor, stacked: int) -> Sequence[Tensor]:
 def _random(modules: Mapping[str, nn.Module], item: Drawn, share: float) -> Finding | None:
     meant = item.meant
     if not isinstance(meant, (Normal, TruncNormal, Uniform)):
-        raise ParamCheckUsageError(f"{item.said!r} is no distribution of pytest_paramcheck.init")
+        raise ParamCheckUsageError(f"{item.said!r} is not a distribution of pytest_paramcheck.init")
     flat = item.values.reshape(-1)
     wrong = failed(sample_tests(flat, meant), share, flat.numel())
     pair = equal_slices(item.values, chance_of_one(item.values, meant))
@@ -261,7 +261,7 @@ def _default_hint(modules: Mapping[str, nn.Module], item: Drawn, flat: Tensor) -
     if min(outcome.p for outcome in sample_tests(flat, usual)) < 1e-3:
         return ""
     kind = type(module).__name__
-    return f"these look like the values nn.{kind} starts from: your initialisation did not run"
+    return f"these look like the values nn.{kind} starts from: your initialization did not run"
 
 
 def _copies(drawn: Sequence[Drawn]) -> list[Finding]:
@@ -291,7 +291,7 @@ def _copies(drawn: Sequence[Drawn]) -> list[Finding]:
                         rows=fold_rows((name, first.said.describe()) for name in names),
                         why="they hold the same values bit for bit, in memory of their own",
                         hint=(
-                            "draw each by itself: a layer copied with deepcopy is initialised again"
+                            "initialize each layer separately, also those copied with deepcopy()"
                         ),
                         everywhere=True,
                     )

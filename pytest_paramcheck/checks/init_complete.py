@@ -1,9 +1,9 @@
-"""Uninitialised memory made visible: a factory is run on memory that is poisoned, twice.
+"""Uninitialized memory made visible: a factory is run on memory that is poisoned, twice.
 
 Every ``torch.empty`` and its kin are filled with one byte in the first run and another in the
 second, under the same random states. An element that holds the poison of its run both times
 was never written; a NaN or an odd number that the author wrote is the same in both runs. An
-element that differs otherwise was computed from uninitialised memory, or at random from a
+element that differs otherwise was computed from uninitialized memory, or at random from a
 source that cannot be repeated: a third run, poisoned like the first, tells these apart.
 
 The instrument is a dispatch mode, which is of one thread: each thread that the factory starts
@@ -38,7 +38,7 @@ FIRST, SECOND = 0xA5, 0x5B
 
 
 class Poison(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
-    """Fill memory that nobody initialised yet with one byte, as long as the mode is on."""
+    """Fill memory that nobody initialized yet with one byte, as long as the mode is on."""
 
     def __init__(self, byte: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
@@ -127,7 +127,7 @@ def _holds(tensor: Tensor) -> bool:
 
 
 def uninitialized(factory: Callable[[], Any]) -> tuple[list[Finding], str]:
-    """Find what a factory leaves uninitialised; return the findings and the subject's title."""
+    """Find what a factory leaves uninitialized; return the findings and the subject's title."""
     __tracebackhide__ = True
     first_subject, first = _build(factory, FIRST)
     second_subject, second = _build(factory, SECOND)
@@ -149,7 +149,7 @@ def uninitialized(factory: Callable[[], Any]) -> tuple[list[Finding], str]:
             continue
         if reason := no_values(a):
             raise ParamCheckUsageError(
-                f"{entry.name}: {reason}; let the factory materialise and initialise it"
+                f"{entry.name}: {reason}; let the factory materialize and initialize it"
             )
         finding, differs = _compare(tuple(entry.names), a, b)
         if finding is not None:
@@ -164,7 +164,7 @@ def uninitialized(factory: Callable[[], Any]) -> tuple[list[Finding], str]:
                 findings.append(
                     Finding(
                         tuple(entry.names),
-                        "computed from uninitialised memory",
+                        "computed from uninitialized memory",
                         found=describe(a),
                         why="its values follow what the memory held before",
                         hint="torch.empty() is not zeros: write every element before reading one",
@@ -212,9 +212,9 @@ def _compare(names: tuple[str, ...], a: Tensor, b: Tensor) -> tuple[Finding | No
     return (
         Finding(
             names,
-            "never initialised",
+            "never initialized",
             found=found,
-            why="it holds what the memory held before",
+            why="it still holds uninitialized memory",
             hint="write it where it is made: nn.init.*, reset_parameters(), or torch.zeros",
         ),
         True,

@@ -96,7 +96,7 @@ def prepare(
                         "padding row is not zero",
                         found=f"row {padding} (padding_idx)",
                         why="it gets no gradient, so it stays what it is",
-                        hint=f"after the initialisation: weight[{padding}].zero_() under no_grad",
+                        hint=f"after the initialization: weight[{padding}].zero_() under no_grad",
                     )
                 )
             values = torch.cat([values[:row], values[row + 1 :]])

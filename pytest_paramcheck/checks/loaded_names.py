@@ -67,9 +67,9 @@ def strangers(
         prefixes = _by_prefix(extra, model)
         for prefix in prefixes:
             if all(key.startswith(prefix) for key in extra):
-                return [_prefixed(prefix, extra, f"take it off: key.removeprefix({prefix!r})")]
+                return [_prefixed(prefix, extra, f"strip it: key.removeprefix({prefix!r})")]
             lacking = [entry.name for entry in absent]
-            return [_prefixed(prefix, lacking, f"put it on: {prefix!r} + key", "lack")]
+            return [_prefixed(prefix, lacking, f"add it: {prefix!r} + key", "lack")]
     renames = _renames(checkpoint, extra, free)
     if every and extra and absent and not renames:
         return [_nothing_known(model, extra)]

@@ -21,7 +21,7 @@ _SINGLETONS = (torch.dtype, torch.layout, torch.qscheme, torch.memory_format, ty
 
 
 def is_taken(key: str, asked: Asked) -> bool:
-    """Whether a key that is no name is the model's all the same: it saves one, or takes it."""
+    """Whether a key that is not a name is the model's all the same: it saves one, or takes it."""
     return key in asked.own or (asked.arrived is not None and key not in asked.unknown)
 
 

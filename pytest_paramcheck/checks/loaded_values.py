@@ -73,7 +73,7 @@ def different(key: str, saved: Tensor | None, held: Tensor | None) -> Difference
             "wrong shape",
             expected=f"{size_text(saved)} as in the checkpoint",
             found=size_text(held),
-            why="equal after broadcasting, which is no match" if fits else "",
+            why="equal after broadcasting, which is not a match" if fits else "",
             hint="" if fits else "if it is meant to be new: missing=[...], unexpected=[...]",
         )
         return Difference(wrong)

@@ -37,10 +37,10 @@ class Words:
 
 
 MANIFEST = Words(
-    removed="gone from the model",
+    removed="removed from the model",
     added="not in the manifest",
-    tie_lost="retied",
-    tie_made="retied",
+    tie_lost="tie changed",
+    tie_made="tie changed",
     kept=True,
 )
 #: A copy against the model it was made of.
@@ -52,8 +52,8 @@ COPY = Words(
 )
 #: What came back of a model after a save and a load.
 RETURN = Words(
-    removed="did not come back",
-    added="was not there before",
+    removed="lost in the round trip",
+    added="new after loading",
     tie_lost="tie lost",
     tie_made="tied only after loading",
 )
@@ -224,7 +224,7 @@ def _moved(
     return [
         Finding(
             (now.name,),
-            "moved",
+            "order changed",
             found=f"after {after[now.name]}" if after[now.name] else "first",
             why=words.shifted if now.parameter else "",
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding
+from ..messages.wording import join_words
 from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.leaves import leaves_of
 from ..parameters.subject.optimizers import Slot
@@ -93,7 +94,7 @@ def state_fits(leaves: Sequence[Leaf], inventory: Inventory) -> list[Finding]:
     for leaf in leaves:
         if leaf.sized:
             by_key.setdefault(leaf.key, []).append(leaf)
-    misfits: dict[Leaf, Finding] = {}
+    misfits: dict[Leaf, _Misfit] = {}
     shapes = _shapes_of(inventory)
     for alike in by_key.values():
         for leaf in alike:
@@ -105,18 +106,38 @@ def state_fits(leaves: Sequence[Leaf], inventory: Inventory) -> list[Finding]:
         for what, form in (("dtype", _dtype), ("device", _device)):
             for leaf, usual in _unlike_the_others(others, form):
                 if leaf not in misfits:
-                    expected = f"{leaf.key} on {usual}" if what == "device" else _cast(leaf, usual)
-                    found = _form(leaf.value)
+                    expected = f"on {usual}" if what == "device" else _cast(leaf, usual)
                     why = f"wrong {what}: it is unlike that of the other parameters"
-                    misfits[leaf] = _finding(leaf, expected, found, why, "")
-    return [misfits[leaf] for leaf in leaves if leaf in misfits]
+                    misfits[leaf] = _Misfit(leaf.names, expected, _form(leaf.value), why, "")
+    # What is wrong with several states of one parameter alike is one finding.
+    alike_keys: dict[_Misfit, list[str]] = {}
+    for leaf in leaves:
+        if leaf in misfits:
+            alike_keys.setdefault(misfits[leaf], []).append(leaf.key)
+    return [
+        Finding(
+            one.names,
+            "state does not fit",
+            expected=f"state {join_words(keys)} {one.expected}",
+            found=one.found,
+            why=one.why,
+            hint=one.hint,
+        )
+        for one, keys in alike_keys.items()
+    ]
 
 
-def _finding(leaf: Leaf, expected: str, found: str, why: str, hint: str) -> Finding:
-    return Finding(leaf.names, "state does not fit", expected, found, why, hint)
+class _Misfit(NamedTuple):
+    """What state of a parameter should be and is."""
+
+    names: tuple[str, ...]
+    expected: str
+    found: str
+    why: str
+    hint: str
 
 
-def _native_misfit(leaf: Leaf, shapes: Mapping[tuple[int, ...], str]) -> Finding | None:
+def _native_misfit(leaf: Leaf, shapes: Mapping[tuple[int, ...], str]) -> _Misfit | None:
     parameter, value, slot = leaf.slot.tensor, leaf.value, leaf.slot
     if tuple(value.shape) != _native_shape(leaf):
         return _misfit(leaf, shapes, "wrong shape", "")
@@ -130,14 +151,14 @@ def _native_misfit(leaf: Leaf, shapes: Mapping[tuple[int, ...], str]) -> Finding
     return None
 
 
-def _misfit(leaf: Leaf, shapes: Mapping[tuple[int, ...], str], why: str, hint: str) -> Finding:
+def _misfit(leaf: Leaf, shapes: Mapping[tuple[int, ...], str], why: str, hint: str) -> _Misfit:
     expected = tuple(leaf.slot.tensor.shape)
     if leaf.native:
         expected = _native_shape(leaf)
     form = f"{'x'.join(map(str, expected)) or 'scalar'} {_form(leaf.slot.tensor).partition(' ')[2]}"
     owner = shapes.get(tuple(leaf.value.shape))
     why = f"{why}, that of {owner}" if owner and owner not in leaf.names else why
-    return _finding(leaf, f"{leaf.key} {form}", _form(leaf.value), why, hint)
+    return _Misfit(leaf.names, f"of {form}", _form(leaf.value), why, hint)
 
 
 def _flat(slot: Slot) -> bool:
@@ -266,7 +287,7 @@ def _device(tensor: Tensor) -> str:
 
 def _cast(leaf: Leaf, dtype: str) -> str:
     shape, _, device = _form(leaf.value).split(" ", 2)
-    return f"{leaf.key} {shape} {dtype} {device}"
+    return f"of {shape} {dtype} {device}"
 
 
 def _form(tensor: Tensor) -> str:

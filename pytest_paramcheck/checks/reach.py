@@ -29,8 +29,8 @@ class Hints:
 
 #: For callers of ``assert_grads_reach``: its patterns and its arguments.
 OF_THE_ASSERTION = Hints(
-    unused="leave out what is meant to be unused with a pattern: '!name'",
-    zero="allow_zero=True asks only who is reached",
+    unused="if it is unused on purpose, exclude it: '!name'",
+    zero="allow_zero=True asks only whether a gradient arrives",
     first_step=(
         "expected at the first step of LoRA or zero-initialized branches: "
         "pass the losses of two steps, or allow_zero=True"
@@ -159,21 +159,21 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
         case "unused":
             return "never used in the forward pass", hints.unused
         case "no_grad":
-            return f"used only under no_grad: {at}", "run it where gradients are recorded"
+            return f"used only under torch.no_grad(): {at}", "run it with gradients enabled"
         case "inference":
-            return f"used only in inference mode: {at}", "run it where gradients are recorded"
+            return f"used only under torch.inference_mode(): {at}", "run it with gradients enabled"
         case "left":
-            return f"its value left torch: {at}", "keep it a tensor up to the loss"
+            return f"converted to a Python number or array: {at}", "keep it a tensor up to the loss"
         case "dropped":
             return f"used, but the loss does not depend on the result: last {at}", ""
         case "detached" if place.operation in ("detach", "detach_", "data"):
-            return f"detached: .{at}", ""
+            return f"detached by .{at}", ""
         case "detached":
             return f"cut off: no gradient flows through {at}", ""
         case "swallowed":
             return f"{at} returned no gradient for it", ""
         case "hooked":
-            return "a hook took its gradient away", ""
+            return "a hook replaced its gradient", ""
         case "cancelled":
             return "its contributions add up to zero", hints.zero
         case "nonfinite" if place.operation:
@@ -197,7 +197,7 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
             return "gradient is all zero", hints.zero
     if reason.note:
         return f"loss_fn could not be run again to see why ({reason.note})", ""
-    return "not seen why: what happens to it is hidden from torch's Python side", ""
+    return "cause unknown: it is used in C++ or compiled code", ""
 
 
 #: torch's own place for a gradient, which is another one where grad= says so.
@@ -230,7 +230,7 @@ def _frozen(entry: Entry) -> tuple[str, str]:
         return f"{dtype_name(tensor.dtype)} cannot have a gradient", ""
     return (
         "frozen: requires_grad is False",
-        "thaw it with requires_grad_(True), or take it out of the patterns",
+        "unfreeze it with requires_grad_(True), or exclude it: '!name'",
     )
 
 

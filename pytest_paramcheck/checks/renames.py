@@ -43,23 +43,23 @@ def probable_renames(old: Mapping[str, Hashable], new: Mapping[str, Hashable]) -
     for name, value in list(left.items()):
         target = below.take(name, value, free)
         if target is not None:
-            pair(name, target, f"it is below {target[: -len(name) - 1]!r} now")
+            pair(name, target, f"prefix {target[: -len(name)]!r} added")
             continue
         for suffix in _suffixes(name):
             if suffix in free and free[suffix] == value:
-                pair(name, suffix, f"it is not below {name[: -len(suffix) - 1]!r} any more")
+                pair(name, suffix, f"prefix {name[: -len(suffix)]!r} removed")
                 break
 
     longer = _Index((key[1], name, value) for name, value in free.items() for key in _masks(name))
     for name, value in list(left.items()):
         target = longer.take(tuple(name.split(".")), value, free)
         if target is not None:
-            pair(name, target, f"{_extra(target, name)!r} was put in")
+            pair(name, target, f"{_extra(target, name)!r} added in the middle")
             continue
         for position, rest in _masks(name):
             shorter = ".".join(rest)
             if shorter in free and free[shorter] == value:
-                pair(name, shorter, f"{name.split('.')[position]!r} was taken out")
+                pair(name, shorter, f"{name.split('.')[position]!r} removed from the middle")
                 break
 
     alone = Counter(left.values())

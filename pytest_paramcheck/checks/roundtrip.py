@@ -37,7 +37,7 @@ def lost_on_the_way(before: Inventory, after: Inventory, returned: Returned) -> 
         for key in returned.not_saved
     ]
     findings += [
-        Finding((key,), "saved but not taken back", found="the model has no such name")
+        Finding((key,), "saved but not loaded", found="the model has no such name")
         for key in returned.not_taken
     ]
     saved, loaded = records(before), records(after)

@@ -35,7 +35,7 @@ def parse_spec(spec: object, of: str = "shape") -> tuple[Dim, ...]:
             dim is None or dim is Ellipsis or isinstance(dim, (int, str))
         ):
             raise ParamCheckUsageError(
-                f"{of}: {dim!r} in {spec_text(spec)} is no dimension: "
+                f"{of}: {dim!r} in {spec_text(spec)} is not a dimension: "
                 f"use a size, a symbol like 'd', None for any size, or ..."
             )
         if isinstance(dim, int) and dim < 0:
@@ -44,7 +44,7 @@ def parse_spec(spec: object, of: str = "shape") -> tuple[Dim, ...]:
             )
         if isinstance(dim, str) and not dim.isidentifier():
             raise ParamCheckUsageError(
-                f"{of}: symbol {dim!r} in {spec_text(spec)} is no name: write 'd', no expression"
+                f"{of}: symbol {dim!r} in {spec_text(spec)} is not a name: write 'd', no expression"
             )
     if sum(dim is Ellipsis for dim in spec) > 1:
         raise ParamCheckUsageError(f"{of}: {spec_text(spec)} has more than one ...")

@@ -23,7 +23,8 @@ def parse_shares(at_least: object) -> Mapping[Any, float]:
         number = isinstance(share, (int, float)) and not isinstance(share, bool)
         if not (number and 0 < share <= 1):
             raise ParamCheckUsageError(
-                f"at_least: {share!r} for {pattern!r} is no share: give a number above 0, at most 1"
+                f"at_least: {share!r} for {pattern!r} is not a share: give a number above 0, "
+                f"at most 1"
             )
     return at_least
 

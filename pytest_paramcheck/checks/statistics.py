@@ -135,7 +135,7 @@ def _normal(flat: Tensor, of: Normal | TruncNormal, eps: float) -> list[Outcome]
             _std_text(std, of),
             _chi_square(squares - total * total / n, n - 1, spread_slack) if n > 1 else 1.0,
         ),
-        *_shape(flat, of, lambda x: _cdf(x, of), "not the shape of the curve"),
+        *_shape(flat, of, lambda x: _cdf(x, of), "wrong distribution shape"),
     ]
     if isinstance(of, Normal):
         reach = largest * (1 - eps)
@@ -169,7 +169,7 @@ def _uniform(flat: Tensor, of: Uniform, eps: float) -> list[Outcome]:
     return [
         Outcome(Test.LARGEST, top**n, f"no value above {high:.4g} in {bounds}"),
         Outcome(Test.SMALLEST, bottom**n, f"no value below {low:.4g} in {bounds}"),
-        *_shape(flat, of, lambda x: ((x - of.a) / width).clamp(0, 1), f"not even over {bounds}"),
+        *_shape(flat, of, lambda x: ((x - of.a) / width).clamp(0, 1), f"not uniform over {bounds}"),
     ]
 
 
@@ -211,7 +211,7 @@ def _shape(
     n = flat.numel()
     stored, counts = torch.unique(_double(flat), sorted=True, return_counts=True)
     below = counts.cumsum(0).double() / n
-    # Between a stored value and its neighbours lie the borders at which rounding decides.
+    # Between a stored value and its neighbors lie the borders at which rounding decides.
     upper = cdf(_border(stored, flat.dtype, up=True))
     lower = cdf(_border(stored, flat.dtype, up=False))
     before = torch.cat([below.new_zeros(1), below[:-1]])

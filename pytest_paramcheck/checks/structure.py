@@ -1,4 +1,4 @@
-"""Dtypes, devices, counts and materialisation: what a model's tensors are, not what they hold."""
+"""Dtypes, devices, counts and materialization: what a model's tensors are, not what they hold."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def dtypes_to_hold(
     for pattern in expected:
         if pattern in left and pattern not in used:
             raise ParamCheckUsageError(
-                f"pattern {pattern_text(pattern)} reaches only integer, bool or quantized entries "
-                f"({shorten(left[pattern], 3)}), which no cast to a floating dtype changes: "
-                f"a pattern that is the very name holds them to it"
+                f"pattern {pattern_text(pattern)} matches only integer, bool or quantized tensors "
+                f"({shorten(left[pattern], 3)}), which .to(dtype) does not cast: write an exact "
+                f"name to check one anyway"
             )
     return held
 
@@ -164,7 +164,7 @@ def _materialize(inventory: Inventory, name: str, bare: Set[int]) -> str:
         return ""
     loaded = [t for t in inventory.named.values() if t is not None and id(t) not in bare]
     if not loaded:
-        return "model.to_empty(device=...), then initialise or load every parameter"
+        return "model.to_empty(device=...), then initialize or load every parameter"
     owner, _, own = name.rpartition(".")
     beside = [t for n, t in inventory.named.items() if n.rpartition(".")[0] == owner]
     if all(tensor is None or id(tensor) in bare for tensor in beside):
@@ -175,7 +175,7 @@ def _materialize(inventory: Inventory, name: str, bare: Set[int]) -> str:
             new = f"nn.Parameter({new})"
         where = f"module = model.get_submodule({owner!r}); module.{own} = {new}"
     erased = plural(len({id(tensor) for tensor in loaded}), "tensor")
-    return f"{where}, then initialise or load it; model.to_empty() would erase {erased} with values"
+    return f"{where}, then initialize or load it; model.to_empty() would erase {erased} with values"
 
 
 def placeholders(inventory: Inventory) -> list[Finding]:
@@ -303,9 +303,9 @@ def _difference(inventory: Inventory, entries: Sequence[Entry], difference: int,
 
 
 def validate_count(value: object, name: str) -> None:
-    """Raise :class:`ParamCheckUsageError` for what is no number of elements."""
+    """Raise :class:`ParamCheckUsageError` for what is not a number of elements."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ParamCheckUsageError(f"{name}={value!r} is no number of elements: pass an int")
+        raise ParamCheckUsageError(f"{name}={value!r} is not a number of elements: pass an int")
 
 
 def expected_dtype(value: object, of: str = "dtype") -> torch.dtype:
@@ -327,7 +327,7 @@ def expected_device(value: object, of: str = "device") -> torch.device:
             return torch.device(value)
         except RuntimeError as error:
             reason = first_line(error)
-            raise ParamCheckUsageError(f"{of}: {value!r} is no device: {reason}") from None
+            raise ParamCheckUsageError(f"{of}: {value!r} is not a device: {reason}") from None
     raise ParamCheckUsageError(
         f"{of}: expected a device like 'cuda' or torch.device('cpu'), not {value!r}"
     )

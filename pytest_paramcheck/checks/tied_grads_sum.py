@@ -46,7 +46,7 @@ def tied_sums(groups: Sequence[TiedGradient]) -> list[Finding]:
             findings.append(
                 Finding(
                     (name,),
-                    "a use contributes nothing",
+                    "one use gets no gradient",
                     found=f"tied to {_others(group.names, name)}",
                     why=why,
                     hint=hint,
@@ -132,7 +132,7 @@ def _differs(group: TiedGradient) -> Finding | None:
         why=(
             "a hook on the shared parameter changes its gradient"
             if group.hooked
-            else "something treats the shared parameter otherwise than two of their own"
+            else "some code treats a shared parameter differently from two separate ones"
         ),
         hint=(
             ""

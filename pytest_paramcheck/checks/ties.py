@@ -20,15 +20,16 @@ from .shared import Shared, by_module
 #: What follows from each relation for somebody who wanted a tie.
 CONSEQUENCES = {
     Relation.ALIASED: (
-        "two tensors on the same memory: the gradient is split between them, an optimizer "
-        "steps the memory twice, and the next deepcopy or dtype move parts them"
+        "two tensors on the same memory: each gets part of the gradient, an optimizer updates "
+        "the memory twice, and deepcopy() or .to(dtype) separates them"
     ),
     Relation.OVERLAPPING: (
-        "they share some memory cells in another geometry: a step through one changes part of "
-        "the other"
+        "they overlap in memory (another offset, shape or strides): updating one changes part "
+        "of the other"
     ),
     Relation.EQUAL: (
-        "the values are equal but the memory is not shared; the first optimizer step will part them"
+        "the values are equal but the memory is not shared: they will diverge at the first "
+        "optimizer step"
     ),
     Relation.DISTINCT: "neither the memory nor the values are shared",
 }
@@ -123,7 +124,7 @@ def _how_to_tie(ties: Ties, first: str, other: str) -> str:
         for x, y in ((dtype_name(a.dtype), dtype_name(b.dtype)), (str(a.device), str(b.device)))
         if x != y
     ]
-    how = "tie by assignment: put one Parameter in both places"
+    how = "tie by assignment: assign one Parameter to both modules"
     if ties.base is not None:
         line = f"{python_path(other, ties.base)} = {python_path(first, ties.base)}"
         how = f"tie by assignment: {line}"
@@ -136,7 +137,7 @@ def relation_text(related: Related, tensor: Tensor) -> tuple[str, str]:
     if related.relation is Relation.DISTINCT and (reason := no_values(tensor)):
         why = f"each has its own memory ({reason})"
     elif related.unknown and related.relation in (Relation.EQUAL, Relation.DISTINCT):
-        why += f" (as far as it can be told: {related.unknown})"
+        why += f" (not fully checked: {related.unknown})"
     return related.relation.value, why
 
 

@@ -28,7 +28,7 @@ def demand_tolerances(**tolerances: object) -> None:
     """Raise for what is no tolerance."""
     for name, value in tolerances.items():
         if type(value) not in (int, float) or not value >= 0:  # type: ignore[operator]
-            raise ParamCheckUsageError(f"{name}={value!r} is no tolerance: pass a number >= 0")
+            raise ParamCheckUsageError(f"{name}={value!r} is not a tolerance: pass a number >= 0")
 
 
 def within(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:

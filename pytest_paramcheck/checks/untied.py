@@ -71,7 +71,7 @@ def _tied(inventory: Inventory, shared: Shared) -> Finding:
         problem = "one module in several places"
     else:
         found = f"one {describe(tensor)}"
-        problem = "tied"
+        problem = "one Parameter under several names"
     return Finding(
         shared.places,
         problem,
@@ -237,7 +237,7 @@ def _twins(inventory: Inventory, entries: Sequence[Entry]) -> Finding:
 
 def _tie_or_rebuild(inventory: Inventory, entries: Sequence[Entry]) -> str:
     """Return how copies are made to differ; of an embedding and a head, also how they are tied."""
-    rebuild = "build each layer anew instead of copying one, or initialize each again"
+    rebuild = "create each layer separately, or re-initialize the copies"
     owners = dict(inventory.modules)
     kinds = {entry.name: owners.get(entry.name.rpartition(".")[0]) for entry in entries}
     tables = [name for name, module in kinds.items() if isinstance(module, nn.Embedding)]

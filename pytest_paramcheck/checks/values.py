@@ -62,7 +62,7 @@ def demand_condition(pattern: str, asked: object) -> None:
     ours = getattr(asked, "__module__", "") == Condition.__module__
     if ours:
         name = getattr(asked, "__name__", type(asked).__name__)
-        raise ParamCheckUsageError(f"{pattern}: values.{name} is no condition: call it")
+        raise ParamCheckUsageError(f"{pattern}: values.{name} is not a condition: call it")
     if not callable(asked) or isinstance(asked, type):
         raise ParamCheckUsageError(
             f"{pattern}: {asked!r} is no condition of pytest_paramcheck.values, like "

@@ -142,7 +142,7 @@ def _validate_title(row: str, shown: str) -> None:
     if version is None:
         raise ParamCheckUsageError(
             f"{shown}, line 1: {_cut(row)}",
-            f"this is no manifest: its first line would be {HEADER[0]!r}. "
+            f"this is not a manifest: its first line would be {HEADER[0]!r}. "
             f"Restore the file, or delete it and run with --param-update",
         )
     if version > FORMAT:
@@ -162,9 +162,9 @@ def _parse_line(row: str) -> Record:
         raise ValueError("a line is: name shape dtype role [tied-to name]")
     shape, dtype, *role = words
     if not _SHAPE.fullmatch(shape):
-        raise ValueError(f"{shape!r} is no shape: write 11x6, scalar or uninitialized")
+        raise ValueError(f"{shape!r} is not a shape: write 11x6, scalar or uninitialized")
     if not _DTYPE.fullmatch(dtype):
-        raise ValueError(f"{dtype!r} is no dtype: write float32")
+        raise ValueError(f"{dtype!r} is not a dtype: write float32")
     tied = ""
     if TIED in role:
         at = role.index(TIED)
@@ -175,7 +175,7 @@ def _parse_line(row: str) -> Record:
     facts = ROLES.get(tuple(role))
     if facts is None:
         raise ValueError(
-            f"{' '.join(role)!r} is no role: write trainable, frozen, buffer "
+            f"{' '.join(role)!r} is not a role: write trainable, frozen, buffer "
             f"or buffer not-persistent"
         )
     return Record(name, shape, dtype, *facts, tied_to=tied)

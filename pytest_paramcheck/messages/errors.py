@@ -11,7 +11,7 @@ from .wording import printable
 
 
 class ParamCheckError(AssertionError):
-    """An invariant that does not hold; ``findings`` lists everything that was found.
+    """Raised when an invariant is violated; ``findings`` lists everything that was found.
 
     The text is rendered when it is asked for: at most ``max_rows`` rows after folding
     (``None`` for all of them, which is what ``pytest -vv`` sets), broken at ``width`` columns.

@@ -13,7 +13,7 @@ from .wording import printable
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that does not hold of a subject.
+    """One violation found in a subject.
 
     ``names`` are the parameters it is about, ``problem`` is the kind of thing that does not
     hold (``"not tied"``, ``"no gradient"``): findings of one kind are shown together.

@@ -58,7 +58,7 @@ def check_materialized(case: CaseRun) -> None:
 
 @check()
 def check_init_complete(case: CaseRun) -> None:
-    """Every parameter and buffer is initialised by the factory."""
+    """Every parameter and buffer is initialized by the factory."""
     __tracebackhide__ = True
     need_values(case.model)
     assert_init_complete(case.build)

@@ -66,7 +66,7 @@ class Tally:
         count = sum((self.skipped + self.ran).values())
         reasons = "; ".join(f"{n} skipped: {reason}" for reason, n in self.reasons.most_common(3))
         return [
-            f"{self._option}={device}: not one of {plural(due, 'marked test')} ran on it"
+            f"{self._option}={device}: none of the {plural(due, 'marked test')} ran on it"
             f"{f' ({reasons})' if reasons else ''}"
             for device in asked
             if (due := count - self.not_due[device])

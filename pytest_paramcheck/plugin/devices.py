@@ -64,7 +64,7 @@ def device_names(values: Iterable[str], *, excluding: bool = False) -> tuple[str
     """
     words = split_names(values)
     if not words:
-        raise ValueError("names no device")
+        raise ValueError("no device given")
     without = [word for word in words if word[0] == "!" and len(word) > 1] if excluding else []
     if without and len(without) < len(words):
         beside = next(word for word in words if word not in without)
@@ -73,13 +73,13 @@ def device_names(values: Iterable[str], *, excluding: bool = False) -> tuple[str
         )
     for name in (word[1:] if without else word for word in words):
         if kind(name) in WORDS and name not in WORDS:
-            raise ValueError(f"{name!r} is no device name: {kind(name)!r} takes no index")
+            raise ValueError(f"{name!r} is not a device name: {kind(name)!r} takes no index")
         if not _GRAMMAR.fullmatch(name):
             hint = did_you_mean(name.lower(), FAMILIAR)
-            raise ValueError(f"{name!r} is no device name;{hint or _device_grammar()}")
+            raise ValueError(f"{name!r} is not a device name;{hint or _device_grammar()}")
         index = name.partition(":")[2]
         if index and (len(index) > 3 or int(index) > _LAST_INDEX):
-            raise ValueError(f"{name!r} is no device name: an index is at most {_LAST_INDEX}")
+            raise ValueError(f"{name!r} is not a device name: an index is at most {_LAST_INDEX}")
     return tuple(words)
 
 
@@ -91,9 +91,11 @@ def dtype_names(values: Iterable[str]) -> tuple[str, ...]:
         raise ValueError("names no dtype")
     for name in names:
         if name not in DTYPES:
-            raise ValueError(
-                f"{name!r} cannot be a default dtype; choose from {join_words(DTYPES, 'or')}"
+            near = (
+                did_you_mean(name.lower(), DTYPES, at_most=1)
+                or f" choose from {join_words(DTYPES, 'or')}"
             )
+            raise ValueError(f"{name!r} cannot be a default dtype;{near}")
     return tuple(names)
 
 

@@ -289,7 +289,7 @@ def assert_init():
 @typed(lambda: public.assert_init_complete)
 @pytest.fixture(scope="session")
 def assert_init_complete():
-    """Assert that a factory initialises every parameter and buffer."""
+    """Assert that a factory initializes every parameter and buffer."""
     return public.assert_init_complete
 
 

@@ -44,7 +44,7 @@ def pytest_paramcheck_named_tensors(
 
 @pytest.hookspec(firstresult=True)
 def pytest_paramcheck_storages(tensor: Tensor) -> Iterable[Tensor] | None:
-    """Return the tensors that hold a tensor subclass's bytes, or None where it is none of yours.
+    """Return the tensors that hold a tensor subclass's bytes, or None for types you do not handle.
 
     Ties, shared memory and content are then judged by them. Only asked about subclasses. In
     conftest.py::

@@ -151,7 +151,7 @@ def marker_name(config: pytest.Config) -> str:
     """Return what the marker is called. Raises :class:`pytest.UsageError` for no name of one."""
     name = str(_written(config, "param_marker") or "params")
     if not name.isidentifier() or keyword.iskeyword(name) or name[0] == "_":
-        raise pytest.UsageError(f"param_marker (ini): {name!r} is no name of a marker")
+        raise pytest.UsageError(f"param_marker (ini): {name!r} is not the name of a marker")
     if name in _TAKEN:
         raise pytest.UsageError(f"param_marker (ini): {name!r} is another marker's name")
     return name
@@ -259,7 +259,7 @@ def _seed(config: pytest.Config) -> int:
     except ValueError:
         origin = _origin("--param-seed", "param_seed", given is not None)
         raise pytest.UsageError(
-            f"{origin}: {text!r} is no seed; a seed is an integer from 0 to 2**63 - 1"
+            f"{origin}: {text!r} is not a seed; a seed is an integer from 0 to 2**63 - 1"
         ) from None
     return seed
 

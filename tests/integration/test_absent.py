@@ -144,7 +144,7 @@ def test_all_skipped_on_an_asked_device_fails_the_run(run: Run, plugin_args) -> 
     result = run(ALL_SKIPPED, "--param-device=cpu", "--param-device=meta", *plugin_args)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert error_lines(result) == [
-        "ERROR: --param-device=meta: not one of 2 marked tests ran on it (1 skipped: needs values)"
+        "ERROR: --param-device=meta: none of the 2 marked tests ran on it (1 skipped: needs values)"
     ]
 
 
@@ -155,7 +155,7 @@ def test_tests_that_suit_no_asked_device_fail_the_run(run: Run) -> None:
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         assert error_lines(result) == [
             (
-                "ERROR: --param-device=meta: not one of 1 marked test ran on it "
+                "ERROR: --param-device=meta: none of the 1 marked test ran on it "
                 "(1 skipped: runs on cpu only; chosen: meta)"
             )
         ]
@@ -166,7 +166,9 @@ def test_tests_that_all_support_another_asked_device_fail_the_run(run: Run) -> N
     result = run(source, "--param-device=cpu,meta")
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert error_lines(result) == ["ERROR: --param-device=meta: not one of 1 marked test ran on it"]
+    assert error_lines(result) == [
+        "ERROR: --param-device=meta: none of the 1 marked test ran on it"
+    ]
 
 
 @pytest.mark.parametrize("devices", ["['!meta']", "['!meta', '!cuda']"])
@@ -187,14 +189,14 @@ def test_nothing_is_due_where_every_test_says_that_it_does_not_run(
     one = dedent(source) + "@pytest.mark.params(devices='cpu')\ndef test_c(): pass\n"
     mixed = run(one, "--param-device=cpu,meta", *plugin_args)
     assert mixed.ret == pytest.ExitCode.TESTS_FAILED
-    assert error_lines(mixed) == ["ERROR: --param-device=meta: not one of 1 marked test ran on it"]
+    assert error_lines(mixed) == ["ERROR: --param-device=meta: none of the 1 marked test ran on it"]
 
     nowhere = run(source, "--param-device=meta", *plugin_args)
     nowhere.assert_outcomes(skipped=2)
     assert nowhere.ret == pytest.ExitCode.TESTS_FAILED
     reason = f"does not run on {'meta or cuda' if 'cuda' in devices else 'meta'}; chosen: meta"
     assert error_lines(nowhere) == [
-        f"ERROR: --param-device=meta: not one of 2 marked tests ran on it (2 skipped: {reason})"
+        f"ERROR: --param-device=meta: none of the 2 marked tests ran on it (2 skipped: {reason})"
     ]
 
 

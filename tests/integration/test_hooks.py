@@ -71,7 +71,7 @@ def test_a_check_of_ones_own_can_be_expected_to_fail(run: Run, pytester: pytest.
     )
 
 
-def test_checks_of_a_directory_do_not_reach_its_neighbours(
+def test_checks_of_a_directory_do_not_reach_its_neighbors(
     ids: Callable[..., list[str]], pytester: pytest.Pytester
 ) -> None:
     conftest(pytester, CHECKS, "inner")
@@ -208,7 +208,7 @@ def test_a_subject_of_ones_own(run: Run, pytester: pytest.Pytester) -> None:
     run(STATES).assert_outcomes(passed=2)
 
 
-def test_subjects_of_a_directory_do_not_reach_its_neighbours(
+def test_subjects_of_a_directory_do_not_reach_its_neighbors(
     run: Run, pytester: pytest.Pytester
 ) -> None:
     pytester.makepyfile(tree=dedent(TREE))
@@ -383,10 +383,10 @@ def test_devices_by_item(ids: Callable[..., list[str]], pytester: pytest.Pyteste
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        ("[]", "names no device"),
+        ("[]", "no device given"),
         (
             "['CUDA']",
-            "'CUDA' is no device name; did you mean 'cuda'?",
+            "'CUDA' is not a device name; did you mean 'cuda'?",
         ),
         (
             "['all']",

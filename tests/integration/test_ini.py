@@ -63,12 +63,11 @@ WRONG = [
     ("param_seed = [3]", "config option 'param_seed' expects a string, got list: [3]"),
     (
         "param_seed = -3",
-        "param_seed (ini): '-3' is no seed; a seed is an integer from 0 to 2**63 - 1",
+        "param_seed (ini): '-3' is not a seed; a seed is an integer from 0 to 2**63 - 1",
     ),
     (
         'param_dtypes = "flaot32"',
-        "param_dtypes (ini): 'flaot32' cannot be a default dtype; choose from float32, float64, "
-        "bfloat16 or float16",
+        "param_dtypes (ini): 'flaot32' cannot be a default dtype; did you mean 'float32'?",
     ),
     ('param_devices = "\'cpu"', "param_devices (ini): No closing quotation"),
 ]

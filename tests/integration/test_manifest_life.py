@@ -87,11 +87,11 @@ def test_every_kind_of_difference_and_the_update(run: Run, pytester: pytest.Pyte
     run(source.format(BEFORE), UPDATE).assert_outcomes(passed=1)
     changes = {
         "self.extra = nn.Linear(2, 2, bias=False)": "not in the manifest: extra.weight",
-        "del self.norm": "gone from the model: norm.weight, norm.bias",
+        "del self.norm": "removed from the model: norm.weight, norm.bias",
         "self.norm.half()": "dtype changed: norm.weight, norm.bias",
         "self.norm.requires_grad_(False)": "role changed: norm.weight, norm.bias",
         "self.emb = nn.Embedding(6, 4)": "reshaped: emb.weight",
-        "self.head.weight = self.emb.weight": "retied: head.weight",
+        "self.head.weight = self.emb.weight": "tie changed: head.weight",
         "self.tail = self.head; del self.head": "probably renamed: head.weight",
         "self.register_buffer('mask', torch.ones(2))": "not in the manifest: mask",
     }
@@ -101,7 +101,7 @@ def test_every_kind_of_difference_and_the_update(run: Run, pytester: pytest.Pyte
         result.assert_outcomes(failed=1)
         lines = said(result)
         found[change] = lines[0].removeprefix("ParamCheckError: ").removesuffix(" (Model)")
-        assert any("if the change is meant: pytest --param-update writes" in s for s in lines)
+        assert any("if intended: pytest --param-update rewrites" in s for s in lines)
     assert found == changes
 
     run(source.format(BEFORE + "        self.norm.half()\n"), UPDATE).assert_outcomes(passed=1)

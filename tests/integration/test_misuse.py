@@ -42,25 +42,25 @@ SUITE = "import pytest\n@pytest.mark.params\ndef test_a(): pass"
         ),
         (
             "devices='cuda:256'",
-            "(devices='cuda:256'): 'cuda:256' is no device name: an index is at most 127",
+            "(devices='cuda:256'): 'cuda:256' is not a device name: an index is at most 127",
         ),
-        ("devices=[]", "(devices=[]): names no device"),
-        ("devices=''", "(devices=''): names no device"),
+        ("devices=[]", "(devices=[]): no device given"),
+        ("devices=''", "(devices=''): no device given"),
         (
             "devices='CUDA'",
-            "(devices='CUDA'): 'CUDA' is no device name; did you mean 'cuda'?",
+            "(devices='CUDA'): 'CUDA' is not a device name; did you mean 'cuda'?",
         ),
         (
             "devices='!'",
             (
-                "(devices='!'): '!' is no device name; a device is a torch device "
+                "(devices='!'): '!' is not a device name; a device is a torch device "
                 "like 'cuda' or 'cuda:1', or accelerator, auto or all"
             ),
         ),
         (
             "devices=['cpu', 'accelerator:1']",
             (
-                "(devices=['cpu', 'accelerator:1']): 'accelerator:1' is no device "
+                "(devices=['cpu', 'accelerator:1']): 'accelerator:1' is not a device "
                 "name: 'accelerator' takes no index"
             ),
         ),
@@ -171,8 +171,8 @@ def test_the_marker_can_have_another_name(run: Run, pytester, args: tuple[str, .
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("a b", "'a b' is no name of a marker"),
-        ("class", "'class' is no name of a marker"),
+        ("a b", "'a b' is not the name of a marker"),
+        ("class", "'class' is not the name of a marker"),
         ("skipif", "'skipif' is another marker's name"),
     ],
 )
@@ -182,21 +182,21 @@ def test_no_name_of_a_marker(run: Run, name: str, text: str) -> None:
     assert [o for o in result.errlines if o] == [f"ERROR: param_marker (ini): {text}"]
 
 
-NO_SEED = "is no seed; a seed is an integer from 0 to 2**63 - 1"
+NO_SEED = "is not a seed; a seed is an integer from 0 to 2**63 - 1"
 
 
 @pytest.mark.usefixtures("no_accelerator")
 @pytest.mark.parametrize(
     ("option", "value", "text"),
     [
-        ("device", ",", "names no device"),
-        ("device", "Cpu", "'Cpu' is no device name; did you mean 'cpu', 'xpu' or 'hpu'?"),
-        ("device", "all:0", "'all:0' is no device name: 'all' takes no index"),
+        ("device", ",", "no device given"),
+        ("device", "Cpu", "'Cpu' is not a device name; did you mean 'cpu', 'xpu' or 'hpu'?"),
+        ("device", "all:0", "'all:0' is not a device name: 'all' takes no index"),
         ("device", "accelerator", "'accelerator': torch sees no accelerator on this machine"),
         (
             "dtype",
             "bf16",
-            "'bf16' cannot be a default dtype; choose from float32, float64, bfloat16 or float16",
+            "'bf16' cannot be a default dtype; did you mean 'bfloat16'?",
         ),
         ("dtype", ",", "names no dtype"),
         ("seed", "-1", f"'-1' {NO_SEED}"),

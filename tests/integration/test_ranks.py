@@ -66,11 +66,11 @@ VALID = "it is a whole number from 1 to 4096, or a list of them"
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ("True", f"True is no number of ranks; {VALID}"),
-        ("'2'", f"'2' is no number of ranks; {VALID}"),
-        ("0", f"0 is no number of ranks; {VALID}"),
-        ("2.0", f"2.0 is no number of ranks; {VALID}"),
-        ("[2, -1]", f"-1 is no number of ranks; {VALID}"),
+        ("True", f"True is not a number of ranks; {VALID}"),
+        ("'2'", f"'2' is not a number of ranks; {VALID}"),
+        ("0", f"0 is not a number of ranks; {VALID}"),
+        ("2.0", f"2.0 is not a number of ranks; {VALID}"),
+        ("[2, -1]", f"-1 is not a number of ranks; {VALID}"),
         ("[]", f"names no number; {VALID}"),
     ],
 )
@@ -98,22 +98,23 @@ OPTION = "it is a whole number from 1 to 4096, or several with commas between"
     [
         (
             ["--param-ranks=two"],
-            f"--param-ranks (command line): 'two' is no number of ranks; {OPTION}",
+            f"--param-ranks (command line): 'two' is not a number of ranks; {OPTION}",
         ),
         (
             ["--param-ranks=2,0"],
-            f"--param-ranks (command line): '0' is no number of ranks; {OPTION}",
+            f"--param-ranks (command line): '0' is not a number of ranks; {OPTION}",
         ),
         (["--param-ranks="], f"--param-ranks (command line): names no number; {OPTION}"),
-        (["-o", "param_ranks=-1"], f"param_ranks (ini): '-1' is no number of ranks; {OPTION}"),
+        (["-o", "param_ranks=-1"], f"param_ranks (ini): '-1' is not a number of ranks; {OPTION}"),
         (
             ["--param-rank-timeout=0"],
-            "--param-rank-timeout (command line): '0' is no time limit; it is a positive number of "
-            "seconds",
+            "--param-rank-timeout (command line): '0' is not a time limit; it is a positive "
+            "number of seconds",
         ),
         (
             ["-o", "param_rank_timeout=nan"],
-            "param_rank_timeout (ini): 'nan' is no time limit; it is a positive number of seconds",
+            "param_rank_timeout (ini): 'nan' is not a time limit; it is a positive number of "
+            "seconds",
         ),
     ],
 )
@@ -243,7 +244,7 @@ def test_on_two_real_ranks(run: Run, pytester: pytest.Pytester) -> None:
 
 
 ASKED = (
-    "ERROR: --param-ranks=8: not one of 5 marked tests ran on it (4 skipped: runs on 4 or 2 "
+    "ERROR: --param-ranks=8: none of the 5 marked tests ran on it (4 skipped: runs on 4 or 2 "
     "ranks; chosen: 8; 1 skipped: runs on 2 ranks; chosen: 8)"
 )
 
@@ -282,7 +283,7 @@ def test_torchrun_has_chosen_the_number(run: Run, monkeypatch: pytest.MonkeyPatc
     for reason in ("runs on 2 ranks", "runs on 4 or 2 ranks"):
         assert any(line.endswith(f": {reason}; torchrun started 3") for line in result.outlines)
     assert any(
-        line.startswith("ERROR: torchrun --nproc-per-node=3: not one of 5 marked tests ran on it")
+        line.startswith("ERROR: torchrun --nproc-per-node=3: none of the 5 marked tests ran on it")
         for line in result.outlines
     )
 

@@ -93,7 +93,7 @@ def test_what_is_not_due_and_what_is_not_ours(run: Run, models: str) -> None:
     whole = run("", "test_it.py", "--param-device=cpu,meta", *once, *WORKERS)
     whole.assert_outcomes(passed=5, warnings=1)
     assert whole.ret == pytest.ExitCode.TESTS_FAILED
-    assert error_lines(whole) == ["ERROR: --param-device=meta: not one of 1 marked test ran on it"]
+    assert error_lines(whole) == ["ERROR: --param-device=meta: none of the 1 marked test ran on it"]
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_all_skipped_on_an_asked_device_fails_the_run(run: Run) -> None:
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert error_lines(result) == [
-        "ERROR: --param-device=meta: not one of 2 marked tests ran on it (1 skipped: needs values)"
+        "ERROR: --param-device=meta: none of the 2 marked tests ran on it (1 skipped: needs values)"
     ]
 
 

@@ -76,7 +76,7 @@ def importing(package: str, *, outside: str = "") -> list[str]:
 # -- who imports what ---------------------------------------------------------------------------
 
 
-def test_nobody_imports_from_a_higher_floor_or_a_neighbour() -> None:
+def test_nobody_imports_from_a_higher_floor_or_a_neighbor() -> None:
     nobody(HOUSE.not_allowed())
 
 

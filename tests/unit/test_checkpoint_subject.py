@@ -115,7 +115,7 @@ class TestSubjects:
 
     def test_a_checkpoint_has_no_gradients(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "model.pt", {"weight": torch.zeros(2)})
-        assert usage(assert_grads_none, path).startswith("a state_dict (model.pt) holds values")
+        assert usage(assert_grads_none, path).startswith("model.pt holds values")
 
     def test_a_part_of_a_file(self, tmp_path: Path) -> None:
         model = nn.Linear(3, 2)
@@ -143,7 +143,7 @@ class TestSubjects:
             "checkpoint['state'] is not a tensor but dict; did you mean key='state.model'?"
         )
         assert usage(assert_finite, path, key="epoch") == (
-            "'epoch' of last.pt is no mapping of names to tensors but int 3"
+            "'epoch' of last.pt is not a mapping of names to tensors but int 3"
         )
         assert usage(assert_finite, path, key="ema") == (
             f"key='ema' is not in {path}; it has state.model"

@@ -57,7 +57,7 @@ def test_a_finding_shows_the_name_escaped_and_keeps_it_as_it_is() -> None:
     with pytest.raises(pc.ParamCheckError) as caught:
         pc.assert_finite(_nan())
 
-    assert str(caught.value).partition("\n")[0] == f"not finite: {SHOWN} (dict)"
+    assert str(caught.value).partition("\n")[0] == f"not finite: {SHOWN} (a dict of tensors)"
     assert caught.value.findings[0].names == (EVIL,)
 
 

@@ -157,7 +157,7 @@ def test_a_nan_scale_of_a_quantized_tensor_is_found() -> None:
             torch.ones(2, 3), torch.tensor([1.0, NAN]), torch.zeros(2), 0, torch.qint8
         )
     assert failure(assert_finite, {"weight": tensor}) == whole("""
-        not finite: weight (dict)
+        not finite: weight (a dict of tensors)
 
           weight  1 of 4 scales and zero points: 1 NaN
         """)
@@ -173,7 +173,7 @@ def test_the_scale_of_a_quantized_tensor_is_looked_at(scale: float) -> None:
         assert_finite({"w": torch.empty(3, dtype=torch.qint8)})  # which has no scale
     said = "NaN" if scale != scale else "inf"
     assert failure(assert_finite, {"w": tensor}) == (
-        f"not finite: w (dict)\n\n  w  1 of 1 scale: 1 {said}"
+        f"not finite: w (a dict of tensors)\n\n  w  1 of 1 scale: 1 {said}"
     )
 
 
@@ -181,11 +181,11 @@ def test_numbers_in_a_flatten_context_are_looked_at() -> None:
     codes = torch.ones(3, dtype=torch.int8)
     assert_finite({"w": Scaled(codes, 2.0, {"zero": [3, None]})})
     assert failure(assert_finite, {"w": Scaled(codes, 2.0, {"zero": [3, -INF]})}) == (
-        "not finite: w (dict)\n\n  w  flatten context[1]['zero'][1] is -inf"
+        "not finite: w (a dict of tensors)\n\n  w  flatten context[1]['zero'][1] is -inf"
     )
     within = Wrapper(Scaled(torch.tensor([1, NAN]), NAN))
     assert failure(assert_finite, {"w": within}) == whole("""
-        not finite: w (dict)
+        not finite: w (a dict of tensors)
 
           w  1 of 2 values: 1 NaN, first at [1]; inner tensor 0: flatten context[0] is NaN
         """)
@@ -205,7 +205,7 @@ def test_memory_that_was_freed_is_not_read() -> None:
 def test_a_wrapper_subclass_is_judged_by_its_inner_tensors() -> None:
     assert_finite({"w": Wrapper(torch.ones(2))})
     assert failure(assert_finite, {"w": Wrapper(torch.tensor([1, NAN]))}) == (
-        "not finite: w (dict)\n\n  w  1 of 2 values: 1 NaN, first at [1]"
+        "not finite: w (a dict of tensors)\n\n  w  1 of 2 values: 1 NaN, first at [1]"
     )
 
 

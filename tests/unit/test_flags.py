@@ -97,7 +97,7 @@ def test_names_of_one_parameter_that_contradict_each_other() -> None:
     model.emb.requires_grad_(False)
     model.mid.requires_grad_(False)
     assert failure(assert_frozen, model, exactly=["*", "!head"]) == whole(r"""
-        contradiction: emb.weight, head.weight (LM)
+        contradictory patterns: emb.weight, head.weight (LM)
 
           emb.weight, head.weight  emb.weight frozen and head.weight trainable: \
         they are one parameter, and it is frozen
@@ -173,7 +173,7 @@ def test_values_without_flags_are_a_wrong_call(assertion: Any) -> None:
     for subject, what in (
         (model.state_dict(), "a state_dict holds"),
         (model.state_dict(keep_vars=True), "a state_dict holds"),
-        (detached, "this dict holds"),
+        (detached, "a dict of tensors holds"),
         (list(detached.items()), "these pairs hold"),
     ):
         for options in ({}, {"exactly": []}):

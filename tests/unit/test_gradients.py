@@ -142,7 +142,7 @@ def test_present_asks_whether_backward_ran_where_there_is_no_gradient_at_all() -
           0.weight  None: not reached
           0.bias    None: not reached
 
-          hint: has backward() run, and was zero_grad() not called after it?
+          hint: call loss.backward() first, and zero_grad() only after the assertion
         """
     )
 
@@ -181,7 +181,9 @@ def test_present_takes_a_mapping_of_gradients() -> None:
 def test_present_demands_values_or_allow_zero() -> None:
     model = nn.Linear(3, 2, bias=False, device="meta")
     model(torch.ones(1, 3, device="meta")).sum().backward()
-    with pytest.raises(ParamCheckUsageError, match="pass allow_zero=True to ask who was reached"):
+    with pytest.raises(
+        ParamCheckUsageError, match="pass allow_zero=True to ask only whether there is a gradient"
+    ):
         assert_grads_present(model)
     assert_grads_present(model, allow_zero=True)
 
@@ -242,7 +244,9 @@ def leaves(grad: float | None = None) -> dict[str, torch.Tensor]:
 
 def test_leaves_that_require_grad_are_parameters() -> None:
     assert_grads_none(leaves())
-    with pytest.raises(ParamCheckError, match=r"^no gradient: \{0,1\}.weight, 0.bias \(dict\)"):
+    with pytest.raises(
+        ParamCheckError, match=r"^no gradient: \{0,1\}.weight, 0.bias \(a dict of tensors\)"
+    ):
         assert_grads_present(leaves())
     with pytest.raises(ParamCheckError, match=r"^no gradient: "):
         assert_grads_finite(leaves())
@@ -266,7 +270,7 @@ def test_each_value_of_a_mapping_for_itself() -> None:
     mixed["computed"] = computed  # a gradient that can be differentiated again
     assert failure(assert_grads_present, mixed, "*") == whole(
         """
-        no gradient: p, frozen, fast, none (dict)
+        no gradient: p, frozen, fast, none (a dict of tensors)
 
           p       None: not reached
           frozen  frozen: requires_grad is False
@@ -276,7 +280,9 @@ def test_each_value_of_a_mapping_for_itself() -> None:
           hint: assert_grads_reach(model, loss_fn) says why
         """
     )
-    with pytest.raises(ParamCheckError, match=r"^gradient is not None: g, computed \(dict\)\n"):
+    with pytest.raises(
+        ParamCheckError, match=r"^gradient is not None: g, computed \(a dict of tensors\)\n"
+    ):
         assert_grads_none(mixed)
     fast.sum().backward()
     weight.grad = torch.ones(2)
@@ -296,7 +302,7 @@ def test_a_state_dict_has_no_gradients(assertion: Any) -> None:
     model = backward(net())
     for state in (model.state_dict(), model.state_dict(keep_vars=True)):
         assert usage(assertion, state) == (
-            "a state_dict (OrderedDict) holds values, detached from the model: there are no "
+            "a state_dict holds values, detached from the model: there are no "
             "gradients in it; pass the model, or a mapping of its gradients"
         )
     if assertion is not assert_grads_none:
@@ -362,7 +368,7 @@ def test_a_freed_gradient_among_others_is_named() -> None:
     model[0].bias.grad.untyped_storage().resize_(0)
     assert usage(assert_grads_present, model) == (
         "the gradient of 0.bias cannot be checked: its memory was freed: the storage behind it "
-        "is empty; pass allow_zero=True to ask who was reached"
+        "is empty; pass allow_zero=True to ask only whether there is a gradient"
     )
     assert_grads_present(model, allow_zero=True)
 
@@ -422,7 +428,7 @@ def test_finite_and_norm_do_not_pass_where_there_is_nothing_to_look_at() -> None
 
           0.bias  None: there is nothing to {}
 
-          hint: has backward() run, and was zero_grad() not called after it?
+          hint: call loss.backward() first, and zero_grad() only after the assertion
         """
     )
     assert failure(assert_grads_finite, model, "1", "0.bias") == expected.format("check")
@@ -433,11 +439,11 @@ def test_finite_and_norm_do_not_pass_where_there_is_nothing_to_look_at() -> None
         "no gradient: {0,1}.weight, 0.bias (Sequential)\n"
     )
     assert failure(assert_grad_norm, {"w": None}, at_most=1) == whole("""
-        no gradient: w (dict)
+        no gradient: w (a dict of tensors)
 
           w  None: there is nothing to measure
 
-          hint: has backward() run, and was zero_grad() not called after it?
+          hint: call loss.backward() first, and zero_grad() only after the assertion
         """)
 
 
@@ -459,7 +465,7 @@ def test_norm_shows_what_each_parameter_has_of_it() -> None:
     assert_grad_norm(grads, at_most=5, at_least=5.0)  # bounds are included
     assert failure(assert_grad_norm, grads, at_most=4.5) == whole(
         """
-        gradient norm 5 is above at_most=4.5: b, a (dict)
+        gradient norm 5 is above at_most=4.5: b, a (a dict of tensors)
 
           b  4  64% of the squared norm
           a  3  36% of the squared norm
@@ -468,7 +474,7 @@ def test_norm_shows_what_each_parameter_has_of_it() -> None:
     )
     assert failure(assert_grad_norm, grads, "a", at_least=4) == whole(
         """
-        gradient norm 3 is below at_least=4: a (dict)
+        gradient norm 3 is below at_least=4: a (a dict of tensors)
 
           a  3  100% of the squared norm
         """
@@ -497,7 +503,7 @@ def test_an_infinite_norm_is_out_of_every_bound() -> None:
     for bounds in ({"at_least": 1}, {"at_most": float("inf")}):
         assert failure(assert_grad_norm, grads, **bounds) == whole(
             """
-            gradient norm is infinite: a, b (dict)
+            gradient norm is infinite: a, b (a dict of tensors)
 
               a  inf
               b  1
@@ -511,7 +517,7 @@ def test_norm_that_is_no_number_is_out_of_every_bound() -> None:
     grads = {"a": torch.tensor([float("nan")]), "b": torch.ones(1)}
     assert failure(assert_grad_norm, grads, at_most=float("inf")) == whole(
         """
-        gradient norm is NaN: a, b (dict)
+        gradient norm is NaN: a, b (a dict of tensors)
 
           a  nan
           b  1
@@ -525,9 +531,9 @@ def test_norm_that_is_no_number_is_out_of_every_bound() -> None:
     ("bounds", "message"),
     [
         ({}, "give a bound: at_most= or at_least="),
-        ({"at_most": -1}, "at_most=-1 is no norm: give a number, 0 or more"),
-        ({"at_least": True}, "at_least=True is no norm: give a number, 0 or more"),
-        ({"at_most": float("nan")}, "at_most=nan is no norm: give a number, 0 or more"),
+        ({"at_most": -1}, "at_most=-1 is not a norm: give a number, 0 or more"),
+        ({"at_least": True}, "at_least=True is not a norm: give a number, 0 or more"),
+        ({"at_most": float("nan")}, "at_most=nan is not a norm: give a number, 0 or more"),
         ({"at_most": 1, "at_least": 2}, "at_least=2 is above at_most=1"),
     ],
 )

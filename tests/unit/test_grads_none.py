@@ -217,7 +217,7 @@ def test_a_gradient_without_values_was_reached() -> None:
 
 def test_a_mapping_with_gradients() -> None:
     assert failure(assert_grads_none, {"a": None, "b": torch.ones(2)}) == whole("""
-        gradient is not None: b (dict)
+        gradient is not None: b (a dict of tensors)
 
           b  nonzero, Tensor 2 float32 cpu
 

@@ -76,12 +76,12 @@ def test_orthogonal(shape: tuple[int, ...]) -> None:
     assert_init({"w": weight}, {"w": init.orthogonal(2)})
     assert_init({"w": weight.bfloat16()}, {"w": init.orthogonal(2)})
     assert failure(assert_init, {"w": weight}, {"w": init.orthogonal()}).startswith(
-        "wrong initial values: w (dict)"
+        "wrong initial values: w (a dict of tensors)"
     )
     weight[0].neg_()[0] += 0.1
     found = r"(rows|columns) of length 2 to 2\.\d+, products off by 0\.\d+"
     assert re.fullmatch(
-        rf"wrong initial values: w \(dict\)\n\n  w  expected orthogonal\(gain=2\), found {found}",
+        rf"wrong initial values: w \(a dict of tensors\)\n\n  w  expected orthogonal\(gain=2\), found {found}",
         failure(assert_init, {"w": weight}, {"w": init.orthogonal(2)}),
     )
 
@@ -90,7 +90,7 @@ def test_complex_normal() -> None:
     weight = nn.init.normal_(torch.empty(4000, dtype=torch.complex64), 0, 0.1)
     assert_init({"w": weight}, {"w": init.normal(0, 0.1)})
     assert re.fullmatch(
-        r"wrong initial values: w \(dict\)\n\n  w  expected normal\(0, 0\.1\) = "
+        r"wrong initial values: w \(a dict of tensors\)\n\n  w  expected normal\(0, 0\.1\) = "
         r"normal\(0, 0\.0707107\) here, found std 0\.09\d*, 1\.3 times as wide, over "
         r"8,000 values: probability below 1e-12",
         failure(assert_init, {"w": weight * 1.3}, {"w": init.normal(0, 0.1)}),
@@ -111,8 +111,8 @@ def test_a_layer_that_was_forgotten() -> None:
           1.bias    expected constant(0), found 64 of 64 values off, first -0.1024 at [0]
           2.weight  expected normal(0, 0.02), found std 1, 52 times as wide, over 640 values: probability below 1e-12
 
-          hint: these look like the values nn.Linear starts from: your initialisation did not run
-          hint: these look like the values nn.Embedding starts from: your initialisation did not run""")
+          hint: these look like the values nn.Linear starts from: your initialization did not run
+          hint: these look like the values nn.Embedding starts from: your initialization did not run""")
     )
 
 
@@ -121,12 +121,12 @@ def test_a_layer_that_was_forgotten() -> None:
     [
         (lambda: torch.randn(20_000) * 1.1, init.normal(), "std 1."),
         (lambda: torch.randn(20_000) + 0.1, init.normal(), "mean 0."),
-        (lambda: (torch.rand(20_000) - 0.5) * math.sqrt(12), init.normal(), "not the shape of the curve"),
+        (lambda: (torch.rand(20_000) - 0.5) * math.sqrt(12), init.normal(), "wrong distribution shape"),
         (lambda: torch.cat([torch.randn(20_000), torch.tensor([9.0])]), init.normal(), "a value 9 standard deviations away"),
         (lambda: torch.tensor([NAN]), init.normal(), "NaN or infinity among the values"),
         (lambda: torch.rand(400) * 0.9, init.uniform(), "no value above"),
         (lambda: torch.rand(400) * 1.1, init.uniform(), "lies outside [0, 1]"),
-        (lambda: torch.rand(5000) ** 1.2, init.uniform(), "not even over [0, 1]"),
+        (lambda: torch.rand(5000) ** 1.2, init.uniform(), "not uniform over [0, 1]"),
         (lambda: torch.randn(20_000), init.trunc_normal(), "lies outside [-2, 2]"),
         (lambda: torch.randn(20_000).clamp(-2, 2), init.trunc_normal(), "values are exactly 2: impossible"),
         (lambda: torch.randn(20_000).mul(0.4), init.trunc_normal(), "found std 0.4"),
@@ -146,7 +146,7 @@ NAN = float("nan")
 def said(values: Tensor, declared: init.Distribution) -> str:
     """Return what is found of values that should have been drawn, and hold the rest to its form."""
     text = failure(assert_init, {"w": values}, {"w": declared})
-    head = f"wrong initial values: w (dict)\n\n  w  expected {declared.describe()}, found "
+    head = f"wrong initial values: w (a dict of tensors)\n\n  w  expected {declared.describe()}, found "
     assert text.startswith(head)
     return text.removeprefix(head)
 
@@ -227,7 +227,7 @@ def test_no_column_is_never_looked_at(columns: int, step: int) -> None:
     size = torch.rand(1024, columns).add(0.5).div((13 / 12) ** 0.5)  # of spread 1
     weight = torch.randn(1024, columns).sign() * size
     weight[:, ::step] = torch.randn(1024, len(range(0, columns, step)))
-    assert "not the shape of the curve" in said(weight, init.normal())
+    assert "wrong distribution shape" in said(weight, init.normal())
 
 
 @pytest.mark.slow  # one big matrix
@@ -268,7 +268,7 @@ def test_fans_of_another_layout() -> None:
     assert (
         failure(assert_init, {"w": weight}, {"w": declared})
         == dedent("""\
-        wrong initial values: w (dict)
+        wrong initial values: w (a dict of tensors)
 
           w  expected kaiming_normal(a=0, mode='fan_in', nonlinearity='linear') = normal(0, 0.0441942) here (fan_in 512), found std 0.13, 2.8 times as wide, over 32,768 values: probability below 1e-12
 
@@ -312,7 +312,7 @@ def test_buffers_count_where_they_are_named() -> None:
 def test_constants_are_compared_in_the_dtype() -> None:
     tensors = {"w": torch.tensor([[0.1, 0.1], [0.1, 0.2]])}
     assert failure(assert_init, tensors, {"w": init.constant(0.1)}) == dedent("""\
-        wrong initial values: w (dict)
+        wrong initial values: w (a dict of tensors)
 
           w  expected constant(0.1), found 1 of 4 values off, first 0.2 at [1, 1]""")
     assert_init({"n": torch.zeros(3, dtype=torch.int64)}, {"n": init.zeros()})
@@ -327,7 +327,7 @@ def test_the_padding_row_is_judged_apart() -> None:
 
           weight  row 3 (padding_idx): it gets no gradient, so it stays what it is
 
-          hint: after the initialisation: weight[3].zero_() under no_grad""")
+          hint: after the initialization: weight[3].zero_() under no_grad""")
 
 
 def test_layers_that_start_identical() -> None:
@@ -343,7 +343,7 @@ def test_layers_that_start_identical() -> None:
           {0..2}.bias  uniform(-0.353553, 0.353553)
           they hold the same values bit for bit, in memory of their own
 
-          hint: draw each by itself: a layer copied with deepcopy is initialised again""")
+          hint: initialize each layer separately, also those copied with deepcopy()""")
     shared = nn.Sequential(layer, layer)  # one layer under two names is no copy
     assert_init(shared, {"*": init.uniform(-bound, bound)})
     assert_init(nn.Sequential(nn.LayerNorm(3), nn.LayerNorm(3)), {"*.weight": init.ones()})
@@ -353,11 +353,11 @@ def test_layers_that_start_identical() -> None:
     ("subject", "expected", "message"),
     [
         ({"w": torch.ones(1)}, {}, 'assert_init takes {pattern: distribution}, with one pattern at least: {"*.weight": init.normal(0, 0.02)}'),
-        ({"w": torch.ones(1)}, {"w": 3}, "'w': 3 is no distribution of pytest_paramcheck.init, like init.normal(0, 0.02)"),
+        ({"w": torch.ones(1)}, {"w": 3}, "'w': 3 is not a distribution of pytest_paramcheck.init, like init.normal(0, 0.02)"),
         ({"w": torch.ones(3)}, {"w": init.xavier_normal()}, "xavier_normal(gain=1) needs a fan, and shape (3,) has none: a bias takes zeros() or uniform(a, b), or fan_in="),
         ({"w": torch.ones(3)}, {"w": init.orthogonal()}, "orthogonal(gain=1) needs two dimensions or more, not shape (3,)"),
         ({"w": torch.ones(3, device="meta")}, {"w": init.ones()}, "w: on meta, where tensors have no values; its values cannot be checked"),
-        ({"w": torch.ones(0)}, {"w": init.ones()}, "all parameters selected in dict are empty: there is nothing to check"),
+        ({"w": torch.ones(0)}, {"w": init.ones()}, "all parameters selected in a dict of tensors are empty: there is nothing to check"),
         ({"w": torch.ones(3, dtype=torch.int64)}, {"w": init.normal()}, "w is int64: normal(0, 1) is for floating dtypes"),
     ],
 )  # fmt: skip

@@ -40,17 +40,17 @@ class Forgets(nn.Module):
 
 def test_everything_that_was_forgotten() -> None:
     assert failure(assert_init_complete, Forgets) == dedent("""\
-        never initialised: weight, old, part, mask and 3 more; computed from uninitialised memory (Forgets)
+        never initialized: weight, old, part, mask and 3 more; computed from uninitialized memory (Forgets)
 
-          never initialised:
-            weight  Parameter 3x3 float32 cpu: it holds what the memory held before
-            old     Parameter 4 float32 cpu: it holds what the memory held before
-            part    2 of 4 values, from number 2: it holds what the memory held before
-            mask    Tensor 3 bool cpu: it holds what the memory held before
-            codes   Tensor 3 uint8 cpu: it holds what the memory held before
-            grown   3 of 5 values, from number 2: it holds what the memory held before
-            window  Tensor 2x2 float32 cpu: it holds what the memory held before
-          computed from uninitialised memory:
+          never initialized:
+            weight  Parameter 3x3 float32 cpu: it still holds uninitialized memory
+            old     Parameter 4 float32 cpu: it still holds uninitialized memory
+            part    2 of 4 values, from number 2: it still holds uninitialized memory
+            mask    Tensor 3 bool cpu: it still holds uninitialized memory
+            codes   Tensor 3 uint8 cpu: it still holds uninitialized memory
+            grown   3 of 5 values, from number 2: it still holds uninitialized memory
+            window  Tensor 2x2 float32 cpu: it still holds uninitialized memory
+          computed from uninitialized memory:
             scaled  Parameter 3 float32 cpu: its values follow what the memory held before
             cast    Parameter 3 bfloat16 cpu: its values follow what the memory held before
 
@@ -76,7 +76,7 @@ def _fresh_generator() -> torch.Generator:
     return generator
 
 
-def _materialised(reset: bool) -> nn.Module:
+def _materialized(reset: bool) -> nn.Module:
     model = nn.Sequential(nn.Linear(2, 2, device="meta"), nn.BatchNorm1d(2, device="meta"))
     model.to_empty(device="cpu")
     if reset:
@@ -90,20 +90,20 @@ def test_what_is_right() -> None:
     for made in (nn.LSTM, nn.MultiheadAttention, nn.Bilinear):
         arguments = (4, 2, 2) if made is nn.Bilinear else (4, 2)
         assert_init_complete(lambda made=made, arguments=arguments: made(*arguments))
-    assert_init_complete(lambda: _materialised(reset=True))
+    assert_init_complete(lambda: _materialized(reset=True))
     assert_init_complete(lambda: {"a": torch.zeros(3)})
 
 
-def test_materialised_and_not_initialised() -> None:
-    assert failure(assert_init_complete, lambda: _materialised(reset=False)) == dedent("""\
-        never initialised: {0,1}.weight, {0,1}.bias, 1.running_mean, 1.running_var and 1 more (Sequential)
+def test_materialized_and_not_initialized() -> None:
+    assert failure(assert_init_complete, lambda: _materialized(reset=False)) == dedent("""\
+        never initialized: {0,1}.weight, {0,1}.bias, 1.running_mean, 1.running_var and 1 more (Sequential)
 
-          0.weight               Parameter 2x2 float32 cpu: it holds what the memory held before
-          {0,1}.bias             Parameter 2 float32 cpu: it holds what the memory held before
-          1.weight               Parameter 2 float32 cpu: it holds what the memory held before
-          1.running_mean         Tensor 2 float32 cpu: it holds what the memory held before
-          1.running_var          Tensor 2 float32 cpu: it holds what the memory held before
-          1.num_batches_tracked  Tensor scalar int64 cpu: it holds what the memory held before
+          0.weight               Parameter 2x2 float32 cpu: it still holds uninitialized memory
+          {0,1}.bias             Parameter 2 float32 cpu: it still holds uninitialized memory
+          1.weight               Parameter 2 float32 cpu: it still holds uninitialized memory
+          1.running_mean         Tensor 2 float32 cpu: it still holds uninitialized memory
+          1.running_var          Tensor 2 float32 cpu: it still holds uninitialized memory
+          1.num_batches_tracked  Tensor scalar int64 cpu: it still holds uninitialized memory
 
           hint: write it where it is made: nn.init.*, reset_parameters(), or torch.zeros""")
 
@@ -116,7 +116,7 @@ def test_tied_names() -> None:
 
     assert (
         failure(assert_init_complete, make).splitlines()[0]
-        == "never initialised: a.weight, b.weight (ModuleDict)"
+        == "never initialized: a.weight, b.weight (ModuleDict)"
     )
 
 
@@ -164,9 +164,9 @@ def test_what_a_thread_of_the_factory_builds(
 ) -> None:
     assert_init_complete(lambda: elsewhere(lambda: nn.Linear(3, 2)))
     assert failure(assert_init_complete, lambda: elsewhere(_forgotten)) == dedent("""\
-        never initialised: 0 (ParameterList)
+        never initialized: 0 (ParameterList)
 
-          0  Parameter 3 float32 cpu: it holds what the memory held before
+          0  Parameter 3 float32 cpu: it still holds uninitialized memory
 
           hint: write it where it is made: nn.init.*, reset_parameters(), or torch.zeros""")
 
@@ -219,7 +219,7 @@ def test_a_model_that_was_sharded_on_meta() -> None:
     )
     assert (done.returncode, done.stdout) == (
         0,
-        "never initialised: 1.weight, 1.bias (FSDPSequential)\n",
+        "never initialized: 1.weight, 1.bias (FSDPSequential)\n",
     ), done.stderr
 
 
@@ -240,9 +240,9 @@ MODEL = nn.Linear(2, 2)
     ("factory", "message"),
     [
         (lambda: MODEL, "factory() returned the same object twice: it has to build a new one at each call, so that it can be built on poisoned memory"),
-        (lambda: nn.Linear(2, 2, device="meta"), "weight: on meta, where tensors have no values; let the factory materialise and initialise it"),
+        (lambda: nn.Linear(2, 2, device="meta"), "weight: on meta, where tensors have no values; let the factory materialize and initialize it"),
         (MODEL, "assert_init_complete calls a factory that builds the model, and this is a model already: pass lambda: Linear(...)"),
-        (3, "assert_init_complete calls a factory, and int is no function: pass lambda: Model(...)"),
+        (3, "assert_init_complete calls a factory, and int is not a function: pass lambda: Model(...)"),
     ],
 )  # fmt: skip
 def test_wrong_calls(factory: Callable[[], Any], message: str) -> None:

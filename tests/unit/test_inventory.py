@@ -320,7 +320,7 @@ def test_the_keys_of_a_mapping_are_never_touched() -> None:
     state = collections.OrderedDict([("_orig_mod.w", torch.ones(1)), ("module.w", torch.ones(1))])
     inventory = take_inventory(state)
 
-    assert inventory.title == "OrderedDict"
+    assert inventory.title == "an OrderedDict of tensors"
     assert [(e.name, e.kind) for e in inventory.entries] == [
         ("_orig_mod.w", "tensor"),
         ("module.w", "tensor"),
@@ -370,7 +370,7 @@ def test_torch_own_place_for_extra_state_is_left_out() -> None:
     ("subject", "message"),
     [
         (nn.ReLU(), "ReLU has no parameters and no buffers: there is nothing to check"),
-        ({}, "dict has no parameters and no buffers: there is nothing to check"),
+        ({}, "a dict of tensors has no parameters and no buffers: there is nothing to check"),
         ([], "pairs has no parameters and no buffers: there is nothing to check"),
         (
             torch.ones(2),

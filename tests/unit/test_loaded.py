@@ -67,7 +67,7 @@ class TestLoaded:
             "",
             "  module.weight, module.bias  all keys of the checkpoint carry the prefix 'module.'",
             "",
-            "  hint: take it off: key.removeprefix('module.')",
+            "  hint: strip it: key.removeprefix('module.')",
         ]
 
     def test_a_prefix_beside_what_was_declared(self) -> None:
@@ -82,7 +82,7 @@ class TestLoaded:
             "  module.net.weight, module.net.bias  all keys of the checkpoint carry the prefix "
             "'module.'",
             "",
-            "  hint: take it off: key.removeprefix('module.')",
+            "  hint: strip it: key.removeprefix('module.')",
         ]
 
     def test_a_prefix_on_none(self) -> None:
@@ -93,7 +93,7 @@ class TestLoaded:
             "",
             "  net.weight, net.bias  all keys of the checkpoint lack the prefix 'net.'",
             "",
-            "  hint: put it on: 'net.' + key",
+            "  hint: add it: 'net.' + key",
         ]
 
     def test_a_renamed_component(self) -> None:
@@ -185,7 +185,7 @@ class TestLoaded:
             "wrong shape: weight (Linear)",
             "",
             "  weight  expected 1x3 as in the checkpoint, found 2x3: equal after broadcasting, "
-            "which is no match",
+            "which is not a match",
         ]
 
     def test_another_kind_of_dtype(self) -> None:
@@ -424,7 +424,7 @@ class TestLoaded:
         narrow = {"a": wide["a"].float(), "b": wide["b"].to(torch.complex64)}
         wide["a"] = wide["a"].double() * 1e300
         assert failure_lines(assert_loaded, narrow, wide)[0] == (
-            "values lost in the cast: b (dict)"
+            "values lost in the cast: b (a dict of tensors)"
         )
 
     @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ class TestLoaded:
             narrow = {"w": wide["w"].to(dtype)}
             if lost:
                 assert failure_lines(assert_loaded, narrow, wide)[0] == (
-                    "values lost in the cast: w (dict)"
+                    "values lost in the cast: w (a dict of tensors)"
                 )
             else:
                 assert_loaded(narrow, wide)
@@ -575,14 +575,14 @@ class TestLoaded:
         )
         assert lines[2] == (
             "  kept  expected 1x3 as in the checkpoint, found 2x3: equal after broadcasting, "
-            "which is no match"
+            "which is not a match"
         )
 
     def test_a_name_without_a_tensor(self) -> None:
         model = {"kept": None, "other": torch.ones(3)}
         checkpoint = {"kept": torch.ones(2), "other": torch.ones(3)}
         assert failure_lines(assert_loaded, model, checkpoint) == [
-            "not the checkpoint's values: kept (dict)",
+            "not the checkpoint's values: kept (a dict of tensors)",
             "",
             "  kept  None",
         ]

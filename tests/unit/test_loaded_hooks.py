@@ -19,7 +19,7 @@ from .state import difference, state_of
 
 
 class Scaled(nn.Linear):
-    """Saves a key that is no name, and takes it from the state_dict that it is given."""
+    """Saves a key that is not a name, and takes it from the state_dict that it is given."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__(3, 2)

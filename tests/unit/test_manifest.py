@@ -18,10 +18,7 @@ from pytest_paramcheck.plugin.manifests import ManifestRun
 
 from .messages import failure, usage
 
-UPDATE = (
-    "\n\n  hint: if the change is meant: assert_manifest(..., update=True) "
-    "writes lm.txt anew; commit it"
-)
+UPDATE = "\n\n  hint: if intended: assert_manifest(..., update=True) rewrites lm.txt; commit it"
 LOAD = "checkpoints saved before this change will not load"
 POSITION = "optimizer checkpoints map parameters by position"
 
@@ -113,12 +110,12 @@ def test_renamed_everywhere_folds(file) -> None:
         "probably renamed: mask, emb.weight, blocks.{0..2}.weight, norm.weight "
         "and 2 more (ModuleDict)\n"
         "\n"
-        "  mask                  it is below 'lm' now\n"
-        f"  emb.weight            it is below 'lm' now: {LOAD}\n"
-        f"  blocks.{{0..2}}.weight  it is below 'lm' now: {LOAD}\n"
-        f"  norm.weight           it is below 'lm' now: {LOAD}\n"
-        f"  norm.bias             it is below 'lm' now: {LOAD}\n"
-        f"  head.weight           it is below 'lm' now: {LOAD}{UPDATE}"
+        "  mask                  prefix 'lm.' added\n"
+        f"  emb.weight            prefix 'lm.' added: {LOAD}\n"
+        f"  blocks.{{0..2}}.weight  prefix 'lm.' added: {LOAD}\n"
+        f"  norm.weight           prefix 'lm.' added: {LOAD}\n"
+        f"  norm.bias             prefix 'lm.' added: {LOAD}\n"
+        f"  head.weight           prefix 'lm.' added: {LOAD}{UPDATE}"
     )
 
 
@@ -128,10 +125,10 @@ def test_gone_and_added(file) -> None:
     model.emb.register_parameter("scale", nn.Parameter(torch.ones(())))
     model.scale = nn.Linear(2, 1)
     assert _failure(file, model) == (
-        "gone from the model: norm.weight, norm.bias; "
+        "removed from the model: norm.weight, norm.bias; "
         "not in the manifest: emb.scale, scale.weight, scale.bias (LM)\n"
         "\n"
-        "  gone from the model:\n"
+        "  removed from the model:\n"
         f"    norm.weight  expected 6 float32 trainable: {LOAD}\n"
         f"    norm.bias    expected 6 float32 trainable: {LOAD}\n"
         "  not in the manifest:\n"
@@ -143,14 +140,14 @@ def test_gone_and_added(file) -> None:
 
 def test_retied(file) -> None:
     assert _failure(file, LM(tied=False)) == (
-        "retied: head.weight (LM)\n"
+        "tie changed: head.weight (LM)\n"
         "\n"
         f"  head.weight  expected tied to emb.weight, found not tied{UPDATE}"
     )
     model = LM()
     model.blocks[2] = model.blocks[0]
     assert _failure(file, model) == (
-        "retied: blocks.2.weight (LM)\n"
+        "tie changed: blocks.2.weight (LM)\n"
         "\n"
         f"  blocks.2.weight  expected not tied, found tied to blocks.0.weight{UPDATE}"
     )
@@ -180,7 +177,7 @@ def test_moved_names_the_fewest_that_explain_the_order(file) -> None:
     del model.blocks
     model.blocks = blocks
     assert _failure(file, model) == (
-        "moved: blocks.{0..2}.weight (LM)\n"
+        "order changed: blocks.{0..2}.weight (LM)\n"
         "\n"
         f"  blocks.0.weight  after head.weight: {POSITION}\n"
         f"  blocks.1.weight  after blocks.0.weight: {POSITION}\n"
@@ -199,7 +196,7 @@ def test_another_first_name_of_one_tie_group_is_a_move_only(tmp_path) -> None:
     assert_manifest(build("a", "b", "c"), path=path, update=True)
     with pytest.raises(ParamCheckError) as error:
         assert_manifest(build("b", "c", "a"), path=path)
-    assert [(f.problem, f.names) for f in error.value.findings] == [("moved", ("a",))]
+    assert [(f.problem, f.names) for f in error.value.findings] == [("order changed", ("a",))]
 
 
 def test_lazy_parameters(tmp_path) -> None:
@@ -251,7 +248,7 @@ def test_an_older_format_is_compared_and_written_anew_by_an_update(file) -> None
     older = newest.replace(b"format 1", b"format 0")
     file.write_bytes(older)
     assert_manifest(LM(), path=file)
-    assert _failure(file, LM(tied=False)).startswith("retied: head.weight (LM)\n")
+    assert _failure(file, LM(tied=False)).startswith("tie changed: head.weight (LM)\n")
     assert file.read_bytes() == older
     assert_manifest(LM(), path=file, update=True)
     assert file.read_bytes() == newest

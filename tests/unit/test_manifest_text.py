@@ -95,15 +95,18 @@ WAYS_OUT = ". Restore the line, or write the file anew with --param-update"
         ("<<<<<<< HEAD", "a merge conflict was left in"),
         ("=======", "a merge conflict was left in"),
         ("emb.weight", "a line is: name shape dtype role [tied-to name]"),
-        ("w 11 6 float32 trainable", "'6' is no dtype: write float32"),
-        ("w (11,6) float32 trainable", "'(11,6)' is no shape: write 11x6, scalar or uninitialized"),
+        ("w 11 6 float32 trainable", "'6' is not a dtype: write float32"),
+        (
+            "w (11,6) float32 trainable",
+            "'(11,6)' is not a shape: write 11x6, scalar or uninitialized",
+        ),
         (
             "w 3 float32 trainible",
-            "'trainible' is no role: write trainable, frozen, buffer or buffer not-persistent",
+            "'trainible' is not a role: write trainable, frozen, buffer or buffer not-persistent",
         ),
         (
             "w  3 float32 trainable",
-            "'' is no shape: write 11x6, scalar or uninitialized",
+            "'' is not a shape: write 11x6, scalar or uninitialized",
         ),
         ("w 3 float32 trainable tied-to", "tied-to takes one name"),
         ("w 3 float32 trainable tied-to emb.weight b", "tied-to takes one name"),
@@ -156,7 +159,7 @@ def test_an_older_format_is_read() -> None:
 def test_no_manifest(data: bytes, row: str) -> None:
     assert usage(parse_manifest, data, "m.txt") == (
         f"m.txt, line 1: {row}\n"
-        f"this is no manifest: its first line would be {HEADER[0]!r}. "
+        f"this is not a manifest: its first line would be {HEADER[0]!r}. "
         f"Restore the file, or delete it and run with --param-update"
     )
     assert not is_ours(data)

@@ -215,7 +215,7 @@ class Hidden(Net):
         self.more = [nn.Linear(2, 2)]
 
 
-class Uninitialised(Net):
+class Uninitialized(Net):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.empty(5))
@@ -355,7 +355,7 @@ BROKEN: list[tuple[str, ModelCase, str]] = [
         case(lambda: nn.LazyLinear(2)),
         "not materialized: weight, bias (LazyLinear)",
     ),
-    ("check_init_complete", case(Uninitialised), "never initialised: scale (Uninitialised)"),
+    ("check_init_complete", case(Uninitialized), "never initialized: scale (Uninitialized)"),
     ("check_finite", case(NotFinite), "not finite: two.bias (NotFinite)"),
     ("check_distinct", case(Copied), "equal values: {0,1}.weight, {0,1}.bias (model)"),
     (
@@ -423,7 +423,7 @@ BROKEN: list[tuple[str, ModelCase, str]] = [
         case(InfiniteGradient),
         "gradient not finite: one.weight, one.bias, two.weight, two.bias (InfiniteGradient)",
     ),
-    ("check_tied_grads_sum", case(WrongSum), "a use contributes nothing: a.weight (WrongSum)"),
+    ("check_tied_grads_sum", case(WrongSum), "one use gets no gradient: a.weight (WrongSum)"),
     ("check_eval_unchanged", case(Counts), "values changed: calls (Counts)"),
     (
         "check_training_step",
@@ -473,8 +473,8 @@ def test_a_copy_is_spoken_of_as_a_copy() -> None:
     with pytest.raises(ParamCheckError) as caught:
         run_check(CHECKS["check_deepcopy"], CaseRun(ModelCase(build, name="model")))
     assert str(caught.value).splitlines() == [
-        "lost in the copy: weight; not in the original; role changed; tied only in the copy: a; "
-        "moved (model)",
+        "lost in the copy: weight; not in the original; role changed; tied only in the copy; "
+        "and 1 more (model)",
         "",
         "  lost in the copy:",
         "    weight  expected 2x3 float32 trainable",
@@ -485,7 +485,7 @@ def test_a_copy_is_spoken_of_as_a_copy() -> None:
         "    mask  expected buffer not-persistent, found frozen",
         "  tied only in the copy:",
         "    a  expected not tied, found tied to b",
-        "  moved:",
+        "  order changed:",
         "    a  after b",
     ]
 
@@ -522,7 +522,7 @@ def test_what_is_missing_says_how_to_declare_it() -> None:
         "  {0,1}.bias  Parameter 3 float32 cpu",
         "  EQUAL: own memory but the same bits: copies of one another start identical.",
         "",
-        "  hint: build each layer anew instead of copying one, or initialize each again; or, "
+        "  hint: create each layer separately, or re-initialize the copies; or, "
         "where it is meant: ModelCase(alike=[...])",
     ]
 

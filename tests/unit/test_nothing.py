@@ -36,7 +36,7 @@ from pytest_paramcheck import (
 
 from .messages import failure, usage
 
-NONES = "every value of dict is None: there is nothing to check"
+NONES = "every value of a dict is None: there is nothing to check"
 NO_MODULE = "Module has no parameters and no buffers: there is nothing to check"
 
 #: Every kind of nothing, and what is said of it.
@@ -57,11 +57,11 @@ NOTHING: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "state_dict of nothing": (
         lambda: nn.ReLU().state_dict(),
-        "OrderedDict has no parameters and no buffers: there is nothing to check",
+        "a state_dict has no parameters and no buffers: there is nothing to check",
     ),
     "extra state alone": (
         lambda: {"_extra_state": {"step": 3}},
-        "dict has no parameters and no buffers: there is nothing to check",
+        "a dict of tensors has no parameters and no buffers: there is nothing to check",
     ),
 }
 
@@ -111,7 +111,9 @@ def test_missing_gradients_are_something_to_ask_about() -> None:
     grads = {name: p.grad for name, p in nn.Linear(3, 2).named_parameters()}
 
     assert_grads_none(grads)
-    assert failure(assert_grads_present, grads).startswith("no gradient: weight, bias (dict)")
+    assert failure(assert_grads_present, grads).startswith(
+        "no gradient: weight, bias (a dict of tensors)"
+    )
     assert failure(assert_same_values, grads, {"weight": torch.ones(2, 3), "bias": None})
 
 
@@ -131,7 +133,8 @@ def test_patterns_that_reach_nothing_but_nones() -> None:
 
 def test_tensors_without_elements_are_nothing_to_look_into() -> None:
     assert usage(assert_finite, {"w": torch.ones(0), "v": torch.ones(0, 3)}) == (
-        "dict has no parameter or buffer that this applies to: there is nothing to check"
+        "a dict of tensors has no parameter or buffer that this applies to: there is nothing to "
+        "check"
     )
     assert usage(assert_finite, without_outputs().state_dict(), "0.weight") == (
         "pattern '0.weight' matches no parameter or buffer: '0.weight' is empty"
@@ -177,7 +180,7 @@ def test_tensors_left_of_a_shard_are_not_materialized() -> None:
     state["weight"] = torch.empty(0)
 
     assert failure(assert_materialized, state) == (
-        "empty: weight (OrderedDict)\n\n"
+        "empty: weight (a state_dict)\n\n"
         "  weight  no elements, where a parameter has some\n\n"
         "  hint: if the model was sharded, gather its parameters before saving them"
     )

@@ -88,8 +88,10 @@ def test_state_of_another_dtype_than_its_parameter() -> None:
     assert failure(assert_optimizer_state, optimizer, model) == whole(r"""
         state does not fit: a.weight, a.bias (Net)
 
-          a.weight  expected momentum_buffer 2x2 bfloat16 cpu, found 2x2 float32 cpu: wrong dtype
-          a.bias    expected momentum_buffer 2 bfloat16 cpu, found 2 float32 cpu: wrong dtype
+          a.weight  expected state momentum_buffer of 2x2 bfloat16 cpu, found 2x2 float32 cpu: \
+        wrong dtype
+          a.bias    expected state momentum_buffer of 2 bfloat16 cpu, found 2 float32 cpu: \
+        wrong dtype
 
           hint: optimizer.load_state_dict(optimizer.state_dict()) casts and moves it to its \
         parameter
@@ -104,9 +106,10 @@ def test_state_of_another_shape_or_device() -> None:
     assert failure(assert_optimizer_state, optimizer, model) == whole(r"""
         state does not fit: a.weight, b.weight (Net)
 
-          a.weight  expected momentum_buffer 2x2 float32 cpu, found 2 float32 cpu: wrong shape, \
-        that of a.bias
-          b.weight  expected momentum_buffer 2x2 float32 cpu, found 2x2 float32 meta: wrong device
+          a.weight  expected state momentum_buffer of 2x2 float32 cpu, found 2 float32 cpu: \
+        wrong shape, that of a.bias
+          b.weight  expected state momentum_buffer of 2x2 float32 cpu, found 2x2 float32 meta: \
+        wrong device
         """)
 
 
@@ -149,7 +152,7 @@ def test_other_optimizers_may_keep_wider_copies_and_tables() -> None:
     assert_optimizer_state(optimizer, model)
 
 
-def test_a_reorder_gives_each_parameter_its_neighbours_state() -> None:
+def test_a_reorder_gives_each_parameter_its_neighbors_state() -> None:
     model = Net("ab")
     optimizer = stepped(model, Adam(model.named_parameters()))
     saved = copy.deepcopy(optimizer.state_dict())
@@ -392,9 +395,9 @@ def test_moments_handed_round_are_seen_whoever_keeps_them() -> None:
     assert failure(assert_optimizer_state, optimizer, model) == whole(r"""
         state does not fit: {0,2}.weight (Sequential)
 
-          0.weight  expected moment 4x4 float32 cpu, found 6x4 float32 cpu: \
+          0.weight  expected state moment of 4x4 float32 cpu, found 6x4 float32 cpu: \
         wrong shape, that of 2.weight
-          2.weight  expected moment 6x4 float32 cpu, found 4x4 float32 cpu: \
+          2.weight  expected state moment of 6x4 float32 cpu, found 4x4 float32 cpu: \
         wrong shape, that of 0.weight
         """)
 
@@ -403,9 +406,10 @@ def test_one_shape_of_another_parameter_is_seen() -> None:
     model = body()
     optimizer = Custom(model, lambda p: {"moment": p.detach().clone()})
     optimizer.state[model[1].bias]["moment"] = torch.zeros(6)
-    assert "1.bias  expected moment 4 float32 cpu, found 6 float32 cpu: wrong shape, that of " in (
-        failure(assert_optimizer_state, optimizer, model)
+    said = (
+        "1.bias  expected state moment of 4 float32 cpu, found 6 float32 cpu: wrong shape, that of "
     )
+    assert said in (failure(assert_optimizer_state, optimizer, model))
 
 
 def test_one_dtype_or_device_off_among_many_is_seen() -> None:
@@ -417,9 +421,9 @@ def test_one_dtype_or_device_off_among_many_is_seen() -> None:
         r"""
         state does not fit: 0.weight, 3.bias (Sequential)
 
-          0.weight  expected moment 4x4 bfloat16 cpu, found 4x4 float32 cpu: wrong dtype: \
+          0.weight  expected state moment of 4x4 bfloat16 cpu, found 4x4 float32 cpu: wrong dtype: \
         it is unlike that of the other parameters
-          3.bias    expected moment on cpu, found 6 bfloat16 meta: wrong device: \
+          3.bias    expected state moment on cpu, found 6 bfloat16 meta: wrong device: \
         it is unlike that of the other parameters
         """
     )

@@ -307,7 +307,7 @@ def test_a_page_without_a_file() -> None:
 
 def test_wrong_calls() -> None:
     assert usage(param_page, {"a": torch.ones(1)}, loss=sum) == (
-        "there is no model to run: dict holds tensors"
+        "there is no model to run: a dict of tensors holds tensors"
     )
     assert usage(param_page, mlp(), loss=3) == (
         "a loss is a function of the model that returns a scalar tensor; 'loss' is int"

@@ -270,7 +270,7 @@ def test_reached_elements() -> None:
 
           weight[3:]  gradient is all zero here; other elements of it got one
 
-          hint: allow_zero=True asks only who is reached""")
+          hint: allow_zero=True asks only whether a gradient arrives""")
     assert failure(
         assert_grads_reach, model, first_rows, exactly=[part("weight", [0, 1])]
     ) == whole("""

@@ -212,31 +212,34 @@ def b_under_no_grad_in_reentrant_checkpoint(net: Any, x: Tensor) -> Tensor:
 NO_GRADIENT = {
     without_b: (
         "never used in the forward pass",
-        "leave out what is meant to be unused with a pattern: '!name'",
+        "if it is unused on purpose, exclude it: '!name'",
     ),
     b_under_no_grad: (
-        "used only under no_grad: linear in b (Linear)",
-        "run it where gradients are recorded",
+        "used only under torch.no_grad(): linear in b (Linear)",
+        "run it with gradients enabled",
     ),
     b_in_inference_mode: (
-        "used only in inference mode: linear in b (Linear)",
-        "run it where gradients are recorded",
+        "used only under torch.inference_mode(): linear in b (Linear)",
+        "run it with gradients enabled",
     ),
-    b_detached: ("detached: .detach in Net", ""),
-    b_as_data: ("detached: .data in Net", ""),
+    b_detached: ("detached by .detach in Net", ""),
+    b_as_data: ("detached by .data in Net", ""),
     b_through_argmax: ("cut off: no gradient flows through argmax in Net", ""),
-    b_as_number: ("its value left torch: item in Net", "keep it a tensor up to the loss"),
+    b_as_number: (
+        "converted to a Python number or array: item in Net",
+        "keep it a tensor up to the loss",
+    ),
     b_dropped: (
         "used, but the loss does not depend on the result: last linear in b (Linear)",
         "",
     ),
-    b_copied_in_place: ("detached: .detach in Net", ""),
+    b_copied_in_place: ("detached by .detach in Net", ""),
     b_in_reentrant_checkpoint_without_gradient: (
         "used only inside a reentrant checkpoint none of whose inputs requires grad",
         "checkpoint(..., use_reentrant=False) does not depend on its inputs",
     ),
-    b_detached_in_reentrant_checkpoint: ("detached: .detach in a checkpoint", ""),
-    b_detached_in_checkpoint: ("detached: .detach in Net", ""),
+    b_detached_in_reentrant_checkpoint: ("detached by .detach in a checkpoint", ""),
+    b_detached_in_checkpoint: ("detached by .detach in Net", ""),
     b_swallowed: ("SwallowingBackward in Net returned no gradient for it", ""),
     b_hidden_in_function: (
         "used only inside Hidden.forward, whose operations autograd does not record",
@@ -263,8 +266,8 @@ NO_GRADIENT = {
         "pass the parameter to Hidden.apply and return its gradient from backward",
     ),
     b_under_no_grad_in_reentrant_checkpoint: (
-        "used only under no_grad: linear in b (Linear)",
-        "run it where gradients are recorded",
+        "used only under torch.no_grad(): linear in b (Linear)",
+        "run it with gradients enabled",
     ),
 }
 
@@ -364,7 +367,7 @@ ZERO = {
 def test_zero_gradient_with_the_node_at_which_the_signal_ends(forward: Forward) -> None:
     assert message(Net(forward)) == (
         f"zero gradient: b.weight (Net)\n\n  b.weight  {ZERO[forward]}\n\n"
-        f"  hint: allow_zero=True asks only who is reached"
+        f"  hint: allow_zero=True asks only whether a gradient arrives"
     )
     assert_grads_reach(Net(forward), loss, allow_zero=True)
 
@@ -373,7 +376,7 @@ def test_zero_gradient_by_a_hook() -> None:
     net = Net(b_after_a)
     net.b.weight.register_hook(lambda grad: grad * 0)
     assert message(net) == (
-        "zero gradient: b.weight (Net)\n\n  b.weight  a hook took its gradient away"
+        "zero gradient: b.weight (Net)\n\n  b.weight  a hook replaced its gradient"
     )
 
 
@@ -420,7 +423,7 @@ def test_frozen_is_a_finding_only_where_a_pattern_names_it() -> None:
           scale     int8 cannot have a gradient
           b.weight  frozen: requires_grad is False
 
-          hint: thaw it with requires_grad_(True), or take it out of the patterns
+          hint: unfreeze it with requires_grad_(True), or exclude it: '!name'
         """
     )
 
@@ -430,7 +433,7 @@ def test_a_tied_parameter_is_listed_once_under_all_names() -> None:
     net.c = nn.Linear(3, 3, bias=False)
     net.c.weight = net.b.weight
     assert message(net, loss, "c") == (
-        "no gradient: b.weight, c.weight (Net)\n\n  b.weight, c.weight  detached: .detach in Net"
+        "no gradient: b.weight, c.weight (Net)\n\n  b.weight, c.weight  detached by .detach in Net"
     )
     net.forward_fn = lambda net, x: net.c(net.a(x))
     assert_grads_reach(net, loss)
@@ -471,7 +474,7 @@ def test_several_losses_count_together_and_the_nearest_reason_is_told() -> None:
 
     assert_grads_reach(net, [loss, other])
     assert message(net, [loss, cut]) == (
-        "no gradient: b.weight (Net)\n\n  b.weight  detached: .detach in loss_fn"
+        "no gradient: b.weight (Net)\n\n  b.weight  detached by .detach in loss_fn"
     )
 
 
@@ -502,7 +505,7 @@ def test_a_compiled_submodule_is_seen_through() -> None:
     inner = Net(lambda net, x: net.b(x).detach() + net.a(x))
     model = nn.Sequential(linear(), torch.compile(inner, backend="eager"))
     assert message(model) == (
-        "no gradient: 1.b.weight (Sequential)\n\n  1.b.weight  detached: .detach in its own Net"
+        "no gradient: 1.b.weight (Sequential)\n\n  1.b.weight  detached by .detach in its own Net"
     )
     inner.forward_fn = b_after_a
     assert_grads_reach(model, loss)
@@ -551,8 +554,8 @@ def test_a_loss_without_a_graph_is_a_finding_with_the_reasons() -> None:
           no backward pass:
             loss_fn  returned a loss without a graph (Tensor scalar float32 cpu)
           no gradient:
-            a.weight  detached: .detach in Net
-            b.weight  detached: .detach in Net
+            a.weight  detached by .detach in Net
+            b.weight  detached by .detach in Net
         """
     )
 
@@ -565,7 +568,7 @@ def test_a_loss_that_is_a_number_is_a_finding_with_the_reasons() -> None:
           no backward pass:
             loss_fn  returned no tensor but float 7.5
           no gradient:
-            a.weight  its value left torch: item in loss_fn
+            a.weight  converted to a Python number or array: item in loss_fn
 
           hint: return the loss itself, a scalar tensor
           hint: keep it a tensor up to the loss
@@ -654,7 +657,7 @@ def own_backward(model: nn.Module) -> Tensor:
         ),
         (
             lambda net: assert_grads_reach(net, loss, at_least={"a": 1.5}),
-            "at_least: 1.5 for 'a' is no share: give a number above 0, at most 1",
+            "at_least: 1.5 for 'a' is not a share: give a number above 0, at most 1",
         ),
         (
             lambda net: assert_grads_reach(net, loss, "a", at_least={"b": 0.5}),
@@ -846,7 +849,8 @@ def test_a_shared_module_is_one_row_with_both_names() -> None:
 
     assert_grads_reach(Both(lambda x: x), loss)
     assert message(Both(Tensor.detach)) == (
-        "no gradient: a.weight, b.weight (Both)\n\n  a.weight, b.weight  detached: .detach in Both"
+        "no gradient: a.weight, b.weight (Both)\n\n"
+        "  a.weight, b.weight  detached by .detach in Both"
     )
 
 

@@ -352,7 +352,7 @@ def test_allowed_paths() -> None:
         ),
         (
             lambda: assert_registered(Model(), 3),  # type: ignore[arg-type]
-            "loss_fn is called with the model, and int is no function: pass lambda model: ...",
+            "loss_fn is called with the model, and int is not a function: pass lambda model: ...",
         ),
         (
             lambda: assert_registered(Model(), lambda m: 3),  # type: ignore[arg-type,return-value]

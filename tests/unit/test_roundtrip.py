@@ -148,13 +148,13 @@ class TestRoundtrip:
             model[0].register_buffer("bias", torch.zeros(2), persistent=False)
 
         assert failure_lines(assert_roundtrip, nn.Sequential(*map(square, range(3))), change) == [
-            "did not come back: 2.weight and 1 more; was not there before; role changed; "
+            "lost in the round trip: 2.weight and 1 more; new after loading; role changed; "
             "and 2 more (Sequential)",
             "",
-            "  did not come back:",
+            "  lost in the round trip:",
             "    2.weight  expected 2x2 float32 trainable",
             "    2.bias    expected 2 float32 trainable",
-            "  was not there before:",
+            "  new after loading:",
             "    other.weight  2x2 float32 trainable",
             "    other.bias    2 float32 trainable",
             "  role changed:",
@@ -182,9 +182,9 @@ class TestRoundtrip:
 
     def test_another_model_comes_back(self) -> None:
         assert failure_lines(assert_roundtrip, nn.Linear(3, 2), lambda model: nn.PReLU()) == [
-            "did not come back: bias; reshaped: weight (Linear)",
+            "lost in the round trip: bias; reshaped: weight (Linear)",
             "",
-            "  did not come back:",
+            "  lost in the round trip:",
             "    bias  expected 2 float32 trainable",
             "  reshaped:",
             "    weight  expected 2x3, found 1",
@@ -194,7 +194,7 @@ class TestRoundtrip:
             model.extra = nn.Parameter(torch.ones(2))
 
         assert failure_lines(assert_roundtrip, nn.Linear(3, 2), more) == [
-            "was not there before: extra (Linear)",
+            "new after loading: extra (Linear)",
             "",
             "  extra  2 float32 trainable",
         ]
@@ -443,7 +443,7 @@ class TestRoundtrip:
 
     def test_usage(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert usage(assert_roundtrip, nn.Linear(2, 2), "statedict") == (
-            "through='statedict' is no way to save a model; did you mean 'state_dict'?"
+            "through='statedict' is not a way to save a model; did you mean 'state_dict'?"
         )
         assert usage(assert_roundtrip, nn.Linear(2, 2).state_dict()) == (
             "a model is saved and loaded, not a OrderedDict; for a state_dict on disk there is "

@@ -254,7 +254,7 @@ class Layers(nn.Module):
 def test_the_line_to_write_names_every_pattern_and_comes_after_what_repairs() -> None:
     assert message("check_grads_reach", case(Ways))[-2:] == [
         "",
-        "  hint: run it where gradients are recorded; or, where it is meant, with this loss: "
+        "  hint: run it with gradients enabled; or, where it is meant, with this loss: "
         'ModelCase(unreached=["b", "c", "d"])',
     ]
 

@@ -43,7 +43,7 @@ def test_all_differences_at_once() -> None:
         "zero": torch.tensor([-0.0]),
     }  # fmt: skip
     assert failure(assert_same_values, a, b) == dedent("""\
-        missing in the second: gone; different value; only in the second; different shape; and 3 more (dict)
+        missing in the second: gone; different value; only in the second; and 4 more (a dict of tensors)
 
           missing in the second:
             gone  Tensor 1 float32 cpu
@@ -78,14 +78,14 @@ def test_tolerances() -> None:
     a, b = torch.tensor([1.0, 100.0, NAN, INF]), torch.tensor([1.1, 101.0, NAN, INF])
     assert_same_values({"a": a}, {"a": b}, atol=0.11, rtol=0.01)
     assert failure(assert_same_values, {"a": a}, {"a": b}, rtol=0.02) == dedent("""\
-        different values: a (dict)
+        different values: a (a dict of tensors)
 
           a  1 of 4 values: max abs 0.1 at [0], max rel 0.0909""")
     assert_same_values({"a": torch.tensor([5])}, {"a": torch.tensor([6])}, atol=1)
     assert failure(
         assert_same_values, {"a": torch.tensor([INF])}, {"a": torch.tensor([-INF])}, atol=INF
     ) == dedent("""\
-        different values: a (dict)
+        different values: a (a dict of tensors)
 
           a  1 of 1 value: infinity in the first, -infinity in the second, first at [0]""")
 
@@ -104,7 +104,7 @@ def test_complex_and_integers_and_float8() -> None:
             "f": torch.zeros(1).to(torch.float8_e4m3fn),
         },
     ) == dedent("""\
-        different values: c, i, f (dict)
+        different values: c, i, f (a dict of tensors)
 
           c  1 of 1 value: max abs 4 at [0], max rel 1.79
           i  1 of 1 value: max abs 1 at [0], max rel inf
@@ -114,7 +114,7 @@ def test_complex_and_integers_and_float8() -> None:
 def differences(a: torch.Tensor, b: torch.Tensor, **tolerances: float) -> str:
     """Return what is said of two values, and hold the rest of the message to its form."""
     said = failure(assert_same_values, {"w": a}, {"w": b}, **tolerances)
-    head = "different values: w (dict)\n\n  w  "
+    head = "different values: w (a dict of tensors)\n\n  w  "
     assert said.startswith(head)
     return said.removeprefix(head)
 
@@ -301,9 +301,9 @@ def test_patterns_select_on_both_sides() -> None:
         (lambda: assert_same_values(nn.Linear(2, 2), nn.Linear(2, 2), "bais"),
          "pattern 'bais' matches nothing in Linear and Linear; did you mean 'bias'?"),
         (lambda: assert_same_values(nn.Linear(2, 2), nn.Linear(2, 2), atol=-1),
-         "atol=-1 is no tolerance: pass a number >= 0"),
+         "atol=-1 is not a tolerance: pass a number >= 0"),
         (lambda: assert_same_values(nn.Linear(2, 2), nn.Linear(2, 2), rtol=NAN),
-         "rtol=nan is no tolerance: pass a number >= 0"),
+         "rtol=nan is not a tolerance: pass a number >= 0"),
         (lambda: assert_same_values(nn.Linear(2, 2), nn.Linear(2, 2, device="meta")),
          "weight of the second: on meta, where tensors have no values; its values cannot be compared"),
         (lambda: assert_same_values(nn.LazyLinear(2), nn.Linear(2, 2)),

@@ -308,7 +308,7 @@ def test_a_short_list_of_names_is_shown_whole() -> None:
 
 def test_classes_select_in_modules_only() -> None:
     assert usage(select, take_inventory({"w": torch.ones(1)}), [nn.Linear]) == (
-        "pattern Linear matches nothing in dict: classes select in an nn.Module only"
+        "pattern Linear matches nothing in a dict of tensors: classes select in an nn.Module only"
     )
 
 

@@ -167,7 +167,7 @@ def test_a_block_asks_when_it_is_entered() -> None:
         (
             {"a": torch.ones(2)},
             PARAMETERS,
-            "PARAMETERS asks the model, or its named_parameters(): this dict holds values, "
+            "PARAMETERS asks the model, or its named_parameters(): a dict of tensors holds values, "
             "detached from the model",
         ),
         (
@@ -202,7 +202,7 @@ def test_a_checkpoint_does_not_say_who_is_frozen() -> None:
     model = nn.Linear(2, 1)
 
     assert usage(assert_loaded, model, model.state_dict(), unexpected=[FROZEN]) == (
-        "FROZEN asks the model, or its named_parameters(): this checkpoint holds values, "
+        "FROZEN asks the model, or its named_parameters(): checkpoint holds values, "
         "detached from the model"
     )
 

@@ -1,4 +1,4 @@
-"""Shapes, dtypes, devices, counts, materialised: whole messages."""
+"""Shapes, dtypes, devices, counts, materialized: whole messages."""
 
 # ruff: noqa: E501  (whole messages, as they are printed)
 
@@ -60,7 +60,7 @@ class TestShapes:
         tensors = {"a": torch.zeros(3, 4), "b": torch.zeros(5, 4), "c": torch.zeros(4, 7)}
         expected = {"a": ("n", "d"), "b": (None, "d"), "c": ("d", "d")}
         assert failure(assert_shapes, tensors, expected) == dedent("""\
-            wrong shape: c (dict)
+            wrong shape: c (a dict of tensors)
 
               c  expected (d, d), found (4, 7): d is 7 here and 4 in a""")
 
@@ -74,7 +74,7 @@ class TestShapes:
         assert failure(
             assert_shapes, tensors, {"a": (), "b": (3, 2), "c": (1, ..., 3), "d": (1,)}
         ) == dedent("""\
-            wrong shape: a, b, c, d (dict)
+            wrong shape: a, b, c, d (a dict of tensors)
 
               a  expected (), found (1,): 1 dimension, not 0
               b  expected (3, 2), found (2, 3): dimension 0 is 2, not 3, dimension 1 is 3, not 2
@@ -106,7 +106,7 @@ class TestShapes:
 
               hint: run a forward pass first: it gives a lazy parameter its shape""")
         assert failure(assert_shapes, {"a": None}, {"a": (2,)}) == dedent("""\
-            no tensor: a (dict)
+            no tensor: a (a dict of tensors)
 
               a  expected (2,), found None""")
 
@@ -123,10 +123,13 @@ class TestShapes:
             ),
             (
                 (2.0, 3),
-                "'weight': 2.0 in (2.0, 3) is no dimension: use a size, a symbol like 'd', None for any size, or ...",
+                "'weight': 2.0 in (2.0, 3) is not a dimension: use a size, a symbol like 'd', None for any size, or ...",
             ),
             ((-1, 3), "'weight': size -1 in (-1, 3) is negative; None stands for any size"),
-            (("2*d", 3), "'weight': symbol '2*d' in (2*d, 3) is no name: write 'd', no expression"),
+            (
+                ("2*d", 3),
+                "'weight': symbol '2*d' in (2*d, 3) is not a name: write 'd', no expression",
+            ),
             ((..., 1, ...), "'weight': (..., 1, ...) has more than one ..."),
         ],
     )
@@ -202,9 +205,9 @@ class TestDtypes:
 
               norm.num_batches_tracked  expected float32, found int64""")
         assert usage(assert_dtypes, LM(), {"*num_batches*": torch.float32}) == (
-            "pattern '*num_batches*' reaches only integer, bool or quantized entries "
-            "(norm.num_batches_tracked), which no cast to a floating dtype changes: "
-            "a pattern that is the very name holds them to it"
+            "pattern '*num_batches*' matches only integer, bool or quantized tensors "
+            "(norm.num_batches_tracked), which .to(dtype) does not cast: write an exact name to "
+            "check one anyway"
         )
 
     def test_wrong_calls(self) -> None:
@@ -219,7 +222,7 @@ class TestDtypes:
             "map patterns to dtypes instead"
         )
         assert usage(assert_dtypes, {"a": torch.ones(1, dtype=torch.int64)}, torch.float32) == (
-            "dict has no floating and no complex entries: there is nothing to check; "
+            "a dict of tensors has no floating and no complex entries: there is nothing to check; "
             "map patterns to dtypes for the others"
         )
         assert (
@@ -258,12 +261,12 @@ class TestDevices:
         assert_devices(tensors, "cuda")
         assert_devices(tensors, "cuda:1")
         assert failure(assert_devices, tensors, "cuda:0") == dedent("""\
-            wrong device: a (dict)
+            wrong device: a (a dict of tensors)
 
               a  expected cuda:0, found cuda:1""")
 
     def test_wrong_calls(self) -> None:
-        assert usage(assert_devices, LM(), "gpu").startswith("device: 'gpu' is no device: ")
+        assert usage(assert_devices, LM(), "gpu").startswith("device: 'gpu' is not a device: ")
         assert usage(assert_devices, LM(), 0) == (
             "device: expected a device like 'cuda' or torch.device('cpu'), not 0"
         )
@@ -350,7 +353,7 @@ class TestCount:
         )
         for wrong in (7e9, True, -1, "7"):
             assert usage(assert_param_count, LM(), wrong) == (
-                f"total={wrong!r} is no number of elements: pass an int"
+                f"total={wrong!r} is not a number of elements: pass an int"
             )
 
 
@@ -374,7 +377,7 @@ class TestMaterialized:
               cache['steps']            on meta, where tensors have no values; in a plain attribute that to_empty() does not see
 
               hint: run one forward pass: it gives lazy parameters their shape and values
-              hint: model.get_submodule('norm').to_empty(device=..., recurse=False), then initialise or load it; model.to_empty() would erase 2 tensors with values
+              hint: model.get_submodule('norm').to_empty(device=..., recurse=False), then initialize or load it; model.to_empty() would erase 2 tensors with values
               hint: to_empty() and .to() do not see plain attributes: register_buffer it""")
 
     def test_what_is_loaded_is_not_erased(self) -> None:
@@ -391,9 +394,9 @@ class TestMaterialized:
               1.bias          on meta, where tensors have no values
               2.running_mean  on meta, where tensors have no values
 
-              hint: model.get_submodule('1').to_empty(device=..., recurse=False), then initialise or load it; model.to_empty() would erase 5 tensors with values
-              hint: module = model.get_submodule('2'); module.weight = nn.Parameter(torch.empty_like(module.weight, device=...)), then initialise or load it; model.to_empty() would erase 5 tensors with values
-              hint: module = model.get_submodule('2'); module.running_mean = torch.empty_like(module.running_mean, device=...), then initialise or load it; model.to_empty() would erase 5 tensors with values""")
+              hint: model.get_submodule('1').to_empty(device=..., recurse=False), then initialize or load it; model.to_empty() would erase 5 tensors with values
+              hint: module = model.get_submodule('2'); module.weight = nn.Parameter(torch.empty_like(module.weight, device=...)), then initialize or load it; model.to_empty() would erase 5 tensors with values
+              hint: module = model.get_submodule('2'); module.running_mean = torch.empty_like(module.running_mean, device=...), then initialize or load it; model.to_empty() would erase 5 tensors with values""")
         )
         before = copy.deepcopy({k: v for k, v in model.state_dict().items() if not v.is_meta})
         model.get_submodule("1").to_empty(device="cpu", recurse=False)
@@ -408,7 +411,7 @@ class TestMaterialized:
         model = nn.Linear(2, 2, device="meta")
         lines = failure(assert_materialized, model).splitlines()
         assert lines[-1] == (
-            "  hint: model.to_empty(device=...), then initialise or load every parameter"
+            "  hint: model.to_empty(device=...), then initialize or load every parameter"
         )
         assert "hint" not in failure(assert_materialized, model.state_dict())
         model.to_empty(device="cpu")

@@ -85,7 +85,7 @@ def test_lazy_and_plain_tensors() -> None:
         weight  uninitialized         ?  trainable
         bias    uninitialized         ?  trainable""")
     assert param_table({"a": torch.ones(2), "b": torch.ones(()).bfloat16()}) == dedent("""\
-        dict: 3 parameters, all frozen; on cpu, 10 bytes
+        a dict of tensors: 3 parameters, all frozen; on cpu, 10 bytes
 
         name  shape   dtype     elements  state
         a     2       float32          2  tensor
@@ -116,7 +116,10 @@ def test_thousands_of_parameters_on_meta_are_a_few_rows() -> None:
 
 
 def test_nothing_to_show() -> None:
-    assert usage(param_table, {"a": None}) == "dict holds None only: there is nothing to show"
+    assert (
+        usage(param_table, {"a": None})
+        == "a dict of tensors holds None only: there is nothing to show"
+    )
     with pytest.raises(ParamCheckUsageError, match="matches nothing in LM"):
         param_table(LM(), "body")
 

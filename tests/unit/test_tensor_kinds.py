@@ -41,7 +41,9 @@ def test_kinds_with_values(kind: Kind) -> None:
     assert_shapes(subject, {"w": tuple(tensor.shape)})
     assert_same_values(subject, {"w": kind.of(torch.zeros(2, 3))})
     assert_same_values(subject, {"w": kind.of(torch.zeros(2, 3))}, atol=0.1)
-    with pytest.raises(ParamCheckError, match=r"^different values: w \(dict\)\n\n  w  \d (of|in) "):
+    with pytest.raises(
+        ParamCheckError, match=r"^different values: w \(a dict of tensors\)\n\n  w  \d (of|in) "
+    ):
         assert_same_values(subject, {"w": kind()})
     assert len(param_table(subject).splitlines()) == 4
 
@@ -91,7 +93,8 @@ def test_a_default_device_of_meta_changes_nothing(kind: str) -> None:
         assert_same_values(drawn, dict(drawn))
         text = failure(assert_init, drawn, {"w": init.normal(1, 1)})
     assert re.fullmatch(
-        r"wrong initial values: w \(dict\)\n\n  w  expected normal\(1, 1\), found mean 0\.06\d*, "
+        r"wrong initial values: w \(a dict of tensors\)\n\n"
+        r"  w  expected normal\(1, 1\), found mean 0\.06\d*, "
         r"over 400 values: probability below 1e-12",
         text,
     )
@@ -155,7 +158,7 @@ def test_a_class_of_its_own_is_read_like_any_other() -> None:
     good, bad = (torch.tensor([1.0, x]).as_subclass(Quiet) for x in (1.0, float("nan")))
 
     assert_finite({"w": good})
-    assert failure(assert_finite, {"w": bad}).startswith("not finite: w (dict)")
+    assert failure(assert_finite, {"w": bad}).startswith("not finite: w (a dict of tensors)")
     assert failure(assert_same_values, {"w": good}, {"w": good * 2}).startswith("different values")
 
 
@@ -165,7 +168,7 @@ def test_two_wrappers_that_hide_their_memory_are_not_apart() -> None:
     said = "Opaque does not say which tensors hold its memory"
 
     assert failure(assert_untied, subject) == (
-        f"not checked: a, b (dict)\n\n  a  {said}\n  b  {said}"
+        f"not checked: a, b (a dict of tensors)\n\n  a  {said}\n  b  {said}"
     )
     assert failure(assert_untied, a=subject["a"], b=subject["b"]).startswith("not checked: a, b")
     assert_untied({"a": Wrapper(torch.ones(3)), "b": Wrapper(torch.ones(3))})
@@ -189,7 +192,7 @@ def test_tensors_of_a_transform(transform: Any) -> None:
 
     assert said[0] == f"w of the first: {INSIDE}; its values cannot be compared"
     assert said[-1] == (
-        "not checked: w (dict)\n\n"
+        "not checked: w (a dict of tensors)\n\n"
         "  w  inside torch.func.vmap or grad a tensor does not say where its memory is"
     )
     assert said[1:-1] in ([], [f"w: {INSIDE}; its values cannot be checked"])
@@ -211,5 +214,6 @@ def test_quantized_scales_are_values() -> None:
 
     assert quantized(1).int_repr().equal(quantized(2).int_repr())
     assert failure(assert_same_values, {"w": quantized(1)}, {"w": quantized(2)}) == (
-        "different values: w (dict)\n\n  w  4 of 4 values: max abs 1 at [0], max rel 0.5"
+        "different values: w (a dict of tensors)\n\n"
+        "  w  4 of 4 values: max abs 1 at [0], max rel 0.5"
     )

@@ -135,9 +135,9 @@ def test_a_function_that_tells_the_uses_apart_by_their_parameter() -> None:
 
 def test_a_detached_use_is_named() -> None:
     assert failure_lines(assert_tied_grads_sum, LM(Tensor.detach), loss) == [
-        "a use contributes nothing: head.weight (LM)",
+        "one use gets no gradient: head.weight (LM)",
         "",
-        "  head.weight  tied to emb.weight: detached: .detach in LM",
+        "  head.weight  tied to emb.weight: detached by .detach in LM",
     ]
 
 

@@ -32,12 +32,12 @@ from .messages import failure, failure_lines, usage, whole
 
 TIE = {"emb.weight", "head.weight"}
 ALIASED = (
-    "ALIASED: two tensors on the same memory: the gradient is split between them, an optimizer "
-    "steps the memory twice, and the next deepcopy or dtype move parts them."
+    "ALIASED: two tensors on the same memory: each gets part of the gradient, an optimizer "
+    "updates the memory twice, and deepcopy() or .to(dtype) separates them."
 )
 EQUAL = (
-    "EQUAL: the values are equal but the memory is not shared; the first optimizer step will "
-    "part them."
+    "EQUAL: the values are equal but the memory is not shared: they will diverge at the first "
+    "optimizer step."
 )
 TWO_ROWS = [
     "  emb.weight   Parameter 11x6 float32 cpu",
@@ -100,10 +100,10 @@ class TestTied:
             "",
             "  weight      Parameter 4x4 float32 cpu",
             "  transposed  Tensor 4x4 float32 cpu",
-            "  OVERLAPPING: they share some memory cells in another geometry: a step through one "
-            "changes part of the other.",
+            "  OVERLAPPING: they overlap in memory (another offset, shape or strides): updating "
+            "one changes part of the other.",
             "",
-            "  hint: tie by assignment: put one Parameter in both places",
+            "  hint: tie by assignment: assign one Parameter to both modules",
         ]
 
     def test_untied_on_meta(self) -> None:
@@ -487,7 +487,7 @@ class TestSeveralPlaces:
 
     def test_a_parameter_in_several_places(self) -> None:
         assert failure_lines(assert_untied, LM(tied=True)) == [
-            "tied: emb.weight, head.weight (LM)",
+            "one Parameter under several names: emb.weight, head.weight (LM)",
             "",
             "  emb.weight, head.weight  one Parameter 11x6 float32 cpu",
             "",
@@ -680,7 +680,7 @@ class TestHints:
         model.head.weight.data.copy_(model.emb.weight)
         assert failure_lines(assert_distinct, model)[-1] == (
             "  hint: if they are meant to be one, tie them: model.head.weight = model.emb.weight; "
-            "if not, build each layer anew instead of copying one, or initialize each again"
+            "if not, create each layer separately, or re-initialize the copies"
         )
         model.head.weight = model.emb.weight
         assert_distinct(model, "emb")
@@ -767,7 +767,7 @@ class TestUntied:
         tied = "shared: #1.w, #2.w"
         assert failure_lines(assert_untied, [("w", shared)], [("w", shared)])[0] == tied
         said = failure_lines(assert_untied, pairs(w=shared), [("w", shared)])[0]
-        assert said == f"{tied} (#1 and #2: pairs)"
+        assert said == f"{tied} (#1 and #2: a pairs of tensors)"
 
     def test_buffers_count(self) -> None:
         a, b = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
@@ -791,7 +791,9 @@ class TestUntied:
 
     def test_within_a_selection(self) -> None:
         model = LM(tied=True)
-        assert failure_lines(assert_untied, model)[0] == "tied: emb.weight, head.weight (LM)"
+        assert failure_lines(assert_untied, model)[0] == (
+            "one Parameter under several names: emb.weight, head.weight (LM)"
+        )
         assert_untied(model, "emb.weight")
         assert_untied(model, "!head.weight")
 
@@ -832,7 +834,7 @@ class TestDistinct:
             "  {0..2}.bias  Parameter 4 float32 cpu",
             "  EQUAL: own memory but the same bits: copies of one another start identical.",
             "",
-            "  hint: build each layer anew instead of copying one, or initialize each again",
+            "  hint: create each layer separately, or re-initialize the copies",
         ]
 
     def test_constants_are_not_compared(self) -> None:
@@ -846,7 +848,9 @@ class TestDistinct:
 
     def test_a_tie_is_not_distinct(self) -> None:
         model = LM(tied=True)
-        assert failure_lines(assert_distinct, model)[0] == "tied: emb.weight, head.weight (LM)"
+        assert failure_lines(assert_distinct, model)[0] == (
+            "one Parameter under several names: emb.weight, head.weight (LM)"
+        )
         assert_distinct(model, "!head.weight")
 
     def test_meta_has_no_values(self) -> None:
@@ -916,7 +920,9 @@ def test_a_scripted_module_has_the_ties_of_the_module_before(how: str) -> None:
     assert_same_ties(tied, LM(tied=True))
     assert failure_lines(assert_tied, untied, *names)[0].startswith("not tied: emb.weight, head.w")
     assert failure_lines(assert_ties, tied, [])[0].startswith("tied but not declared: emb.weight")
-    assert failure_lines(assert_untied, tied)[0].startswith("tied: emb.weight, head.weight (")
+    assert failure_lines(assert_untied, tied)[0].startswith(
+        "one Parameter under several names: emb.weight, head.weight ("
+    )
     assert failure_lines(assert_same_ties, tied, untied)[0].startswith("tie")
 
 

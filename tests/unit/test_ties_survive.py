@@ -130,8 +130,8 @@ def test_the_first_breaker_of_each_group_is_named() -> None:
         "  tie broken by load_state_dict(assign=True):",
         "    lm.emb.weight   Parameter 11x6 float32 cpu",
         "    lm.head.weight  Parameter 11x6 float32 cpu",
-        "    ALIASED: two tensors on the same memory: the gradient is split between them, an "
-        "optimizer steps the memory twice, and the next deepcopy or dtype move parts them; "
+        "    ALIASED: two tensors on the same memory: each gets part of the gradient, an "
+        "optimizer updates the memory twice, and deepcopy() or .to(dtype) separates them; "
         "assign=True puts a tensor of its own under every name.",
         "  tie broken by unshare:",
         "    a.weight  Parameter 2x2 float32 cpu",

@@ -387,7 +387,7 @@ def test_values_without_values_are_a_wrong_call() -> None:
 @pytest.mark.parametrize(
     ("only", "said"),
     [
-        ("value", "only='value': 'value' is none of values, objects, flags, attributes"),
+        ("value", "only='value': 'value' is not one of values, objects, flags, attributes"),
         ((), "only=(): name one or more of values, objects, flags, attributes"),
         (None, "only=None: name one or more of values, objects, flags, attributes"),
     ],
@@ -619,7 +619,7 @@ def test_every_kind_of_tensor_is_proven(kind: str) -> None:
     tensor, change = kinds()[kind]
     with assert_unchanged({"w": tensor}):
         pass
-    with pytest.raises(ParamCheckError, match=r"^values changed: w \(dict\)"):
+    with pytest.raises(ParamCheckError, match=r"^values changed: w \(a dict of tensors\)"):
         with assert_unchanged({"w": tensor}), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # CSR again
             change(tensor)
@@ -632,7 +632,7 @@ def test_a_wrapper_subclass_is_proven_by_its_inner_tensors() -> None:
     with pytest.raises(ParamCheckError) as changed, assert_unchanged({"w": tensor}):
         tensor.inner[1] = 2
     assert str(changed.value) == whole(r"""
-        values changed: w (dict)
+        values changed: w (a dict of tensors)
 
           w  other content; \
         written behind autograd's back (.data, numpy, the storage)
@@ -640,7 +640,7 @@ def test_a_wrapper_subclass_is_proven_by_its_inner_tensors() -> None:
     with pytest.raises(ParamCheckError) as replaced, assert_unchanged({"w": tensor}):
         tensor.inner = tensor.inner.clone()
     assert str(replaced.value) == whole("""
-        memory replaced: w (dict)
+        memory replaced: w (a dict of tensors)
 
           w  the same Wrapper object, on other memory
         """)

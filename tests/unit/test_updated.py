@@ -459,8 +459,8 @@ def test_nothing_to_look_at_is_a_wrong_call() -> None:
         "Net has no trainable parameter that this applies to: there is nothing to check"
     )
     assert usage(assert_changed({"w": torch.empty(0)}).__enter__) == (
-        "dict has no parameter or buffer with elements that this applies to: there is nothing to "
-        "check"
+        "a dict of tensors has no parameter or buffer with elements that this applies to: there is "
+        "nothing to check"
     )
     for assertion in (assert_updated, assert_changed):
         assert usage(assertion(nn.Linear(2, 2, device="meta")).__enter__) == (
@@ -509,8 +509,8 @@ def test_changed_names_what_stood_still() -> None:
         not changed: count, a.bias, b.weight; removed: b.bias (Net)
 
           not changed:
-            count     every bit is as it was
-            a.bias    it was written, with the bits it had
+            count     values are bit-identical
+            a.bias    written to, but with the same values
             b.weight  replaced by another object with the same bits
           removed:
             b.bias  was Parameter 2 float32 cpu

@@ -132,7 +132,10 @@ def test_what_fails(condition: Any, value: Tensor, said: str) -> None:
 def test_the_first_line_says_what_is_wrong(condition: Any, problem: str) -> None:
     wrong = -W[:, :3]
 
-    assert failure_lines(assert_values, {"w": wrong}, {"w": condition})[0] == f"{problem}: w (dict)"
+    assert (
+        failure_lines(assert_values, {"w": wrong}, {"w": condition})[0]
+        == f"{problem}: w (a dict of tensors)"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
@@ -247,8 +250,8 @@ def test_an_error_of_the_function_comes_through() -> None:
     ("make", "message"),
     [
         (lambda: values.between(1, 0), "between(1, 0): low is above high"),
-        (lambda: values.between(NAN, 0), "between: nan is no bound: give a number"),
-        (lambda: values.between("a", 0), "between: 'a' is no bound: give a number"),
+        (lambda: values.between(NAN, 0), "between: nan is not a bound: give a number"),
+        (lambda: values.between("a", 0), "between: 'a' is not a bound: give a number"),
         (lambda: values.norm(), "norm(2): give equals= or at_most="),
         (lambda: values.norm(equals=1, at_most=2),
          "norm(2, equals=1, at_most=2): give equals= or at_most="),
@@ -272,7 +275,7 @@ def test_conditions_that_are_none(make: Callable[[], Any], message: str) -> None
     [
         ({}, "assert_values takes {pattern: condition}, with one pattern at least: "
              '{"std": values.positive()}'),
-        ({"w": values.positive}, "'w': values.positive is no condition: call it"),
+        ({"w": values.positive}, "'w': values.positive is not a condition: call it"),
         ({"w": 3}, "'w': 3 is no condition of pytest_paramcheck.values, like "
                    "values.between(0, 1), and no function of a tensor"),
         ({"w": lambda w: w.sum()}, "<lambda> returned a float32 tensor for w: a condition returns "
@@ -290,7 +293,7 @@ def test_conditions_that_are_none(make: Callable[[], Any], message: str) -> None
         ({"meta": values.positive()},
          "meta: on meta, where tensors have no values; its values cannot be checked"),
         ({"d": values.positive()},
-         "pattern 'd' matches nothing in dict; it has w, b, c, meta, none and 1 more"),
+         "pattern 'd' matches nothing in a dict of tensors; it has w, b, c, meta, none and 1 more"),
         ({"empty": values.positive()},
          "pattern 'empty' matches no parameter or buffer with elements: 'empty' is empty"),
         ({"none": values.positive()},

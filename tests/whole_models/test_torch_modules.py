@@ -511,7 +511,7 @@ COMBINED = [
         lambda: {"x": torch.randn(3, 4), "head": "a"},
         unreached=["heads.b"],  # this loss takes the other path
     ),
-    case("materialised-from-meta", from_meta, randn((3, 4))),
+    case("materialized-from-meta", from_meta, randn((3, 4))),
     case(
         "copied",
         lambda: copy.deepcopy(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))),
@@ -519,7 +519,7 @@ COMBINED = [
     ),
     case("compiled", lambda: torch.compile(nn.Linear(4, 3), backend="eager"), randn((2, 4))),
     case(
-        "zero-initialised-branch",
+        "zero-initialized-branch",
         zero_branch,
         randn((3, 4)),
         # The last layer of the branch starts as zeros on purpose: nothing before it gets signal

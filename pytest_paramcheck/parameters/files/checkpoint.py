@@ -58,7 +58,7 @@ def read_tensors(path: Path, key: str | None = None) -> Mapping[str, Any]:
     where = path.name if key is None else f"{key!r} of {path.name}"
     if not isinstance(held, Mapping):
         raise ParamCheckUsageError(
-            f"{where} is no mapping of names to tensors but {kind_in_words(held)}"
+            f"{where} is not a mapping of names to tensors but {kind_in_words(held)}"
         )
     for name, value in held.items():
         if isinstance(value, Tensor) or value is None or is_extra_state(name):

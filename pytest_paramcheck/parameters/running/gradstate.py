@@ -65,7 +65,7 @@ def demand_gradients(inventory: Inventory) -> None:
     """Raise for a subject that holds values only, and so has no gradients to ask for."""
     if inventory.saved:
         raise ParamCheckUsageError(
-            f"a state_dict ({inventory.title}) holds values, detached from the model: there are "
+            f"{inventory.title} holds values, detached from the model: there are "
             f"no gradients in it; pass the model, or a mapping of its gradients"
         )
 
@@ -140,7 +140,7 @@ def _nonzero(nonzero: bool) -> GradState:
 
 
 def grad_states(grads: Sequence[Tensor | None]) -> list[GradState]:
-    """Return the states of many gradients, with one synchronisation per device and dtype.
+    """Return the states of many gradients, with one synchronization per device and dtype.
 
     A norm that is a number and not zero says NONZERO; one that is zero may have underflowed
     and one that is not finite may have overflowed: those are looked at.

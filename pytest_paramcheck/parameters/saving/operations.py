@@ -203,7 +203,7 @@ def operation(name: str, inputs: tuple[Any, ...] | None) -> Operation:
         torch.empty(1, device=device)
     except Exception as error:  # absent devices raise whatever their backend likes
         raise ParamCheckUsageError(
-            f"operation {name!r}: {what!r} is no dtype and no device that is there "
+            f"operation {name!r}: {what!r} is not a dtype or a device that is there "
             f"({first_line(error)})"
         ) from None
     if how == "to":

@@ -73,7 +73,7 @@ def route_of(
     if through not in routes:
         named = f" there are {', '.join((*routes, DCP))}, or a callable"
         near = did_you_mean(str(through), (*routes, DCP)) or named
-        raise ParamCheckUsageError(f"through={through!r} is no way to save a model;{near}")
+        raise ParamCheckUsageError(f"through={through!r} is not a way to save a model;{near}")
     return routes[through]
 
 

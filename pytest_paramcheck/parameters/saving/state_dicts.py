@@ -136,7 +136,7 @@ def _no_state_dict(
     """Return what is in the place of tensors, and where those are; ``below``: of a file, the
     key that was looked at."""
     if not isinstance(name, str):
-        said = f"the checkpoint has a key that is no name: {kind_in_words(name)}"
+        said = f"the checkpoint has a key that is not a name: {kind_in_words(name)}"
     else:
         said = f"checkpoint[{name!r}] is not a tensor but {kind_in_words(value)}"
     nested = sorted(_nested(checkpoint, model), key=lambda pair: -pair[0])[:3]

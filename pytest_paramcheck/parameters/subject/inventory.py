@@ -292,6 +292,8 @@ def require_tensors(*inventories: Inventory, allow_none: bool = False) -> None:
         return
     title = join_words(list(dict.fromkeys(inventory.title for inventory in inventories)))
     if not all(inventory.empty for inventory in inventories):
+        # "every value of a dict of tensors" would contradict itself.
+        title = title.replace(" of tensors", "")
         raise ParamCheckUsageError(f"every value of {title} is None: there is nothing to check")
     raise ParamCheckUsageError(
         f"{title} has no parameters and no buffers: there is nothing to check"
@@ -326,8 +328,11 @@ def _read(subject: Any) -> Inventory:
     if isinstance(subject, Path):
         return _read_path(subject)
     if isinstance(subject, Mapping):
-        inventory = _read_pairs(type(subject).__name__, subject.items())
-        inventory.saved = hasattr(subject, "_metadata")  # torch writes it into every state_dict
+        saved = hasattr(subject, "_metadata")  # torch writes it into every state_dict
+        inventory = _read_pairs(
+            "a state_dict" if saved else _mapping_title(subject), subject.items()
+        )
+        inventory.saved = saved
         return inventory
     if isinstance(subject, (Tensor, str, bytes)) or not isinstance(subject, Iterable):
         path = f"; a checkpoint's is Path({cut(repr(subject), 40)})"
@@ -345,6 +350,12 @@ def _read_path(path: Path, key: str | None = None) -> Inventory:
     inventory = _read_pairs(path.name, read_tensors(path, key).items())
     inventory.saved = True
     return inventory
+
+
+def _mapping_title(subject: Mapping[Any, Any]) -> str:
+    """Return what messages call a mapping; the class alone (``dict``) would say nothing."""
+    name = type(subject).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name} of tensors"
 
 
 def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:

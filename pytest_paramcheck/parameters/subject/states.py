@@ -58,7 +58,7 @@ def is_registered_parameter(entry: Entry) -> bool:
 
 
 def _demand_answer(inventory: Inventory, state: State) -> None:
-    held = "a state_dict holds" if inventory.saved else f"this {inventory.title} holds"
+    held = "a state_dict holds" if inventory.saved else f"{inventory.title} holds"
     if inventory.from_pairs:
         held = "these pairs hold"
     if state is State.BUFFERS:

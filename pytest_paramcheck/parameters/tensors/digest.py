@@ -238,7 +238,7 @@ def _sample(tensor: Tensor, flats: list[Tensor]) -> Tensor | None:
     (flat,) = flats
     if flat.numel() <= SAMPLE:
         return flat.to("cpu", copy=True)
-    # Eight places of neighbours: each lone value would be a cache line read for itself.
+    # Eight places of neighbors: each lone value would be a cache line read for itself.
     step = flat.numel() // 8
     if flat.device.type == "cpu":  # eight copies of bytes cost a third of three tensor calls
         start, size = flat.data_ptr(), flat.element_size()

@@ -1,4 +1,4 @@
-"""All values finite, with few kernel launches and one synchronisation per device.
+"""All values finite, with few kernel launches and one synchronization per device.
 
 The screen is the 2-norm of every tensor, taken in one call per dtype: squares never cancel,
 so a NaN or an infinity always shows in it. A norm may also overflow where all values are

@@ -22,7 +22,7 @@ def join_overlapping(spans: Iterable[Span], union: Union) -> None:
 
     Layouts come in the order of their first byte. Those without holes that meet are one run,
     with the running maximum end: ``[0,100) [10,20) [50,60)`` is one group, which comparing
-    neighbours misses. The others are kept by row length and place in the row, and asked exactly.
+    neighbors misses. The others are kept by row length and place in the row, and asked exactly.
     """
     run_end, run_index = -1, -1
     rows: dict[tuple[int, int], _Rows] = {}

@@ -20,7 +20,7 @@ def marked_ranks(value: Any) -> tuple[int, ...]:
         raise ValueError(f"names no number; {_valid('a list of them')}")
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST:
-            raise ValueError(f"{number!r} is no number of ranks; {_valid('a list of them')}")
+            raise ValueError(f"{number!r} is not a number of ranks; {_valid('a list of them')}")
     return tuple(dict.fromkeys(numbers))
 
 
@@ -32,7 +32,7 @@ def written_ranks(values: Iterable[str]) -> tuple[int, ...]:
     for word in words:
         if not re.fullmatch(r"[0-9]{1,6}", word) or not 1 <= int(word) <= _MOST:
             raise ValueError(
-                f"{word!r} is no number of ranks; {_valid('several with commas between')}"
+                f"{word!r} is not a number of ranks; {_valid('several with commas between')}"
             )
     return tuple(dict.fromkeys(map(int, words)))
 
@@ -48,7 +48,9 @@ def written_seconds(text: str) -> float:
         if not 0 < seconds < 1e7:  # not nan either
             raise ValueError
     except ValueError:
-        raise ValueError(f"{text!r} is no time limit; it is a positive number of seconds") from None
+        raise ValueError(
+            f"{text!r} is not a time limit; it is a positive number of seconds"
+        ) from None
     return seconds
 
 
