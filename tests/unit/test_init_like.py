@@ -106,7 +106,7 @@ def test_a_few_values_and_other_kinds() -> None:
 def test_what_another_one_drew(value: Callable[[], Tensor], function: Any, said: str) -> None:
     message = failure(assert_init, {"w": value()}, {"w": init.like(function)})
 
-    assert message.startswith("wrong initial values: w (dict)\n")
+    assert message.startswith("wrong initial values: w (a dict of tensors)\n")
     assert f"expected like({function.__name__}), found " in " ".join(message.split())
     assert said in " ".join(message.split())
 
@@ -115,7 +115,7 @@ def test_the_message() -> None:
     weight = torch.full((64, 64), 0.5)
 
     assert failure(assert_init, {"w": weight}, {"w": init.like(nn.init.ones_)}) == whole("""
-        wrong initial values: w (dict)
+        wrong initial values: w (a dict of tensors)
 
           w  expected like(ones_), found 4,096 of 4,096 values that are the same in every draw \\
              off, first 0.5 at [0, 0] instead of 1: impossible""")
@@ -241,7 +241,7 @@ def test_orthogonal_matrices_that_are_stacked() -> None:
     broken = gates.clone()
     broken[32:48] *= 2
     assert failure(assert_init, {"w": broken}, {"w": init.orthogonal(stacked=4)}) == whole("""
-        wrong initial values: w (dict)
+        wrong initial values: w (a dict of tensors)
 
           w  expected orthogonal(gain=1, stacked=4), found number 2 of 4: rows of length 2 to 2, \\
              products off by 3""")

@@ -57,7 +57,7 @@ def test_each_kind_of_wrong_placement(grid: DeviceMesh) -> None:
         "two": spread(grid, Replicate(), Shard(0)),
     }
     assert failure(assert_placements, subject, {"*": Shard(0)}) == whole("""
-        other placement: plain, other, copied, sums and 1 more (dict)
+        other placement: plain, other, copied, sums and 1 more (a dict of tensors)
 
           plain   expected Shard(0), found plain: nothing sharded it
           other   expected Shard(0), found Shard(1)
@@ -69,7 +69,7 @@ def test_each_kind_of_wrong_placement(grid: DeviceMesh) -> None:
 
 def test_plain_was_meant(grid: DeviceMesh) -> None:
     assert failure(assert_placements, {"w": spread(grid["tp"], Shard(0))}, {"w": None}) == whole("""
-        other placement: w (dict)
+        other placement: w (a dict of tensors)
 
           w  expected plain, found Shard(0)
     """)

@@ -167,7 +167,7 @@ def test_another_order() -> None:
     second["a"] = torch.ones(2)
 
     assert said(first, second) == whole("""
-        other order: a, b (dict)
+        other order: a, b (a dict of tensors)
 
           a, b  a on rank 0 where rank 1 has b
     """)
@@ -194,7 +194,7 @@ def test_a_large_tensor_says_that_it_differs() -> None:
     second["w"][-1] = 1
 
     assert said(first, second) == whole("""
-        differs between ranks: w (dict)
+        differs between ranks: w (a dict of tensors)
 
           w  differs: rank 1 from rank 0
     """)

@@ -125,8 +125,8 @@ def test_buffers_and_other_kinds_of_tensors() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rtol": -1}, "rtol=-1 is no tolerance: pass a number >= 0"),
-        ({"atol": "1"}, "atol='1' is no tolerance: pass a number >= 0"),
+        ({"rtol": -1}, "rtol=-1 is not a tolerance: pass a number >= 0"),
+        ({"atol": "1"}, "atol='1' is not a tolerance: pass a number >= 0"),
         (
             {"atol": 1, "only": "flags"},
             "only='flags' asks about no values: leave rtol and atol out",
@@ -198,7 +198,7 @@ def test_one_value_that_moved_is_enough_and_a_cast_moves_none() -> None:
     message = block_failure(assert_changed(model, more_than=1e-4), model.double)
     assert message.startswith("not changed by more than 0.0001: weight, bias (Linear)")
     assert usage(assert_changed, model, more_than=-1) == (
-        "more_than=-1 is no tolerance: pass a number >= 0"
+        "more_than=-1 is not a tolerance: pass a number >= 0"
     )
 
 
@@ -354,7 +354,7 @@ def test_numbers_and_complex_numbers_stay_two_kinds() -> None:
     a, b = torch.ones(1), torch.ones(1, dtype=torch.complex64)
 
     assert failure(assert_same_values, {"a": a}, {"a": b}, dtypes=False) == whole("""
-        different dtype: a (dict)
+        different dtype: a (a dict of tensors)
 
           a  float32 in the first, complex64 in the second""")
 
