@@ -239,7 +239,8 @@ def test_who_is_in_no_share_is_asked_as_ever() -> None:
     ("at_least", "message"),
     [
         (0.5, 'at_least maps patterns to shares, {"experts": 0.5}, not float 0.5'),
-        ({"experts": 2}, "at_least: 2 for 'experts' is not a share: give a number above 0, at most 1"),
+        ({"experts": 2}, "at_least: 2 for 'experts' is not a share: give a number above "
+                         "0, at most 1"),
         ({"nobody": 0.5}, "pattern 'nobody' matches nothing in ModuleDict; it has "
                           "experts.0.weight, experts.0.bias, experts.1.weight, experts.1.bias, "
                           "experts.2.weight and 5 more"),
