@@ -165,10 +165,7 @@ def _equal_shards(entry: Entry, facts: Mapping[int, ShardFact]) -> list[Finding]
             "equal shards",
             found=f"{ranks_text(ranks)} hold the same values bit for bit",
             why="each rank drew its shard from the same seed",
-            hint=(
-                "seed each rank by itself, torch.manual_seed(seed + dist.get_rank()), "
-                "or draw on the DTensor"
-            ),
+            hint="seed each rank by itself: torch.manual_seed(seed + dist.get_rank())",
         )
         for ranks in same
     ]

@@ -306,7 +306,6 @@ def test_equal_values_on_two_ranks_of_a_group() -> None:
               head.weight  ranks 0 and 1 hold the same values bit for bit: each rank drew its \\
                            shard from the same seed
 
-              hint: seed each rank by itself, torch.manual_seed(seed + dist.get_rank()), or draw \\
-                    on the DTensor
+              hint: seed each rank by itself: torch.manual_seed(seed + dist.get_rank())
         """)
     }
