@@ -6,9 +6,19 @@ and nothing here has to know about devices.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
+
+#: Several processes to each test: collected where the folder is named.
+_RANKS = Path(__file__).parent / "recipes" / "ranks"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    named = any("ranks" in Path(str(arg).partition("::")[0]).parts for arg in config.args)
+    return True if collection_path == _RANKS and not named else None
 
 
 @pytest.fixture

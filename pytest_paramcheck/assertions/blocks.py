@@ -22,6 +22,7 @@ from ..parameters.running.kept import AfterBlock, Kept, finite_before, keep, req
 from ..parameters.running.watch import Watch
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
+from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern, pattern_text
 from ..parameters.subject.select import (
     any_entry,
@@ -221,7 +222,11 @@ class Block:
         raise_if(findings, inventory)
 
     def _call(self) -> Call:
-        return Call(self._assertion, values=self._reads_values, slices=self._of_slices)
+        # A part counts in the whole tensor, which no slice is.
+        whole = any(isinstance(pattern, Part) for pattern in self._patterns)
+        return Call(
+            self._assertion, values=self._reads_values, slices=self._of_slices and not whole
+        )
 
     def __del__(self) -> None:
         self._stop()  # a block that was entered and dropped: its hooks are of the whole process

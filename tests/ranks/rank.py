@@ -49,6 +49,7 @@ def run(what: str, store: str, rank: int, world: int) -> dict[str, Any]:
             store=dist.FileStore(store, world),
             timeout=timeout,
         )
+    dist.barrier()  # one that is through at once would close what the other still connects
     torch.manual_seed(0)
     try:
         function = importlib.import_module(module).RUN[name]

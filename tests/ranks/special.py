@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import pytest_paramcheck as pc
-from pytest_paramcheck import init
+from pytest_paramcheck import init, values
 
 from . import cells
 from .cells import cell, on_rank_1, sgd, step
@@ -961,3 +962,162 @@ class Forgets(LM):
 def _() -> None:
     torch.manual_seed(0)
     pc.assert_roundtrip(fsdp2(Forgets(tied=False)), through="dcp")
+
+
+# -- averages, conditions, parts, resumed training ----------------------------------------------
+
+
+def _average(model: nn.Module) -> dict[str, Tensor]:
+    """What an average of a sharded model is: torch copies no wrapped model."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def _averaged_in(ema: dict[str, Tensor], model: nn.Module, weight: float = 0.1) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            local(ema[name]).lerp_(local(parameter), weight)
+
+
+@cells.cells("assert_averaged", "once", "pass", cells.REFUSED)
+def _(kind: str) -> None:
+    model = cells.wrapped(kind, tied=False)
+    ema = _average(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    step(kind, model, optimizer)
+    with pc.assert_averaged(ema, model, decay=0.9):
+        _averaged_in(ema, model)
+
+
+@cells.cells("assert_averaged", "not on rank 1", "finding", cells.ONE_SIDED, cells.REFUSED)
+def _(kind: str) -> None:
+    model = cells.wrapped(kind, tied=False)
+    ema = _average(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    step(kind, model, optimizer)
+    with pc.assert_averaged(ema, model, decay=0.9):
+        if rank() == 0:
+            _averaged_in(ema, model)
+
+
+@cells.cells("assert_values", "a norm of the whole", "pass", cells.REFUSED)
+def _(kind: str) -> None:
+    reference = plain().blocks[1].fc1.weight.detach()
+    norm = float(reference.norm())
+    model = cells.wrapped(kind)
+    pc.assert_values(
+        model, {WEIGHT: lambda w: torch.tensor(abs(float(w.norm()) - norm) < 1e-4).expand_as(w)}
+    )
+
+
+@cells.cells("assert_values", "out of bounds on rank 1", "finding", cells.ONE_SIDED, cells.REFUSED)
+def _(kind: str) -> None:
+    model = cells.wrapped(kind)
+    on_rank_1(lambda: local(cells.some(kind, model)).fill_(9))
+    pc.assert_values(model, {WEIGHT: values.between(-2, 2)})
+
+
+@cells.cells("assert_unchanged", "a part", "finding", cells.ONE_SIDED, cells.REFUSED)
+def _(kind: str) -> None:
+    model = cells.wrapped(kind)
+    with pc.assert_unchanged(model, pc.part(WEIGHT, slice(12, None)), only="values"):
+        on_rank_1(lambda: local(cells.some(kind, model)).view(-1)[-1:].add_(1))
+
+
+@cells.cells("assert_unchanged", "beside a part", "pass", cells.REFUSED)
+def _(kind: str) -> None:
+    model = cells.wrapped(kind)
+    with pc.assert_unchanged(model, pc.part(WEIGHT, slice(8)), only="values"):
+        on_rank_1(lambda: local(cells.some(kind, model)).view(-1)[-1:].add_(1))
+
+
+# -- nothing is left behind, and one exchange is made -------------------------------------------
+
+
+def _state(model: nn.Module) -> list[object]:
+    """What an assertion has to leave as it is, of this rank's shards too."""
+    state: list[object] = []
+    for name, own in model.named_parameters(remove_duplicate=False):
+        held, grad = local(own), own.grad
+        state += [name, id(own), id(held), own._version, held._version]
+        state += [own.requires_grad, held.tolist(), id(grad)]
+        state += [] if grad is None else [local(grad).tolist(), local(grad)._version]
+    state += [module.training for module in model.modules()]
+    return [*state, torch.get_rng_state().tolist()]
+
+
+#: Each assertion that asks a model at rest, on one that has trained.
+AT_REST: dict[str, Callable[[nn.Module], object]] = {
+    "assert_tied": lambda model: pc.assert_tied(model, "emb.weight", "head.weight"),
+    "assert_untied": lambda model: pc.assert_untied(model, "blocks"),
+    "assert_distinct": lambda model: pc.assert_distinct(model, "!head.weight"),
+    "assert_ties": lambda model: pc.assert_ties(model, [{"emb.weight", "head.weight"}]),
+    "assert_same_ties": lambda model: pc.assert_same_ties(plain(), model),
+    "assert_grads_none": pc.assert_grads_none,
+    "assert_grads_present": pc.assert_grads_present,
+    "assert_grads_finite": pc.assert_grads_finite,
+    "assert_grad_norm": lambda model: pc.assert_grad_norm(model, at_most=1e-9),
+    "assert_grads_reach": lambda model: pc.assert_grads_reach(model, loss_of("fsdp2")),
+    "assert_frozen": pc.assert_frozen,
+    "assert_trainable": pc.assert_trainable,
+    "assert_shapes": lambda model: pc.assert_shapes(model, {"emb": (1, 1)}, partial=True),
+    "assert_dtypes": lambda model: pc.assert_dtypes(model, torch.float64),
+    "assert_devices": lambda model: pc.assert_devices(model, "cpu"),
+    "assert_param_count": lambda model: pc.assert_param_count(model, 1),
+    "assert_materialized": pc.assert_materialized,
+    "assert_registered": pc.assert_registered,
+    "assert_finite": pc.assert_finite,
+    "assert_same_values": lambda model: pc.assert_same_values(model, plain()),
+    "assert_init": lambda model: pc.assert_init(model, {"*.ln.weight": init.ones()}),
+    "assert_roundtrip": lambda model: pc.assert_roundtrip(model, through="dcp"),
+    "assert_loaded": lambda model: pc.assert_loaded(model, plain().state_dict()),
+    "assert_replicated": pc.assert_replicated,
+    "assert_placements": lambda model: pc.assert_placements(model, {"*": Replicate()}),
+    "assert_values": lambda model: pc.assert_values(model, {"*": values.between(-9, 9)}),
+}
+
+
+def _leaves_nothing(name: str) -> None:
+    model = fsdp2(plain())
+    step("fsdp2", model, sgd(model))
+    before = _state(model)
+    with contextlib.suppress(pc.ParamCheckError, pc.ParamCheckUsageError):
+        AT_REST[name](model)
+    assert _state(model) == before
+    # The model still trains, on every rank.
+    step("fsdp2", model, sgd(model))
+
+
+for _name in AT_REST:
+    cell(f"fsdp2/{_name}/leaves the model as it was", "pass")(
+        lambda name=_name: _leaves_nothing(name)
+    )
+
+
+def _collectives(call: Callable[[], object]) -> int:
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    with CommDebugMode() as counted:
+        call()
+    return sum(counted.get_comm_counts().values())
+
+
+@cell("fsdp2/assert_finite/one exchange", "pass")
+def _() -> None:
+    model = fsdp2(plain())
+    loss_of("fsdp2")(model).backward()
+    one = _collectives(lambda: pc.assert_finite(model))
+    assert one == 2, one  # the sizes, then what is said
+    assert _collectives(lambda: pc.assert_shapes(model, {"emb": (16, 8)}, partial=True)) == one
+    assert _collectives(lambda: pc.assert_same_values(model, plain())) == one
+    # Norms are told before it is known whether they are within bounds.
+    assert _collectives(lambda: pc.assert_grad_norm(model, at_most=1e9)) == 2 * one
+    assert _collectives(lambda: pc.assert_placements(model, {"*": Shard(0)})) == 0
+    assert _collectives(lambda: pc.assert_finite(plain())) == 0
+
+
+@cell("ddp/assert_finite/no exchange", "pass")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    assert _collectives(lambda: pc.assert_finite(model)) == 0
+    total = sum(p.numel() for p in model.parameters())
+    assert _collectives(lambda: pc.assert_param_count(model, total)) == 0

@@ -21,7 +21,6 @@ from torch.distributed.tensor import Shard
 from pytest_paramcheck import init
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.params(ranks=2, devices=["cpu"]),
     # What torch says where one rank reads or writes a checkpoint by itself.
     pytest.mark.filterwarnings("ignore:torch.distributed is :UserWarning"),

@@ -13,7 +13,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.params(ranks=2, devices=["cpu"])]
+pytestmark = pytest.mark.params(ranks=2, devices=["cpu"])
 
 
 class MLP(nn.Module):
