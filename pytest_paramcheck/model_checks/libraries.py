@@ -109,16 +109,28 @@ def _input_size(model: nn.Module) -> Iterator[Guess]:
 
 
 def _main_input(model: nn.Module) -> Iterator[Guess]:
-    """transformers' models of images: the sizes stand in their config."""
+    """transformers' models of images, and of images and text: sizes stand in their config."""
     config = getattr(model, "config", None)
-    if getattr(model, "main_input_name", None) != "pixel_values" or config is None:
+    if getattr(model, "main_input_name", None) == "pixel_values":
+        if shape := _pixels(config):
+            yield _drawn("config.image_size", model, shape, name="pixel_values")
         return
+    dummies = getattr(model, "dummy_inputs", None)
+    shape = _pixels(getattr(config, "vision_config", None))
+    if shape and isinstance(dummies, Mapping) and _tensors(dummies):
+        pixels = _drawn("", model, shape, name="pixel_values")
+        yield Guess(
+            "dummy_inputs and config.vision_config.image_size",
+            lambda: {**dummies, **pixels.make()},
+        )
+
+
+def _pixels(config: Any) -> tuple[int, ...] | None:
+    """Return the shape of one image, or of the frames of one film, that a config speaks of."""
     size = getattr(config, "image_size", None)
     sides = _shape(size if isinstance(size, Sequence) else (size, size))
-    channels = getattr(config, "num_channels", 3)
     frames = _shape((getattr(config, "num_frames", None),))
-    if sides and (shape := _shape((*(frames or ()), channels, *sides))):
-        yield _drawn("config.image_size", model, shape, name="pixel_values")
+    return _shape((*(frames or ()), getattr(config, "num_channels", 3), *sides)) if sides else None
 
 
 def _torchvision(model: nn.Module) -> Iterator[Guess]:

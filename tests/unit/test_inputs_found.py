@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -94,6 +95,26 @@ def test_the_config_of_a_model_of_images(config: Config, shape: tuple[int, ...])
 
     assert source == "inputs from config.image_size"
     assert shown == {"pixel_values": shape}
+
+
+class Both(Takes):
+    """A model of images and text, as transformers has them: sizes are in a config of a config."""
+
+    main_input_name = "input_ids"
+    dummy_inputs = {"input_ids": torch.tensor([[1, 2]])}
+
+    config = SimpleNamespace(vision_config=Config((4, 5)))
+
+    def forward(self, input_ids: Tensor, pixel_values: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(pixel_values).mean() * input_ids
+
+
+def test_a_model_of_images_and_text() -> None:
+    assert found(Both) == (
+        "inputs from dummy_inputs and config.vision_config.image_size",
+        {"input_ids": (1, 2), "pixel_values": (2, 3, 4, 5)},
+        "",
+    )
 
 
 class Ids(nn.Module):
