@@ -27,7 +27,8 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``roundtrip``: what came back of a save; ``resume``: training that goes on from one;
   ``checkpoint``: a file by itself;
 * ``replicated``: the same on every rank; ``placements``: sharded as declared;
-* ``ranks``: what each rank found -> what holds of the whole;
+* ``ranks``: what each rank found -> what holds of the whole; ``wrapped``: a wrapped model's
+  gradients and steps;
 * ``conventions``: padding rows, norms, heads that a config ties, what a reset leaves;
 * ``manifest``: two lists of records; ``renames``: which removal and addition are one.
 """

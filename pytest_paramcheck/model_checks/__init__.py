@@ -4,7 +4,8 @@
 one device, which a check gets. ``check.py``: what a check is, and how one is run.
 ``as_built.py``, ``running.py``, ``copies.py``: the checks of a model as its factory builds it,
 when it runs, and when it is copied or saved. ``moves.py``: moved to a dtype or
-a device. ``conventions.py``: what its modules promise by what they are. ``builds.py``: builds that
+a device. ``wrapped.py``: wrapped or sharded, on ranks; ``parts.py``: each rank's inputs.
+``conventions.py``: what its modules promise by what they are. ``builds.py``: builds that
 checks share. ``needs.py``: what a check needs to have something to look at.
 ``inputs.py``: whose inputs a model is run on; ``libraries.py``: what the
 libraries of models say of them; ``missed.py``: what a loss does not reach; ``alike.py``: what

@@ -60,6 +60,10 @@ class ModelCase:
       optimizer class. Without it the training step uses Adamax.
     * ``steps``: training steps until everything must have moved, or got a gradient: behind a
       zero scale it comes after a step (LoRA's first factor moves in the second).
+    * ``wrap``: a function of the model that returns it wrapped or sharded (DistributedDataParallel,
+      ``fully_shard``, ``parallelize_module``), for a test on ranks: every check sees what it
+      returns. ``split``: the dimension along which each rank gets its part of every input tensor;
+      None: all ranks get the whole.
     * ``manifest``: the path of a manifest to hold the model to.
     * ``expected_failures``: check name -> reason; a check that passes all the same fails.
     * ``name``: what the test ids and the summary call it; the factory's name by default.
@@ -82,6 +86,8 @@ class ModelCase:
     values: Mapping[Pattern, Asked] | None = None
     optimizer: Callable[..., Any] | None = None
     steps: int = 1
+    wrap: Callable[[Any], Any] | None = None
+    split: int | None = None
     manifest: str | Path | None = None
     expected_failures: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
@@ -90,6 +96,8 @@ class ModelCase:
         for field_name, parse in _PARSERS.items():
             # A frozen dataclass sets its own fields this way.
             object.__setattr__(self, field_name, parse(getattr(self, field_name), field_name))
+        if self.split is not None and self.wrap is None:
+            raise ParamCheckUsageError("ModelCase: split is for a case with wrap=, on ranks")
         if not self.name:
             object.__setattr__(self, "name", _factory_name(self.factory))
         object.__setattr__(self, "_place", _calling_line())
@@ -218,6 +226,12 @@ def _steps(value: object, field_name: str) -> int:
     return value
 
 
+def _dimension(value: object, field_name: str) -> object:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ParamCheckUsageError(f"ModelCase: {field_name} is a dimension, got {value!r}")
+    return value
+
+
 def _reasons(value: object, field_name: str) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
         raise ParamCheckUsageError(
@@ -251,6 +265,8 @@ _PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
     "shapes": _shapes,
     "values": _values,
     "steps": _steps,
+    "wrap": _function,
+    "split": _dimension,
     "expected_failures": _reasons,
     "name": _name,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import first_line
 from ..parameters.running.randomness import random_states, seed_all
 from .case import ModelCase, NothingToCheck
@@ -60,4 +61,14 @@ def run_check(check: Check, case: CaseRun) -> None:
         raise NothingToCheck("on meta, where tensors have no values")
     with random_states([case.device]):
         seed_all(case.seed, [case.device])
-        check.run(case)
+        if case.declared.wrap is None:
+            check.run(case)
+            return
+        case.model  # noqa: B018 - what is wrong with the declaration itself is said here
+        try:
+            check.run(case)
+        except ParamCheckUsageError as error:
+            said = str(error)
+        else:
+            return
+    raise NothingToCheck(f"not asked of this kind of model: {said}")

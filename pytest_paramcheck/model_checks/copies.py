@@ -70,6 +70,8 @@ def check_deepcopy(case: CaseRun) -> None:
         twin, problem = copy.deepcopy(case.model), ""
     except Exception as error:  # whatever a module or a tensor subclass raises
         twin, problem = None, f"{type(error).__name__}: {first_line(error)}"
+    if twin is None and case.declared.wrap is not None:
+        raise NothingToCheck(f"the wrapped model cannot be deep-copied: {problem}")
     if twin is None:
         finding = Finding(("the model",), "cannot be deep-copied", found=problem)
         raise_if([finding], case.title)

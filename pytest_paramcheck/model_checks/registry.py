@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import as_built, conventions, copies, moves, resume, running
+from . import as_built, conventions, copies, moves, resume, running, wrapped
 from .check import Check
 
 
@@ -20,6 +20,6 @@ def _defined_in(module: ModuleType) -> list[Check]:
 #: Every registered check, in the order in which they are collected.
 CHECKS: dict[str, Check] = {
     check.name: check
-    for module in (as_built, conventions, running, resume, copies, moves)
+    for module in (as_built, conventions, running, resume, copies, moves, wrapped)
     for check in _defined_in(module)
 }

@@ -85,6 +85,8 @@ class CaseRun:
         # Of the models that were built with some: what their constructors left of graphs.
         self._kept: list[tuple[weakref.ref[Module], list[KeptGraph]]] = []
         self.device: torch.device = default_device()
+        # Of the inputs, where they are split: which, of how many; None is this rank's own.
+        self._part: tuple[int, int] | None = None
 
     @property
     def case(self) -> ModelCase:
@@ -112,13 +114,9 @@ class CaseRun:
         Where builds share what trains, :class:`NothingToCheck`: ``check_built_anew`` says so.
         """
         __tracebackhide__ = True
-        from torch import nn
-
-        model = self._seeded(self.declared.factory, seed)
-        if not isinstance(model, nn.Module):
-            raise ParamCheckUsageError(
-                f"the factory of {self.title} returned {type(model).__name__}, no nn.Module"
-            )
+        model = self._unwrapped(seed)
+        if self.declared.wrap is not None:
+            model = self._module(self.declared.wrap(model), "wrap")
         earlier = self._latest() if self._latest is not None else None
         for known in (self._model, earlier):
             if known is not None:
@@ -129,6 +127,21 @@ class CaseRun:
         if kept := kept_graphs(model):
             self._kept.append((self._latest, kept))
         return model
+
+    def _unwrapped(self, seed: int | None = None) -> Module:
+        """Build a fresh instance from the seed that no ``wrap`` has seen."""
+        __tracebackhide__ = True
+        return self._module(self._seeded(self.declared.factory, seed), "factory")
+
+    def _module(self, made: Any, maker: str) -> Module:
+        __tracebackhide__ = True
+        from torch import nn
+
+        if not isinstance(made, nn.Module):
+            raise ParamCheckUsageError(
+                f"the {maker} of {self.title} returned {type(made).__name__}, no nn.Module"
+            )
+        return made
 
     def _refuse_again(self, model: Module, earlier: Module) -> None:
         __tracebackhide__ = True
@@ -199,7 +212,12 @@ class CaseRun:
             given = self._look_up().given
             self._inputs = self._seeded(given) if callable(given) else given
         # A forward may write into what it gets (nn.ReLU(inplace=True) as the first layer).
-        return _fresh(self._inputs, self.device, torch.get_default_dtype())
+        fresh = _fresh(self._inputs, self.device, torch.get_default_dtype())
+        if self.declared.split is None:
+            return fresh
+        from .parts import own_part, part_of
+
+        return part_of(fresh, self.declared.split, self._part or own_part())
 
     @property
     def inputs_from(self) -> str:
@@ -306,8 +324,10 @@ class LatestRun:
 
         from ..parameters.tensors.default_device import default_device
 
+        # A wrapped model belongs to the group of its test.
+        group = torch.distributed.group.WORLD if declared.wrap is not None else None
         # The case itself and not its id, which another case could have after it.
-        key = declared, seed, default_device(), torch.get_default_dtype(), who_is_asked()
+        key = declared, seed, default_device(), torch.get_default_dtype(), who_is_asked(), group
         if self._run is None or self._key != key:
             self._run = None  # before the next model is built
             self._key, self._run = key, CaseRun(declared, seed)

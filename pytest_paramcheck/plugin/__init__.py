@@ -113,7 +113,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config.pluginmanager.register(manifests, "paramcheck-manifests")
     if not hasattr(config, "workerinput") and here is None:
         config.pluginmanager.register(CaseReport(), "paramcheck-cases")
-        ranks = (settings.launched,) if settings.launched else settings.asked_ranks
+        ranks = options.ranks_asked(settings)
         if settings.asked or ranks:
             from .device_report import RunReport
 
@@ -129,7 +129,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from .param_model import ModelRun, take_ids
 
         cases = load_cases(models, config.invocation_params.dir)
-        chosen = variants_of(config, Support())
+        # What an ini chooses is for tests that say which numbers they support.
+        chosen = variants_of(config, Support(ranks=options.ranks_asked(settings) or None))
         ids = take_ids(config, models)
         run = ModelRun(session, cases, chosen, settings.seed, ours.latest, ids)
         config.pluginmanager.register(run, "paramcheck-models")

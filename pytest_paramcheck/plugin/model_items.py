@@ -17,7 +17,7 @@ from ..model_checks.case import ModelCase, NothingToCheck, name_declaration, unk
 from ..model_checks.inputs import NoInputs
 from .factories import validate_names
 from .hook_answers import hooks_for
-from .marked import params_of
+from .marked import params_of, support_of
 from .options import CASES
 from .properties import CHECK, INPUTS, MODEL, NOT_DECLARED, WANT_INPUTS
 
@@ -197,12 +197,22 @@ def custom_checks(node: pytest.Item | pytest.Session) -> list[Callable[[CaseRun]
     return list(found.values())
 
 
+def need_ranks(cases: Iterable[ModelCase], remedy: str) -> None:
+    """Raise :class:`ParamCheckUsageError` for a case that runs on ranks only."""
+    for case in cases:
+        if case.wrap is not None:
+            raise ParamCheckUsageError(f"ModelCase {case.name!r} has wrap=: {remedy}")
+
+
 def parametrize_checks(metafunc: pytest.Metafunc, seed: int, latest: LatestRun) -> None:
     """Parametrize a test that carries cases; a usage error fails its collection."""
     node = metafunc.definition
     try:
         cases = [case for mark in node.iter_markers(CASES) for case in mark.args[0]]
         validate_names(cases)  # those of a class and of its method come together
+        support = support_of(node)
+        if support is None or support.ranks is None:
+            need_ranks(cases, "mark the test @pytest.mark.params(ranks=2)")
         if "check" not in metafunc.fixturenames:
             raise ParamCheckUsageError(
                 f"parametrize_with_param_checks passes the argument 'check': "

@@ -201,6 +201,11 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
     )
 
 
+def ranks_asked(settings: Settings) -> tuple[int, ...]:
+    """Return the numbers of ranks that were asked for, on the command line or by torchrun."""
+    return settings.asked_ranks if settings.launched is None else (settings.launched,)
+
+
 def _launched(config: pytest.Config, asked: Sequence[int]) -> int | None:
     """Return how many ranks torchrun has started. Refuses what does not go together with it."""
     here = None if rank_here(config) is not None else launched(os.environ)

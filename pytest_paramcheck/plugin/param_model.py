@@ -14,7 +14,8 @@ from ..messages.wording import did_you_mean
 from ..model_checks.case import ModelCase
 from .devices import Variant
 from .factories import place_of
-from .model_items import BoundCheck, bound_checks, custom_checks
+from .marked import is_remote
+from .model_items import BoundCheck, bound_checks, custom_checks, need_ranks
 
 if TYPE_CHECKING:
     from ..model_checks.run import LatestRun
@@ -37,6 +38,8 @@ class ModelCheckItem(pytest.Item):
 
     def runtest(self) -> None:
         __tracebackhide__ = True
+        if is_remote(self):
+            return  # its ranks run it
         self.bound()
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
@@ -65,6 +68,8 @@ class ModelCheckItem(pytest.Item):
             words.append(f"--param-device={variant.device}")
         if given("--param-dtype"):
             words.append(f"--param-dtype={variant.dtype}")
+        if given("--param-ranks"):
+            words.append(f"--param-ranks={variant.ranks}")
         if (seed := given("--param-seed")) is not None:
             words.append(f"--param-seed={seed}")
         return shlex.join([*words, self.nodeid])
@@ -85,6 +90,8 @@ def model_items(
 ) -> Iterator[pytest.Item]:
     """Yield the items of what one ``--param-model`` names."""
     custom = custom_checks(parent.session)
+    if not any(variant.ranks for variant in chosen):
+        need_ranks(cases, "give --param-ranks=2 as well")
     for case in cases:
         for variant in chosen:
             for bound, marks in bound_checks(case, custom, seed, latest):

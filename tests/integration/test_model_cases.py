@@ -227,7 +227,7 @@ def test_a_factory_that_raises_shows_its_own_line(run: Run) -> None:
             "ModelCase(make, expected_failures={'check_tied': 'why'})",
             TEST,
             "expected_failures names no check 'check_tied'; did you mean 'check_ties', "
-            "'check_finite' or 'check_materialized'?",
+            "'check_step' or 'check_finite'?",
         ),
         (
             "ModelCase(make, expected_failures={'check_shapes': 'why'})",

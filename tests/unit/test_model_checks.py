@@ -24,6 +24,7 @@ from pytest_paramcheck import (
     model_checks,
     values,
 )
+from pytest_paramcheck.model_checks import wrapped
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
 
@@ -498,7 +499,11 @@ def test_a_model_with_a_bug_is_named_with_its_parameter(
 
 
 def test_there_is_a_bug_for_every_check() -> None:
-    apart = {"check_manifest"}  # it has its own below
+    # The manifest has its own below; what is wrapped needs ranks (tests/ranks).
+    apart = {
+        "check_manifest",
+        *(n for n, c in CHECKS.items() if c.run.__module__ == wrapped.__name__),
+    }
     planted = {bug.catch.name for bug in planted_bugs()}
     assert {name for name, _, _ in BROKEN} | planted >= set(CHECKS) - apart
 

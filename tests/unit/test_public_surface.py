@@ -198,6 +198,8 @@ def test_the_annotations_of_a_case_can_be_read() -> None:
         "values",
         "optimizer",
         "steps",
+        "wrap",
+        "split",
         "manifest",
         "expected_failures",
         "name",

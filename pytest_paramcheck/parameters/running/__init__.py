@@ -13,6 +13,7 @@
 * ``kept``: what entries were before a block, and what became of them;
 * ``watch``: gradients as they come, during a block; ``steps``: what each optimizer step wrote;
   ``magnitude``: how large values are;
+* ``alone``: a world of one, where there are more ranks;
 * ``counters``: how often an average says that it was updated;
 * ``resume``: training with a save and a load in between, and without; ``resume_state``: what of
   its objects is saved, and what is not;

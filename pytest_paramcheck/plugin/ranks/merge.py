@@ -211,11 +211,7 @@ class _Phase:
     def _made(self, outcome: Any, longrepr: Any, ranks: Sequence[int]) -> pytest.TestReport:
         """Return a report; ``ranks`` are those that it is made of before all others."""
         reports = self._reports
-        sections = [
-            (f"{name} (rank {rank})", text)
-            for rank, report in sorted(reports.items())
-            for name, text in _sections(report)
-        ]
+        sections = _all_sections(reports)
         if outcome == "failed":
             sections += self._captured()
         properties: dict[Any, Any] = {}
@@ -244,6 +240,22 @@ class _Phase:
             stop=max((report.stop for report in reports.values()), default=0.0),
             user_properties=found,
         )
+
+
+def _all_sections(reports: Mapping[int, pytest.TestReport]) -> list[tuple[str, str]]:
+    """The sections of all ranks, each with its rank; once what all say that was not captured."""
+    by_rank = {rank: _sections(report) for rank, report in sorted(reports.items())}
+    shared = [
+        section
+        for section in next(iter(by_rank.values()), [])
+        if section[0][:8] != "Captured" and all(section in own for own in by_rank.values())
+    ]
+    return shared + [
+        (f"{name} (rank {rank})", text)
+        for rank, own in by_rank.items()
+        for name, text in own
+        if (name, text) not in shared
+    ]
 
 
 def _sections(report: pytest.TestReport) -> list[tuple[str, str]]:
