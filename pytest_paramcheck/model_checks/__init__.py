@@ -4,7 +4,7 @@
 one device, which a check gets. ``check.py``: what a check is, and how one is run.
 ``as_built.py``, ``running.py``, ``copies.py``: the checks of a model as its factory builds it,
 when it runs, and when it is copied or saved. ``moves.py``: moved to a dtype or
-a device. ``wrapped.py``: wrapped or sharded, on ranks; ``parts.py``: each rank's inputs.
+a device. ``wrapped.py``: wrapped or sharded, on ranks; ``parts.py``: inputs, and each rank's.
 ``conventions.py``: what its modules promise by what they are. ``builds.py``: builds that
 checks share. ``needs.py``: what a check needs to have something to look at.
 ``inputs.py``: whose inputs a model is run on; ``libraries.py``: what the

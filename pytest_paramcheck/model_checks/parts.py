@@ -1,4 +1,4 @@
-"""Each rank's part of the inputs of a case."""
+"""The inputs of a case: fresh copies, and each rank's part of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ import torch
 import torch.distributed as dist
 
 from ..messages.errors import ParamCheckUsageError
+
+
+def fresh(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Return copies of some inputs on a device; float32 ones in a dtype."""
+    if isinstance(value, torch.Tensor):
+        # float32 is what torch makes where nobody says what: it follows the test's choice.
+        wanted = dtype if value.dtype is torch.float32 else value.dtype
+        copied = value.detach().to(device=device, dtype=wanted, copy=True)
+        return copied.requires_grad_(value.requires_grad)
+    if isinstance(value, Mapping):
+        return {key: fresh(part, device, dtype) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(fresh(part, device, dtype) for part in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(fresh(part, device, dtype) for part in value)
+    return value
 
 
 def own_part() -> tuple[int, int]:

@@ -198,9 +198,11 @@ class CaseRun:
     def _made_for(self, model: Module, make: Callable[[], Any]) -> Any:
         import torch
 
+        from .parts import fresh
+
         of_model = (tensor.device for tensor in (*model.parameters(), *model.buffers()))
         device = next(of_model, self.device)
-        return _fresh(self._seeded(make), device, torch.get_default_dtype())
+        return fresh(self._seeded(make), device, torch.get_default_dtype())
 
     @property
     def inputs(self) -> Any:
@@ -208,16 +210,16 @@ class CaseRun:
         __tracebackhide__ = True
         import torch
 
+        from .parts import fresh, own_part, part_of
+
         if self._inputs is None:
             given = self._look_up().given
             self._inputs = self._seeded(given) if callable(given) else given
         # A forward may write into what it gets (nn.ReLU(inplace=True) as the first layer).
-        fresh = _fresh(self._inputs, self.device, torch.get_default_dtype())
+        copied = fresh(self._inputs, self.device, torch.get_default_dtype())
         if self.declared.split is None:
-            return fresh
-        from .parts import own_part, part_of
-
-        return part_of(fresh, self.declared.split, self._part or own_part())
+            return copied
+        return part_of(copied, self.declared.split, self._part or own_part())
 
     @property
     def inputs_from(self) -> str:
@@ -383,20 +385,3 @@ def _tensors(value: Any, seen: set[int]) -> list[Tensor]:
     else:
         return []
     return [tensor for part in parts for tensor in _tensors(part, seen)]
-
-
-def _fresh(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        # float32 is what torch makes where nobody says what: it follows the test's choice.
-        wanted = dtype if value.dtype is torch.float32 else value.dtype
-        copied = value.detach().to(device=device, dtype=wanted, copy=True)
-        return copied.requires_grad_(value.requires_grad)
-    if isinstance(value, Mapping):
-        return {key: _fresh(part, device, dtype) for key, part in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_fresh(part, device, dtype) for part in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_fresh(part, device, dtype) for part in value)
-    return value
