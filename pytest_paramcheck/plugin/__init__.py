@@ -18,7 +18,8 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``model_check.py``: what a test of such items receives, as its annotation;
 * ``user_line.py``: the tracebacks of our errors end at the user's line;
 * ``finding_properties.py``: findings as a property of the report;
-* ``command.py``: pytest run from our own command line;
+* ``command.py``: pytest run from our own command line; ``results.py``: what each check came to;
+* ``pages.py``: ``--param-page``;
 * ``manifests.py``: the manifests of one run;
 * ``device_report.py``, ``model_report.py``: which devices a run really tested, and which
   checks of a model failed;
@@ -124,6 +125,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from .device_report import MetaReport
 
         config.pluginmanager.register(MetaReport(), "paramcheck-meta")
+    if config.getoption("--param-page") is not None:
+        from .pages import Measurements, Pages, page_folder
+
+        folder = page_folder(config)
+        measured = Measurements()
+        config.pluginmanager.register(measured, "paramcheck-measurements")
+        if folder is not None and not hasattr(config, "workerinput") and here is None:
+            config.pluginmanager.register(Pages(folder, measured), "paramcheck-pages")
     if models:
         from .factories import load_cases
         from .param_model import ModelRun, take_ids

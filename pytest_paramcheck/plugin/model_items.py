@@ -87,6 +87,11 @@ class BoundCheck:
         return self._case.factory
 
     @property
+    def case_run(self) -> CaseRun:
+        """The case under torch's current defaults, as the check gets it."""
+        return self._latest.get(self._case, self._seed)
+
+    @property
     def name(self) -> str:
         """The name of the check."""
         return self._check.name

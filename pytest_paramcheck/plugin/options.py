@@ -110,6 +110,12 @@ def add_options(parser: pytest.Parser) -> None:
         "test file. Repeatable.",
     )
     group.addoption(
+        "--param-page",
+        metavar="DIR",
+        help="Write a page of each model whose whole-model checks run, with what they found, and "
+        "an index of the pages, into this folder",
+    )
+    group.addoption(
         "--param-update",
         action="store_true",
         help="Write the manifests that assert_manifest compares with",

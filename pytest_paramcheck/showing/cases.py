@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..messages.findings import Finding
 from ..model_checks.inputs import NoInputs
 from ..model_checks.run import CaseRun
 from .page import gather
 from .page_data import Contents
 
 
-def gather_case(
-    run: CaseRun,
-    *,
-    before: Any = None,
-    title: str = "",
-    findings: Sequence[tuple[str, Finding]] = (),
-    checks: Sequence[Mapping[str, str]] = (),
-) -> Contents:
+def gather_case(run: CaseRun, *, before: Any = None, title: str = "") -> Contents:
     """Measure what a page of a case shows; its model is left as it is.
 
     Gradients where it says how it is run, updates where it declares an optimizer.
@@ -38,14 +29,11 @@ def gather_case(
                 run.forward(run.model)
             except NoInputs as reason:
                 notes.append(f"not run, so without gradients: {reason}")
-    contents = gather(
+    return gather(
         run.model,
         loss=loss,
         optimizer=run.optimizers if case.optimizer is not None else None,
         before=before,
         title=title or run.title,
-        findings=findings,
         notes=notes,
     )
-    contents.checks = checks
-    return contents

@@ -11,7 +11,6 @@ from typing import Any
 from torch import nn
 
 from ..messages.errors import ParamCheckUsageError
-from ..messages.findings import Finding
 from ..messages.wording import printable
 from ..parameters.files.paths import reason_of
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
@@ -105,7 +104,6 @@ def gather(
     optimizer: Any = None,
     before: Any = None,
     title: str = "",
-    findings: Sequence[tuple[str, Finding]] = (),
     notes: Sequence[str] = (),
 ) -> Contents:
     """Measure what a page shows."""
@@ -133,7 +131,6 @@ def gather(
         modules=module_totals(rows, kinds_of(inventory)),
         measured=measured,
         groups=groups,
-        findings=findings,
         before="" if old is None else _titled(before, old),
         differences=[] if old is None else compare(old, inventory),
         optimized=optimizer is not None,

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ..messages.findings import Finding
 from ..messages.wording import printable
 from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.subject.inventory import Entry, Inventory
@@ -36,11 +35,9 @@ class Contents:
     modules: Mapping[str, ModuleTotal]
     measured: Measured
     groups: Sequence[str] = ()
-    findings: Sequence[tuple[str, Finding]] = ()
     before: str = ""
     differences: Sequence[Difference] = ()
     optimized: bool = False
-    checks: Sequence[Mapping[str, str]] = ()
     notes: Sequence[str] = ()
 
 
@@ -55,7 +52,6 @@ def page_data(page: Contents) -> dict[str, Any]:
     changes = {d.name: d.change for d in page.differences if d.kind == "values"}
     numbers = {name: number for number, name in enumerate(page.modules)}
     updates = page.measured.updates or [None] * len(tensors)
-    told = _findings_of(page)
     places = _places(page)
     parameters = []
     for number, row in enumerate(page.rows):
@@ -81,7 +77,7 @@ def page_data(page: Contents) -> dict[str, Any]:
                     _short(changes.get(row.name)),
                     [[printable(name), places.get(name, 0)] for name in row.names[1:]] or None,
                     [page_group(page.groups, label) for label in row.groups] or None,
-                    told.get(number),
+                    None,  # its findings, which add_checks puts here
                     [STATES.index(s[number].value) for s in page.measured.states.values()] or None,
                 ]
             )
@@ -101,8 +97,8 @@ def page_data(page: Contents) -> dict[str, Any]:
         "losses": [*map(printable, page.measured.states)],
         "groups": [*map(printable, page.groups)],
         "optimized": page.optimized,
-        "findings": [_finding(check, finding) for check, finding in page.findings],
-        "checks": [{key: printable(text) for key, text in one.items()} for one in page.checks],
+        "findings": [],
+        "checks": [],
         "before": printable(page.before),
         "differences": [
             {**asdict(d), "name": printable(d.name), "text": printable(d.text), "change": None}
@@ -178,27 +174,6 @@ def _places(page: Contents) -> dict[str, int]:
         number = seen[name] + 1 if name in seen else number
         places[name] = number
     return places
-
-
-def _findings_of(page: Contents) -> dict[int, list[int]]:
-    """The findings that name each row, by any of its names."""
-    at = {name: number for number, row in enumerate(page.rows) for name in row.names}
-    told: dict[int, list[int]] = {}
-    for position, (_, finding) in enumerate(page.findings):
-        for number in dict.fromkeys(at[name] for name in finding.names if name in at):
-            told.setdefault(number, []).append(position)
-    return told
-
-
-def _finding(check: str, finding: Finding) -> dict[str, Any]:
-    return {
-        "check": printable(check),
-        "names": [*map(printable, finding.names)],
-        "problem": printable(finding.problem),
-        "text": printable(finding.text()),
-        "hint": printable(finding.hint),
-        "rows": [[printable(label), printable(text)] for label, text in finding.rows],
-    }
 
 
 def _statistics(one: Statistics | None) -> list[Any] | None:

@@ -114,6 +114,7 @@ def test_the_options_and_ini_values() -> None:
         "--param-rank-timeout": None,
         "--param-seed": None,
         "--param-model": "append",
+        "--param-page": None,
         "--param-update": "store_true",
     }
     assert parser.ini == {

@@ -92,7 +92,7 @@ function ofParameter(p) {
 }
 
 function finding(f, named = true) {
-  const box = element("div", { class: "finding" }, element("p", {}, element("strong", {}, f.problem),
+  const box = element("div", { class: "found" }, element("p", {}, element("strong", {}, f.problem),
     f.check ? element("span", { class: "check" }, ` ${f.check}`) : null));
   if (named && f.names.length) box.append(links(f.names, 8));
   if (f.text) box.append(element("p", {}, f.text));

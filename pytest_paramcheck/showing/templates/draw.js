@@ -97,7 +97,7 @@ function chart(host, { title, hint, value, none, lines = [] }) {
     image.append(svg("path", { class: "dots", d: dots(positive.filter((q) => !flat(q))) }));
     if (lost.length) {
       const label = svg("text", { x: left - 6, y: height - 5, class: "axis" });
-      label.textContent = "none";
+      label.textContent = lost.every(({ p }) => p.grad === "not finite") ? "NaN" : "none";
       image.append(label, svg("path", { class: "lost",
         d: lost.map(({ x }) => `M${across(x).toFixed(1)} ${height - 14}v10`).join("") }));
     }

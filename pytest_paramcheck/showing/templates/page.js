@@ -8,10 +8,7 @@ function filterCard(key, words, kind) {
   const filter = FILTERS.find((one) => one.key === key);
   if (!filter) return null;
   const made = element("button", { type: "button", class: `card ${kind}`, onclick: () => {
-    T.filter = key;
-    T.active = 0;
-    drawFilters();
-    refresh();
+    choose(key);
     byId("parameters").scrollIntoView();
     grid.focus({ preventScroll: true });
   } }, element("b", {}, whole(filter.count)), element("span", {}, words(filter.count)));
@@ -57,13 +54,25 @@ function glance() {
   }
 }
 
+// What is said of many parameters in the same words is said once, with all of their names.
+function alike(findings) {
+  const groups = new Map();
+  for (const f of findings) {
+    const key = JSON.stringify([f.problem, f.text, f.hint.replaceAll(/\d+/g, "0"), f.rows]);
+    const group = groups.get(key);
+    if (group && !f.rows.length) group.names.push(...f.names);
+    else groups.set(key, { ...f, names: [...f.names] });
+  }
+  return [...groups.values()];
+}
+
 function checks() {
   const done = D.checks || [];
   if (!D.findings.length && !done.length) return;
   const of = (outcome) => done.filter((check) => check.outcome === outcome);
   const parts = [];
   if (done.length) {
-    parts.push(element("p", {}, [["passed", "passed"], ["failed", "failed"], ["skipped", "had nothing to look at"]]
+    parts.push(element("p", {}, [["failed", "failed"], ["expected", "failed as expected"], ["passed", "passed"], ["skipped", "had nothing to look at"]]
       .filter(([outcome]) => of(outcome).length)
       .map(([outcome, words]) => `${plural(of(outcome).length, "check")} ${words}`).join(", ") + "."));
   }
@@ -71,12 +80,15 @@ function checks() {
   for (const f of D.findings) byCheck.set(f.check, [...(byCheck.get(f.check) || []), f]);
   for (const check of of("failed")) if (!byCheck.has(check.name)) byCheck.set(check.name, []);
   for (const [check, found] of byCheck) {
-    const failed = done.find((one) => one.name === check);
-    parts.push(element("details", { open: byCheck.size < 4 || null, class: "check" },
-      element("summary", {}, element("code", {}, check || "findings"), ` ${plural(found.length, "finding")}`),
-      ...found.slice(0, 30).map((f) => finding({ ...f, check: "" })),
-      found.length > 30 ? element("p", {}, `and ${whole(found.length - 30)} more`) : null,
-      failed?.text && !found.length ? element("pre", {}, failed.text) : null));
+    const result = done.find((one) => one.name === check);
+    const together = alike(found);
+    parts.push(element("details", { open: together.length < 4, class: "check" },
+      element("summary", {}, element("code", {}, check || "findings"),
+        found.length ? ` ${plural(found.length, "finding")}` : " failed",
+        result?.outcome === "expected" ? `, expected: ${result.text}` : ""),
+      ...together.slice(0, 30).map((f) => finding({ ...f, check: "" })),
+      together.length > 30 ? element("p", {}, `and ${whole(together.length - 30)} more`) : null,
+      result?.text && !found.length ? element("pre", { class: "scroll" }, result.text) : null));
   }
   const skipped = of("skipped");
   if (skipped.length) {

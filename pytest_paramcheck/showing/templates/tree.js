@@ -246,13 +246,18 @@ function show(row) {
   grid.focus({ preventScroll: true });
 }
 
+// Show only what a filter lets pass, from its first row.
+function choose(key) {
+  T.filter = key;
+  T.active = grid.scrollTop = 0;
+  drawFilters();
+  refresh();
+}
+
 function drawFilters() {
   const button = (key, label, count) => element("button", { type: "button", class: `filter ${key}`,
     "aria-pressed": String(T.filter === key), onclick: () => {
-      T.filter = T.filter === key ? "" : key;
-      T.active = 0;
-      drawFilters();
-      refresh();
+      choose(T.filter === key ? "" : key);
     } }, label, element("span", { class: "number" }, ` ${whole(count)}`));
   byId("filters").replaceChildren(...FILTERS.map(({ key, label, count }) => button(key, label, count)));
   byId("filters").hidden = !FILTERS.length;
