@@ -26,8 +26,8 @@ def assert_frozen(
     ``exactly=[patterns]``: these are frozen and no others; ``exactly=[]``: none is.
 
     Fails, naming each parameter by all of its names, where it is trainable; with ``exactly``
-    also where one that is not listed is frozen, and where one name of a tied parameter is
-    listed and another excluded (``["*", "!head"]``): it is one parameter.
+    also where one that is not listed is frozen. ``"!head"`` takes away the whole parameter, under
+    all of its names.
 
     With ``in_eval`` the modules that hold what is selected, parameters and buffers, have to be in
     evaluation mode as well, so that no BatchNorm updates its statistics; each that is in train
@@ -63,8 +63,8 @@ def assert_trainable(
     others; ``exactly=[]``: none is.
 
     Fails, naming each parameter by all of its names, with the reason; with ``exactly`` also
-    where one that is not listed is trainable, and where one name of a tied parameter is listed
-    and another excluded.
+    where one that is not listed is trainable. ``"!head"`` takes away the whole parameter, under
+    all of its names.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
     no parameter, ``exactly`` together with patterns, and a state_dict or another mapping of
@@ -110,10 +110,9 @@ def _assert_flags(
         return
     # Each pattern must match something, and something must be left: select sees to that.
     entries = select(inventory, asked, eligible=present_parameters, what="parameter")
-    named, excluded = names_in_and_out(inventory, asked)
-    if exactly is None:
-        # An exclusion by one name leaves out the names it matches, not the parameter.
-        entries = [e for e in everything if not named.isdisjoint(e.names)] or entries
+    inside, excluded = names_in_and_out(inventory, asked)
+    removed = (inventory.by_name[name] for name in excluded)
+    named = inside.difference(*(entry.names for entry in removed))
     findings = checks.flags(
         everything if exactly is not None else entries,
         frozen=frozen,

@@ -62,10 +62,10 @@ def flags(
 
     ``listed`` are the names expected to be frozen (or trainable, as ``frozen`` says): one of
     an entry's names is enough; None: all. With ``exactly``, all other entries are expected to be
-    the opposite, and one that is listed by one name and ``excluded`` by another is contradicted.
+    the opposite; ``excluded`` are the names by which some of them were taken away.
     """
     findings = []
-    wanted, opposite = ("frozen", "trainable") if frozen else ("trainable", "frozen")
+    wanted = "frozen" if frozen else "trainable"
     for entry in entries:
         if entry.tensor is None:
             continue
@@ -74,23 +74,14 @@ def flags(
         reason = why_not_trainable(entry.tensor)
         holds = not entry.trainable if frozen else not reason
         against = [name for name in names if name in excluded]
-        if exactly and asked and against:
-            findings.append(
-                Finding(
-                    names,
-                    "contradictory patterns",
-                    found=f"{_listed(asked)} {wanted} and {_listed(against)} {opposite}",
-                    why=f"they are one parameter, and it is {wanted if holds else opposite}",
-                    hint="list it by one of its names, and exclude none of the others",
-                )
-            )
-        elif asked and not holds:
+        if asked and not holds:
             found = "requires_grad=True" if frozen else reason
             why = _one_parameter(names, asked)
             findings.append(Finding(names, f"not {wanted}", found=found, why=why))
         elif exactly and not asked and holds:
             found = f"requires_grad={not frozen}"
-            findings.append(Finding(names, f"{wanted}, but not listed", found=found))
+            why = _taken_away(names, against)
+            findings.append(Finding(names, f"{wanted}, but not listed", found=found, why=why))
     return findings
 
 
@@ -141,6 +132,14 @@ def _one_parameter(names: tuple[str, ...], asked: list[str]) -> str:
     if not others:
         return f"one parameter under {len(names)} names"
     return f"{_listed(asked)} is the same parameter as {_listed(others)}"
+
+
+def _taken_away(names: tuple[str, ...], against: list[str]) -> str:
+    """Say of a parameter with several names by which of them a pattern took it away."""
+    others = [name for name in names if name not in against]
+    if not against or not others:
+        return ""
+    return f"{_listed(against)} is taken away, and is the same parameter as {_listed(others)}"
 
 
 def _listed(names: list[str]) -> str:

@@ -92,32 +92,34 @@ def test_exactly_nothing() -> None:
         """)
 
 
-def test_names_of_one_parameter_that_contradict_each_other() -> None:
+def test_what_is_taken_away_by_one_name_is_taken_away_whole() -> None:
     model = LM()
+    model.mid.requires_grad_(False)
+    assert_frozen(model, "*", "!head")
+    assert_frozen(model, exactly=["*", "!head"])
+    assert_trainable(model.requires_grad_(), "emb", "mid")
     model.emb.requires_grad_(False)
+    assert_trainable(model, "*", "!head")
+    assert_trainable(model, exactly=["*", "!head"])
     model.mid.requires_grad_(False)
     assert failure(assert_frozen, model, exactly=["*", "!head"]) == whole(r"""
-        contradictory patterns: emb.weight, head.weight (LM)
+        frozen, but not listed: emb.weight, head.weight (LM)
 
-          emb.weight, head.weight  emb.weight frozen and head.weight trainable: \
-        they are one parameter, and it is frozen
-
-          hint: list it by one of its names, and exclude none of the others
+          emb.weight, head.weight  requires_grad=False: \
+        head.weight is taken away, and is the same parameter as emb.weight
         """)
+    assert "leave nothing to check" in usage(assert_frozen, model, "emb", "!head")
     untied = LM(tied=False).requires_grad_(False)
     untied.head.requires_grad_(True)
     assert_frozen(untied, exactly=["*", "!head"])
 
 
-def test_an_exclusion_by_one_name_does_not_hide_the_other() -> None:
-    model = LM()
-    model.mid.requires_grad_(False)
-    assert failure(assert_frozen, model, "*", "!head") == whole(r"""
-        not frozen: emb.weight, head.weight (LM)
-
-          emb.weight, head.weight  requires_grad=True: \
-        emb.weight is the same parameter as head.weight
-        """)
+def test_the_modules_of_what_is_taken_away_may_train() -> None:
+    model = LM().requires_grad_(False)
+    model.emb.eval()
+    model.mid.eval()
+    assert_frozen(model, "*", "!head", in_eval=True)
+    assert failure(assert_frozen, model, "*", in_eval=True).startswith("in train mode: head.weight")
 
 
 def test_trainable_needs_a_type_that_takes_a_gradient() -> None:
