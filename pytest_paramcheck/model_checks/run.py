@@ -342,6 +342,7 @@ def projection(output: Any) -> Tensor:
     A plain sum will not do: it is constant behind a softmax or a LayerNorm, and every gradient
     before it is zero.
     """
+    __tracebackhide__ = True
     import torch
 
     tensors = [t for t in tensors_of(output) if t.is_floating_point() or t.is_complex()]

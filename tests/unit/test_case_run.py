@@ -6,6 +6,8 @@ import gc
 import inspect
 import random
 import re
+import subprocess
+import sys
 import typing
 import weakref
 from collections.abc import Callable
@@ -354,6 +356,18 @@ def test_every_member_is_documented_and_its_type_hints_can_be_read() -> None:
 
 
 # -- what is kept alive -------------------------------------------------------------------------
+
+
+def test_what_a_case_is_declared_with_loads_no_torch() -> None:
+    """What stands for torch's names at run time is not torch: a collection would pay for it."""
+    program = """
+import sys
+from pytest_paramcheck import CaseRun, ModelCase, NothingToCheck
+ModelCase(lambda: None)
+print([name for name in ("torch", "pytest", "numpy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_checks_of_a_case_share_a_model_and_the_next_case_frees_it() -> None:

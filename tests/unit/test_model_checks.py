@@ -7,6 +7,8 @@ import copy
 import importlib
 import itertools
 import pkgutil
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -498,6 +500,23 @@ def test_a_model_with_a_bug_is_named_with_its_parameter(
     assert outcome(name, case) == line
 
 
+def shown_frames(error: BaseException) -> list[str]:
+    """The functions of the package that pytest would show between the test and the error."""
+    return [
+        frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith("pytest_paramcheck.")
+        and not frame.f_locals.get("__tracebackhide__")
+    ]
+
+
+@pytest.mark.parametrize(("name", "case", "line"), BROKEN, ids=[f"{n[6:]}" for n, _, _ in BROKEN])
+def test_no_frame_of_ours_is_shown_for_a_finding(name: str, case: ModelCase, line: str) -> None:
+    with pytest.raises(ParamCheckError) as caught:
+        run_check(CHECKS[name], CaseRun(case))
+    assert shown_frames(caught.value) == []
+
+
 def test_there_is_a_bug_for_every_check() -> None:
     # The manifest has its own below; what is wrapped needs ranks (tests/ranks).
     apart = {
@@ -704,6 +723,13 @@ def test_a_check_that_sees_nothing_skips_with_the_reason(
     name: str, case: ModelCase, device: str, reason: str
 ) -> None:
     assert outcome(name, case, device) == f"skip: {reason}"
+
+
+def test_no_frame_of_ours_is_shown_where_nothing_is_checked() -> None:
+    for name, case, device, _ in NOTHING:
+        with pytest.raises(NothingToCheck) as caught, torch.device(device):
+            run_check(CHECKS[name], CaseRun(case))
+        assert shown_frames(caught.value) == [], name
 
 
 @pytest.mark.parametrize("name", [n for n in COPIES if CHECKS[n].applies(EMPTY)])
