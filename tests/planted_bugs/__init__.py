@@ -36,6 +36,7 @@ FAMILIES = (
     "resume",
     "moves",
     "conventions",
+    "routines",
 )
 
 Build = Callable[[bool], Any]

@@ -38,9 +38,9 @@ def test_the_clean_twin_passes_the_same_check(bug: PlantedBug) -> None:
     bug.run(planted=False)
 
 
-def test_there_are_at_least_forty_bugs_of_different_classes() -> None:
+def test_there_are_at_least_130_bugs_of_different_classes() -> None:
     assert len({b.title for b in BUGS}) == len({b.id for b in BUGS}) == len(BUGS)
-    assert len(BUGS) >= 40
+    assert len(BUGS) >= 130
 
 
 def test_what_catches_is_public() -> None:
