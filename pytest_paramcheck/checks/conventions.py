@@ -39,7 +39,7 @@ def written_padding(rows: Iterable[PaddedRow]) -> list[Finding]:
                     found=f"row {padded.row} (padding_idx): largest value "
                     f"{float(row.abs().max()):.3g}",
                     why="it gets no gradient and stays so",
-                    hint=f"zero it after the initialisation: weight[{padded.row}].zero_()",
+                    hint=f"zero it after the initialization: weight[{padded.row}].zero_()",
                 )
             )
     return findings
@@ -65,7 +65,7 @@ def scales_around_zero(scales: Mapping[str, Tensor]) -> list[Finding]:
             (name,),
             "scale of a norm drawn around zero",
             found=f"{negative:,} of {plural(size, 'value')} negative",
-            hint="leave norms out where weights are initialised: they start as ones",
+            hint="leave norms out where weights are initialized: they start as ones",
         )
         for name, (negative, size) in signs.items()
     ]

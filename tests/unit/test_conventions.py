@@ -53,7 +53,7 @@ def test_a_padding_row_that_an_initializer_wrote_is_named() -> None:
 
           0.weight  row 1 (padding_idx): largest value 0.573: it gets no gradient and stays so
 
-          hint: zero it after the initialisation: weight[1].zero_()
+          hint: zero it after the initialization: weight[1].zero_()
         """
     )
     assert outcome("check_init_values", lambda: padded(drawn=False)) == "ok"
@@ -89,7 +89,7 @@ def test_a_scale_that_an_initializer_drew_around_zero_is_named() -> None:
 
           1.weight  23 of 32 values negative
 
-          hint: leave norms out where weights are initialised: they start as ones
+          hint: leave norms out where weights are initialized: they start as ones
         """
     )
 
