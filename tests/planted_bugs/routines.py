@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from pytest_paramcheck import (
     assert_averaged,
     assert_checkpoint,
-    assert_frozen,
     assert_optimizer_covers,
     assert_param_groups,
     assert_values,
@@ -145,21 +144,6 @@ class Renormed(nn.Module):
 )
 def frozen_but_shortened(planted: bool) -> nn.Module:
     return Renormed(0.5 if planted else None)
-
-
-@bug(
-    "frozen",
-    "norm of a frozen backbone left in train mode, its flags all right",
-    asserted(assert_frozen, "backbone", in_eval=True),
-    "backbone.{0,1}.weight",
-    "backbone.1.running_mean",
-)
-def frozen_in_train_mode(planted: bool) -> nn.Module:
-    model = MLP(norm=True)
-    model.backbone.requires_grad_(False).eval()
-    if planted:
-        model.train()
-    return model
 
 
 @bug("registered", "layers in a deque", checked("check_registered"), "recent[{0,1}].weight")
