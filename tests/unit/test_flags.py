@@ -266,7 +266,7 @@ def test_a_mapping_has_no_modes() -> None:
     named = dict(backbone().named_parameters())
 
     assert usage(assert_frozen, named, "0", in_eval=True) == (
-        "in_eval=True asks modules for their mode, and dict has none: pass the model"
+        "in_eval=True asks modules for their mode, and a dict of tensors has none: pass the model"
     )
 
 
