@@ -118,7 +118,9 @@ class Running:
             with suppress(AssertionError):
                 torch.set_default_device(None)
         self._entered = None
-        self.device.__exit__(None, None, None)
+        # Torch 2.8 has then taken away ours as well (pytorch#148874).
+        with suppress(RuntimeError):
+            self.device.__exit__(None, None, None)
 
 
 def _default_device() -> torch.device | None:
