@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..messages.errors import ParamCheckUsageError
+from ..assertions.verdict import one_outcome
+from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.wording import first_line
 from ..parameters.running.randomness import random_states, seed_all
+from ..parameters.tensors.sharded import Call
 from .case import ModelCase, NothingToCheck
 from .run import CaseRun
 
@@ -65,8 +67,10 @@ def run_check(check: Check, case: CaseRun) -> None:
             check.run(case)
             return
         case.model  # noqa: B018 - what is wrong with the declaration itself is said here
+        # A check may read shards without an assertion: what it says, all ranks say.
+        call = Call(check.name, slices=True, flat=True)
         try:
-            check.run(case)
+            one_outcome(call, lambda: check.run(case), told=ParamCheckError)
         except ParamCheckUsageError as error:
             said = str(error)
         else:

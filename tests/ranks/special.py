@@ -1121,3 +1121,23 @@ def _() -> None:
     assert _collectives(lambda: pc.assert_finite(model)) == 0
     total = sum(p.numel() for p in model.parameters())
     assert _collectives(lambda: pc.assert_param_count(model, total)) == 0
+
+
+# -- whole-model checks -------------------------------------------------------------------------
+
+
+def _checked(name: str, loss: Callable[[Tensor], Tensor]) -> None:
+    from pytest_paramcheck.model_checks.check import run_check
+
+    case = pc.ModelCase(lambda: LM(tied=False), inputs=torch.arange(16), loss=loss, wrap=fsdp2)
+    run_check(pc.CHECKS[name], pc.CaseRun(case))
+
+
+@cell("fsdp2/check_grads_reach/rows of rank 1 get no gradient", "pass")
+def _() -> None:
+    _checked("check_grads_reach", lambda out: cross_entropy(out[:8], torch.arange(8)))
+
+
+@cell("fsdp2/check_grads_reach/a loss that reaches nothing of the head", "finding")
+def _() -> None:
+    _checked("check_grads_reach", lambda out: out.detach().sum() + out.sum() * 0)
