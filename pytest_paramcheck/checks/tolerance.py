@@ -6,8 +6,6 @@ values are so near that their own arithmetic, with room for its rounding, can te
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from ..parameters.tensors.describe import describe, dtype_name
 from ..parameters.tensors.memory import PLAIN_TYPES
 
 #: Values looked at together: what is computed of them stays in the cache of a core.
-_PIECE = 1 << 15
+_PIECE = 1 << 17
 #: On another device each piece is waited for.
 _LARGE_PIECE = 1 << 26
 #: Roundings of one difference and one bound, in spacings.
@@ -40,23 +38,19 @@ def within(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
         return False
     if a.device != b.device:
         return False
-    exact = 1 - _ROUNDINGS * (2.0**-23 if a.dtype.itemsize < 8 else 2.0**-52)
+    wide = a.dtype if a.dtype.itemsize >= 4 else torch.float32
+    exact = 1 - _ROUNDINGS * torch.finfo(wide).eps
     size = _PIECE if a.device.type == "cpu" else _LARGE_PIECE
     with torch.no_grad():
         x, y = (tensor.detach().contiguous().view(-1) for tensor in (a, b))
-        room = torch.empty(min(size, x.numel()), dtype=x.dtype, device=x.device)
+        room, more = torch.empty(2, min(size, x.numel()), dtype=wide, device=x.device)
         for left, right in zip(torch.split(x, size), torch.split(y, size), strict=True):
-            gap: Tensor
-            if x.dtype.itemsize < 4:
-                left, right = left.float(), right.float()
-                gap = left - right
-            else:
-                gap = torch.sub(left, right, out=room[: len(left)])
-            largest = float(torch.linalg.vector_norm(gap, math.inf))
-            if largest <= atol * exact < math.inf:
-                continue
-            bound = right.abs().mul_(rtol * exact).add_(atol * exact)
-            if not (rtol and math.isfinite(largest)) or not bool((gap.abs_() <= bound).all()):
+            # A norm of order infinity takes ten times as long as these two.
+            gap = torch.sub(left.to(wide), right.to(wide), out=room[: len(left)]).abs_()
+            if rtol:
+                magnitude = torch.abs(right.to(wide), out=more[: len(left)])
+                gap.sub_(magnitude, alpha=rtol * exact)
+            if not float(gap.amax()) <= min(atol * exact, torch.finfo(wide).max):
                 return False
     return True
 
