@@ -130,7 +130,8 @@ def _demand_matrix(name: str, values: Tensor, asked: Condition, *, square: bool 
 
 def _between(values: Tensor, asked: Between) -> str:
     low, high = (_as_held(bound, values.dtype) for bound in (asked.low, asked.high))
-    smallest, largest = (float(end) for end in values.aminmax())
+    ends = values if values.is_floating_point() else values.double()  # uint16 has no aminmax()
+    smallest, largest = (float(end) for end in ends.aminmax())
     inside = low < smallest if asked.open else low <= smallest
     if inside and (largest < high if asked.open else largest <= high):
         return ""

@@ -56,5 +56,8 @@ def wrong_calls(model: nn.Module) -> None:
     fixtures.assert_manifest()(model, file="x")  # type: ignore[call-arg]
     with fixtures.assert_unchanged()(model, buffer=False):  # type: ignore[call-arg]
         pass
+    fixtures.assert_tied()(model, "a", by="value")  # type: ignore[arg-type]
+    with fixtures.assert_changed()(model, more_than="1"):  # type: ignore[arg-type]
+        pass
     with fixtures.assert_frozen()(model):  # type: ignore[attr-defined]
         pass

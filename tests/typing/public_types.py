@@ -8,6 +8,10 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import (
+    BUFFERS,
+    FROZEN,
+    PARAMETERS,
+    TRAINABLE,
     CaseRun,
     ModelCase,
     ModelCheck,
@@ -15,8 +19,13 @@ from pytest_paramcheck import (
     ShapeSpec,
     Subject,
     assert_finite,
+    assert_init,
     assert_shapes,
+    assert_values,
+    init,
     parametrize_with_param_checks,
+    part,
+    values,
 )
 from pytest_paramcheck.plugin.model_items import BoundCheck
 
@@ -40,6 +49,27 @@ def check_finite_in_eval(case: CaseRun) -> None:
 def held(subject: Subject, patterns: Sequence[Pattern]) -> None:
     assert_finite(subject, *patterns)
     assert_shapes(subject, SHAPES)
+
+
+def selected(model: nn.Module) -> list[Pattern]:
+    patterns: list[Pattern] = [FROZEN, TRAINABLE, BUFFERS, PARAMETERS]
+    patterns += [part("weight", slice(2)), lambda name, tensor: tensor.dim() == 2]
+    return patterns
+
+
+def conditions(model: nn.Module) -> Mapping[Pattern, values.Condition]:
+    assert_values(model, {"weight": values.positive(), TRAINABLE: lambda tensor: tensor > 0})
+    assert_values(model, {part("weight", 0): values.norm(dim=0, equals=1.0)})
+    assert_init(model, {"weight": init.kaiming_normal(fan_in=3, stacked=2)})
+    assert_init(model, {"weight": init.like(nn.init.zeros_)})
+    ModelCase(lambda: nn.Linear(3, 2), values={"weight": values.between(0, 1)})
+    return {"weight": values.zero_where(torch.ones(2, 3) == 0)}
+
+
+def wrong_conditions(model: nn.Module) -> None:
+    assert_values(model, {"weight": 3})  # type: ignore[dict-item]
+    values.norm(equal=1)  # type: ignore[call-arg]
+    part("weight")  # type: ignore[call-arg]
 
 
 def what_a_test_receives(bound: BoundCheck) -> ModelCheck:
