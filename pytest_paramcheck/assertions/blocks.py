@@ -18,8 +18,9 @@ from ..checks.writers import causes
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..parameters.running.elsewhere import Elsewhere
+from ..parameters.running.grad_places import GradAt, places_of
 from ..parameters.running.kept import AfterBlock, Kept, finite_before, keep, require_values
-from ..parameters.running.watch import Watch
+from ..parameters.running.watch import Places, Watch
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.parts import Part
@@ -111,7 +112,10 @@ def assert_changed(model: Subject, *patterns: Pattern, more_than: float = 0.0) -
 
 
 def assert_updated(
-    model: Subject, *patterns: Pattern, at_least: Mapping[Pattern, float] | None = None
+    model: Subject,
+    *patterns: Pattern,
+    at_least: Mapping[Pattern, float] | None = None,
+    grad: GradAt | None = None,
 ) -> Block:
     """Assert that a ``with`` block moves each parameter, because of a gradient.
 
@@ -123,7 +127,8 @@ def assert_updated(
     end, closures, accumulation, several steps and several optimizers do not mislead it. An
     optimizer may hold another tensor on the same memory (a flat buffer, the parameter of a view).
     ``at_least={"experts": 0.5}``: of the parameters that a pattern matches, that share is enough.
-    Of a part, these elements have to move, by a gradient of theirs.
+    Of a part, these elements have to move, by a gradient of theirs. ``grad``: where gradients are
+    (:func:`assert_grads_present`), looked at as optimizers step and at the end.
 
     Fails, with the reason: changed by weight decay or momentum only, by something else than the
     step, became NaN, frozen, no gradient (or one in ``main_grad``), a gradient but no step, not in
@@ -144,7 +149,7 @@ def assert_updated(
     ...     optimizer.zero_grad()
     """
     __tracebackhide__ = True
-    return _Updated(model, patterns, parse_shares(at_least))
+    return _Updated(model, patterns, parse_shares(at_least), grad)
 
 
 def updated_where_due(
@@ -298,10 +303,10 @@ class _Unchanged(Block):
         return findings
 
 
-def _watch(kept: Sequence[Kept], *, gradients: bool = True) -> Watch:
+def _watch(kept: Sequence[Kept], *, gradients: bool = True, places: Places = None) -> Watch:
     """A watch over what is kept; of parts it is told whose elements they are."""
     parts = {id(old.watched): (old.tensor, old.part) for old in kept if old.part is not None}
-    return Watch([old.watched for old in kept], gradients=gradients, parts=parts)
+    return Watch([old.watched for old in kept], gradients=gradients, parts=parts, places=places)
 
 
 class _Changed(Block):
@@ -346,8 +351,10 @@ class _Updated(Block):
         subject: Subject,
         patterns: tuple[Pattern, ...],
         shares: Mapping[Pattern, float] | None = None,
+        grad: GradAt | None = None,
     ) -> None:
         super().__init__(subject, patterns)
+        self._grad = grad
         self._shares = shares or {}
         self._members: dict[Pattern, list[tuple[str, ...]]] = {}
 
@@ -372,7 +379,7 @@ class _Updated(Block):
         self._kept = keep(entries, values=True)
         self._finite = finite_before(self._kept)
         self._elsewhere = Elsewhere(old.tensor for old in self._kept)
-        self._watch = _watch(self._kept)
+        self._watch = _watch(self._kept, places=places_of(self._grad, entries, inventory))
         self._watch.start()
 
     def _stop(self) -> None:
@@ -383,6 +390,7 @@ class _Updated(Block):
         watch, self._watch = self._watch, None
         if watch is None:
             return []
+        watch.look()
         after = AfterBlock(self._kept, inventory, values=True)
         written = zip(self._kept, self._elsewhere.written(), strict=True)
         elsewhere = {id(old.watched): attribute for old, attribute in written}

@@ -206,9 +206,7 @@ def _elsewhere_text(attribute: str) -> str:
 
 
 def _elsewhere_hint(attribute: str) -> str:
-    return (
-        f"a gradient in .{attribute} is not seen here: assert_changed(model) asks whether it moved"
-    )
+    return f"pass grad={attribute!r}"
 
 
 def not_changed(

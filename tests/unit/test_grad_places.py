@@ -16,6 +16,7 @@ from pytest_paramcheck import (
     assert_grads_present,
     assert_grads_reach,
     assert_tied_grads_sum,
+    assert_updated,
 )
 
 from .messages import failure, failure_lines, usage, whole
@@ -223,6 +224,65 @@ class TestAfterABackwardOfYourOwn:
         model[0].weight.main_grad = None
         loss(model).backward()
         assert_grads_present(model, grad="main_grad")
+
+
+class TestABlock:
+    """``assert_updated``: float32 masters that are stepped with what lies in ``main_grad``."""
+
+    def train(self, model: nn.Module, masters: dict[str, Tensor], steps: int = 1) -> None:
+        optimizer = torch.optim.SGD(masters.values(), lr=0.1)
+        for _ in range(steps):
+            loss(model).backward()
+            for name, parameter in model.named_parameters():
+                masters[name].grad = parameter.main_grad.clone()
+            optimizer.step()
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter.copy_(masters[name])
+                    parameter.main_grad.zero_()  # as a training loop does at its end
+
+    def test_each_weight_moves(self, grad: Any) -> None:
+        model = net(True, True)
+        masters = {n: p.detach().clone() for n, p in model.named_parameters()}
+        with assert_updated(model, grad=grad):
+            self.train(model, masters, steps=2)
+
+    def test_one_that_decay_alone_moves(self, grad: Any) -> None:
+        model = net(True, False)
+        masters = {n: p.detach().clone() for n, p in model.named_parameters()}
+
+        def block() -> None:
+            with assert_updated(model, grad=grad):
+                self.train(model, masters)
+                model[1].weight.data.mul_(0.9)
+
+        assert failure_lines(block)[0] == "changed without a gradient: 1.weight (Sequential)"
+
+    def test_an_old_gradient_is_no_new_one(self, grad: Any) -> None:
+        model = net(True, True)
+        for parameter in model.parameters():
+            parameter.main_grad.fill_(1.0)
+
+        def block() -> None:
+            with assert_updated(model, grad=grad):
+                for parameter in model.parameters():
+                    parameter.data.mul_(0.9)
+
+        assert failure_lines(block)[0] == "changed without a gradient: {0,1}.weight (Sequential)"
+
+    def test_an_optimizer_that_steps_with_it(self, grad: Any) -> None:
+        class Stepping(torch.optim.SGD):
+            @torch.no_grad()
+            def step(self, closure: Any = None) -> None:
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.sub_(parameter.main_grad, alpha=group["lr"])
+
+        model = net(True, True)
+        optimizer = Stepping(model.parameters(), lr=0.1)
+        with assert_updated(model, grad=grad):
+            loss(model).backward()
+            optimizer.step()
 
 
 def test_wrong_calls() -> None:

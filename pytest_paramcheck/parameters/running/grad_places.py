@@ -21,6 +21,7 @@ from ...messages.wording import did_you_mean
 from ..subject.inventory import Entry, Inventory
 from ..tensors.content import no_values, version_of
 from ..tensors.describe import kind_in_words
+from .gradstate import grad_of
 from .tensor_state import TensorStates
 from .undo import Undo
 
@@ -32,11 +33,14 @@ Backward: TypeAlias = Callable[..., object]
 
 
 def read_places(
-    grad: GradAt, named: Sequence[tuple[str, Tensor]], title: str
+    grad: GradAt, named: Sequence[tuple[str, Tensor]], title: str, *, later: bool = False
 ) -> list[Tensor | None]:
-    """Return the gradient of each parameter, as it lies where it is said to be."""
+    """Return the gradient of each parameter, as it lies where it is said to be.
+
+    ``later``: an attribute may not be there yet.
+    """
     if isinstance(grad, str):
-        if not any(hasattr(tensor, grad) for _, tensor in named):
+        if not later and not any(hasattr(tensor, grad) for _, tensor in named):
             there = dict.fromkeys(key for _, t in named for key in (*t.__dict__, "grad"))
             near = did_you_mean(grad, there)
             raise ParamCheckUsageError(
@@ -67,12 +71,14 @@ def whole_name(entry: Entry) -> str:
     return entry.name if entry.part is None else entry.name.removesuffix(entry.part.text)
 
 
-def entries_at(grad: GradAt | None, entries: Sequence[Entry], inventory: Inventory) -> list[Entry]:
+def entries_at(
+    grad: GradAt | None, entries: Sequence[Entry], inventory: Inventory, *, later: bool = False
+) -> list[Entry]:
     """Return entries that are gradients, for those of the parameters that they are the ones of."""
     if grad is None:
         return list(entries)
     named = [(whole_name(e), e.tensor) for e in entries if e.tensor is not None]
-    held = iter(read_places(grad, named, inventory.title))
+    held = iter(read_places(grad, named, inventory.title, later=later))
     found = []
     for entry in entries:
         value = next(held) if entry.tensor is not None else None
@@ -80,6 +86,20 @@ def entries_at(grad: GradAt | None, entries: Sequence[Entry], inventory: Invento
         one.names, one.part = list(entry.names), entry.part
         found.append(one)
     return found
+
+
+def places_of(
+    grad: GradAt | None, entries: Sequence[Entry], inventory: Inventory
+) -> Callable[[], list[Tensor | None]] | None:
+    """Return what reads the gradients of these entries, of a part those of its elements."""
+    if grad is None:
+        return None
+    entries_at(grad, entries, inventory, later=True)  # a wrong call is said before the block
+
+    def read() -> list[Tensor | None]:
+        return [grad_of(one) for one in entries_at(grad, entries, inventory, later=True)]
+
+    return read
 
 
 class Places:

@@ -11,15 +11,22 @@ Tests: ``tests/unit/test_updated.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from ..tensors.content import version_of
+from ..tensors.digest import read_contents
+from ..tensors.memory import memory_of
 from .magnitude import largest_magnitude, note_largest, resolve
 from .steps import Parts, Steps
+
+#: Returns the gradients of watched tensors, where these are not in ``.grad``.
+Places: TypeAlias = Callable[[], Sequence["Tensor | None"]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +72,24 @@ class Watch:
     """Listens to parameters and to every optimizer's ``step`` between start and stop.
 
     ``gradients=False`` listens to optimizers only. ``parts`` says which of the tensors stand for
-    some elements of others.
+    some elements of others. ``places`` returns the gradients of the tensors where these are not in
+    ``.grad``: nothing tells when one is written, so that they are looked at as optimizers step.
     """
 
     def __init__(
-        self, tensors: Iterable[Tensor], *, gradients: bool = True, parts: Parts | None = None
+        self,
+        tensors: Iterable[Tensor],
+        *,
+        gradients: bool = True,
+        parts: Parts | None = None,
+        places: Places = None,
     ) -> None:
         self._tensors = list(tensors)
         self._gradients = gradients
         self._parts = parts or {}
         self._steps = Steps(self._tensors, self._parts)
+        self._places = places
+        self._before: list[object] = []
         self._arrivals: dict[int, list[Tensor]] = {}
         self._finite_arrivals: dict[int, list[Tensor]] = {}
         #: The watched tensors whose gradient arrives at a leaf: itself, or views of it.
@@ -101,6 +116,10 @@ class Watch:
             raise
 
     def _listen(self) -> None:
+        if self._places is not None:
+            self._gradients = False
+            self._before = [_mark(grad) for grad in self._places()]
+            self._handles.append(register_optimizer_step_pre_hook(self.look))
         for handle in self._steps.listen():
             self._handles.append(handle)
         leaves: dict[int, Tensor] = {}
@@ -129,6 +148,14 @@ class Watch:
             hooks[handle.id] = ours
             hooks.update(others)
 
+    def look(self, *_: Any) -> None:
+        """Note the gradients in places of their own that were written since the start."""
+        if self._places is None:
+            return
+        for tensor, grad, old in zip(self._tensors, self._places(), self._before, strict=True):
+            if grad is not None and _mark(grad) != old:
+                self._note(tensor, largest_magnitude(grad.detach()))
+
     def stop(self) -> None:
         """Remove every hook, and the empty tables torch would leave behind."""
         for handle in self._handles:
@@ -146,13 +173,16 @@ class Watch:
     def seen(self, tensor: Tensor) -> Seen:
         """Return what was seen of a tensor (waits for its device)."""
         notes = self._steps.notes[id(tensor)]
+        arrived = resolve(self._arrivals.get(id(tensor), []))
+        finite = resolve(self._finite_arrivals.get(id(tensor), []))
+        elsewhere = self._places is not None  # what steps with .grad does not step with these
         return Seen(
-            resolve(self._arrivals.get(id(tensor), [])),
-            resolve(self._finite_arrivals.get(id(tensor), [])),
-            resolve(notes.stepped_with),
+            arrived,
+            finite,
+            arrived if elsewhere else resolve(notes.stepped_with),
             tuple(notes.optimizers),
             tuple(notes.writers),
-            resolve(notes.wrote_with),
+            finite if elsewhere else resolve(notes.wrote_with),
             notes.lr,
             notes.weight_decay,
             resolve(notes.momentum) or 0.0,
@@ -164,11 +194,20 @@ class Watch:
         for tensor in self._of_leaf.get(id(leaf), ()):
             if leaf.grad is None:  # somebody else's hook came first and cleared it
                 return
-            size = largest_magnitude(self._steps.gradient(leaf, tensor))
-            note_largest(self._arrivals.setdefault(id(tensor), []), size)
-            finite = torch.where(torch.isfinite(size), size, torch.zeros_like(size))
-            note_largest(self._finite_arrivals.setdefault(id(tensor), []), finite)
-            self._steps.arrived(tensor, size)
+            self._note(tensor, largest_magnitude(self._steps.gradient(leaf, tensor)))
+
+    def _note(self, tensor: Tensor, size: Tensor) -> None:
+        note_largest(self._arrivals.setdefault(id(tensor), []), size)
+        finite = torch.where(torch.isfinite(size), size, torch.zeros_like(size))
+        note_largest(self._finite_arrivals.setdefault(id(tensor), []), finite)
+        self._steps.arrived(tensor, size)
+
+
+def _mark(grad: Tensor | None) -> object:
+    """What tells one gradient in a place from the next: kernels need not count that they write."""
+    if grad is None:
+        return None
+    return memory_of(grad).key, version_of(grad), read_contents([grad])[0].digest
 
 
 def _leaf_of(tensor: Tensor) -> Tensor | None:
