@@ -60,7 +60,7 @@ def assert_resumes(
     ...     model = nn.Linear(3, 2)
     ...     return {"model": model, "optimizer": torch.optim.Adam(model.parameters())}
     >>> def step(objects):
-    ...     objects["model"](torch.ones(1, 3)).sum().backward()
+    ...     objects["model"](torch.ones(1, 3)).exp().sum().backward()
     ...     objects["optimizer"].step()
     ...     objects["optimizer"].zero_grad()
     >>> assert_resumes(build, step)
@@ -68,7 +68,8 @@ def assert_resumes(
     Traceback (most recent call last):
     ParamCheckError: not restored: optimizer (Linear)
     <BLANKLINE>
-      optimizer  step, exp_avg and exp_avg_sq of 2 parameters (weight, bias): none after the load
+      optimizer  step, exp_avg and exp_avg_sq of 2 parameters (weight, bias): none after the load:
+                 weight, bias differ 2 steps later
     """
     __tracebackhide__ = True
     demand_tolerances(rtol=rtol, atol=atol)
