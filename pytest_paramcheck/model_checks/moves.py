@@ -150,8 +150,9 @@ def _of_plain(case: CaseRun, left: Sequence[Hidden], move: _Move, beside: str) -
 
     Many a forward moves its tables itself, with ``.to(x.device)``. So the moved model is run,
     and run again with the tensors moved as well: what that repairs was left behind. Where that
-    cannot be told, all are named ``beside`` what is left behind for sure; alone only those that
-    are no integers, which may be numbers, and that no line of their class moves.
+    cannot be told, all are named ``beside`` what is left behind for sure; alone only those in an
+    attribute of their own that are no integers, which may be numbers, and that no line of their
+    class moves.
     """
     __tracebackhide__ = True
     if not left:
@@ -161,7 +162,8 @@ def _of_plain(case: CaseRun, left: Sequence[Hidden], move: _Move, beside: str) -
         return plain_left_behind(left, move.words, failed) if failed else []
     if beside:
         return plain_left_behind(left, beside, "")
-    sure = [h for h in left if h.tensor.is_floating_point() and not _moved_in_code(case, h)]
+    alone = [h for h in left if h.holder == "attribute" and h.tensor.is_floating_point()]
+    sure = [hidden for hidden in alone if not _moved_in_code(case, hidden)]
     return plain_left_behind(sure, move.words, "")
 
 

@@ -154,6 +154,18 @@ def test_without_inputs_what_is_no_integer_is_named(name: str) -> None:
 
 
 @BOTH
+def test_without_inputs_a_list_of_tables_is_left_alone(name: str) -> None:
+    """Sizes of anchors: a forward makes tensors of them, where it needs them."""
+
+    class Anchors(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.sizes = [torch.ones(2), torch.ones(3)]
+
+    assert outcome(name, Anchors) == "ok"
+
+
+@BOTH
 def test_a_forward_that_fails_anyway_tells_nothing_of_plain_tensors(name: str) -> None:
     class Fails(Careful):
         def forward(self, x: Tensor) -> Tensor:
