@@ -82,7 +82,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
 
 
+@pytest.hookimpl(tryfirst=True)  # before anything is made of the options
 def pytest_configure(config: pytest.Config) -> None:
+    options.share_out(config)
     marker = options.marker_name(config)
     config.addinivalue_line("markers", MARKER_LINE.replace(MARKER, marker, 1))
     config.addinivalue_line("markers", options.CASES_LINE)

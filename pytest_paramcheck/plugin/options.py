@@ -207,6 +207,16 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
     )
 
 
+def share_out(config: pytest.Config) -> None:
+    """Keep apart what several processes of torchrun would write: rank 0's is the user's."""
+    here = launched(os.environ)
+    if here is None or rank_here(config) is not None or here.rank == 0:
+        return
+    config.option.xmlpath = None
+    if config.option.basetemp:
+        config.option.basetemp += f"-rank{here.rank}"
+
+
 def ranks_asked(settings: Settings) -> tuple[int, ...]:
     """Return the numbers of ranks that were asked for, on the command line or by torchrun."""
     return settings.asked_ranks if settings.launched is None else (settings.launched,)

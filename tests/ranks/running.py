@@ -43,6 +43,7 @@ _TOKEN = "PARAMCHECK_TESTS_TOKEN"
 class Ran:
     """A run that has ended."""
 
+    folder: Path
     code: int
     out: str
     seconds: float
@@ -136,7 +137,7 @@ class Running:
             for file in sorted(self.recorded.iterdir())
             for line in file.read_text(encoding="utf-8").splitlines()
         ]
-        return Ran(self.process.returncode, out, took, reports, left)
+        return Ran(self.folder, self.process.returncode, out, took, reports, left)
 
 
 def _heed_interrupts() -> None:

@@ -223,6 +223,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     write(folder, test_it=LAUNCHED)
     command = ["--standalone", "--nproc-per-node=2", "--local-ranks-filter=0", "-m", "pytest"]
     args = ["-p", "no:cacheprovider", "-ra", "--param-rank-timeout=20"]
+    args += ["--junitxml=out.xml", f"--basetemp={folder / 'temporary'}"]
     torchrun = (sys.executable, "-m", "torch.distributed.run", *command)
     return Running(folder, args, command=torchrun).end()
 
@@ -248,6 +249,15 @@ def test_torchrun(launched: Ran) -> None:
         "test_own": "passed",
     }, launched.out
     assert launched.left == []
+
+
+def test_what_torchrun_writes(launched: Ran) -> None:
+    """One file of results, of rank 0, and temporary folders of each rank's own."""
+    cases = list(ElementTree.parse(launched.folder / "out.xml").iter("testcase"))
+    failed = [case.get("name") for case in cases if case.find("failure") is not None]
+    assert failed[:2] == ["test_one_sided[cpu-2ranks]", "test_skips_on_one[cpu-2ranks]"]
+    assert (launched.folder / "temporary").is_dir()
+    assert (launched.folder / "temporary-rank1").is_dir()
 
 
 @pytest.mark.parametrize(
