@@ -117,7 +117,7 @@ def test_one_raises_other_waits():
 def test_after():
     dist.barrier()
 
-def test_every_rank():
+def test_every_rank(tmp_path):
     assert dist.get_world_size() == 3
 
 def test_killed():

@@ -15,12 +15,8 @@ from .suites import FAILING, FAILING_COUNTS, HEAD, PASSING, PASSING_COUNT
 
 
 def test_workers(tmp_path: Path) -> None:
-    """As in one process, and each worker's ranks keep their modules apart."""
-    conftest = """
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.name)  # modules take turns
-"""
-    ran = run(tmp_path, "-n", "2", conftest=conftest, test_one=PASSING, test_two=PASSING)
+    """As in one process; what is built for a session is built once on each worker's ranks."""
+    ran = run(tmp_path, "-n", "2", "--dist=loadfile", test_one=PASSING, test_two=PASSING)
 
     assert ran.outcomes() == {"passed": 2 * PASSING_COUNT}, ran.out
     assert (ran.code, ran.left) == (0, [])

@@ -16,7 +16,8 @@ import pytest
 from .outcome import LOST, PHASES, RAISED, Ending, How, Outcome
 from .texts import crash_of, first_line_of, ranks_text, shown_failure
 
-_ADDRESS = re.compile(r"0x[0-9a-f]+")
+#: What is each rank's own in texts that say the same: addresses, temporary folders.
+_OWN = re.compile(r"0x[0-9a-f]+|(?<=paramcheck-ranks-)\w+/tmp\d+")
 _C10D = re.compile(r"^\S+ +c10d.*\n?", re.MULTILINE)
 
 
@@ -267,7 +268,7 @@ def _sections(report: pytest.TestReport) -> list[tuple[str, str]]:
 
 
 def _leveled(report: pytest.TestReport) -> str:
-    return _ADDRESS.sub("0x", report.longreprtext)
+    return _OWN.sub("", report.longreprtext)
 
 
 def failure_of(item: pytest.Item, text: str) -> Any:
