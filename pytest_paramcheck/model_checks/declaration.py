@@ -102,7 +102,9 @@ def _inputs(measured: Measured) -> list[str]:
     if source == DECLARED or measured.case.loss is not None:
         return []
     if code := _inputs_code(measured):
-        return [f"    inputs=lambda: {code},  # {source}"]
+        line = f"    inputs=lambda: {code},"
+        beside = f"{line}  # {source}"
+        return [beside] if len(beside) <= WIDTH else [f"    # {source}", line]
     if source:
         return [f"    # inputs=...: run on {source}; write them here to hold them fast"]
     return [

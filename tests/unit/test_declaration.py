@@ -66,8 +66,8 @@ def test_a_declaration_is_a_test_file(module: str, capsys: pytest.CaptureFixture
         "",
         "CASE = ModelCase(",
         "    LM,",
-        '    inputs=lambda: {"x": torch.tensor([[1, 2, 3]]).repeat(1, 11)[:, :32]},'
-        "  # inputs from dummy_inputs",
+        "    # inputs from dummy_inputs",
+        '    inputs=lambda: {"x": torch.tensor([[1, 2, 3]]).repeat(1, 11)[:, :32]},',
         '    ties=[{"emb.weight", "head.weight"}],',
         '    frozen=["norm"],',
         "    unreached=[",

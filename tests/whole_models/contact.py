@@ -84,7 +84,8 @@ def output(command: list[str], folder: str) -> str:
         if re.match(r"(platform|rootdir|plugins|hypothesis profile|configfile) ?", line):
             continue
         if re.match(r"=+ .* in [0-9.]+s", line):
-            line = re.sub(r" in [0-9.]+s( \([0-9:]+\))?", "", line).strip("= ").center(100, "=")
+            line = re.sub(r" in [0-9.]+s( \([0-9:]+\))?", "", line).strip("= ")
+            line = f" {line} ".center(100, "=")
         lines.append(line.rstrip())
     return "\n".join(lines).strip()
 
