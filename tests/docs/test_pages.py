@@ -19,7 +19,7 @@ from ..documents import ROOT, Block, blocks_of, comparable
 pytest.importorskip("sphinx", reason="no Sphinx: tox run -e docs")
 DOCS = ROOT / "docs"
 #: Written by commands, each with a test that it is up to date; their blocks are messages.
-WRITTEN = {"gallery.md", "planted_bugs.md", "questions.md"}
+WRITTEN = {"gallery.md", "planted_bugs.md", "questions.md", "first_contact.md"}
 PAGES = {
     path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
     for path in sorted(DOCS.rglob("*.md"))
