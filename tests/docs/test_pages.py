@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import sys
 
 import pytest
 
@@ -69,6 +70,10 @@ def test_console(block: Block, pytester: pytest.Pytester) -> None:
         words = shlex.split(line)
         if "tox" in words:
             assert line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+            continue
+        if words[:3] == ["python", "-m", "pytest_paramcheck"]:
+            result = pytester.run(sys.executable, *words[1:])
+            assert result.ret == 0
             continue
         assert words[0] == "pytest", f"nothing runs {line!r}"
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *words[1:])

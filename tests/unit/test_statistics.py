@@ -33,7 +33,7 @@ def plain(tensor: torch.Tensor) -> tuple[float, ...]:
     return min(values), max(values), mean, std, norm, missing
 
 
-@settings(max_examples=150)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(numbers, min_size=1, max_size=12), min_size=1, max_size=6),
     st.sampled_from([torch.float32, torch.float64]),

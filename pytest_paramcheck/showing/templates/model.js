@@ -92,6 +92,8 @@ for (const p of P) {
   BY_NAME.set(p.name, p);
   for (const [name] of p.aliases) BY_NAME.set(name, p);
 }
+// A finding may name a module: what is in several places, what is frozen as a whole.
+for (const m of MODULES) if (m.name && !BY_NAME.has(m.name)) BY_NAME.set(m.name, m);
 
 const gradOf = (row) => row.type === "module"
   ? (row.graded ? Math.sqrt(row.grad2) : null) : row.slope ? row.slope.norm : null;
