@@ -1,4 +1,4 @@
-"""Print the whole text of each planted bug's failure: ``python -m tests.gallery``.
+"""Print a whole text for every problem there is: ``python -m tests.gallery``.
 
 ``docs/gallery.md`` is what it prints; a test holds it to that on the torch it was written with.
 """
@@ -11,6 +11,7 @@ import tempfile
 
 import torch
 
+from .failures import failures
 from .planted_bugs import planted_bugs
 
 
@@ -24,7 +25,8 @@ def gallery() -> str:
     lines = [
         "# What a failure says",
         "",
-        "The whole text for each bug of [planted_bugs.md](planted_bugs.md), as a test prints it.",
+        "A whole text for every problem that the package reports, as a test prints it: those of",
+        "the bugs in [planted_bugs.md](planted_bugs.md), then those that none of them has.",
         "This file is written by `python -m tests.gallery > docs/gallery.md`.",
         torch_line(),
     ]
@@ -33,10 +35,18 @@ def gallery() -> str:
         if bug.family != family:
             family = bug.family
             lines += ["", f"## {family[0].upper()}{family[1:]}"]
-        title = f"{bug.title[0].upper()}{bug.title[1:]}"
-        lines += ["", f"### {title}", "", f"`{bug.catch.name}`", "", "```text"]
-        lines += [_steady(bug.message()), "```"]
+        lines += _section(bug.title, bug.catch.name, bug.message())
+    for failure in failures():
+        if failure.family != family:
+            family = failure.family
+            lines += ["", f"## More: {family}"]
+        lines += _section(failure.title, failure.by, str(failure.error()))
     return "\n".join(lines) + "\n"
+
+
+def _section(title: str, by: str, text: str) -> list[str]:
+    heading = f"### {title[0].upper()}{title[1:]}"
+    return ["", heading, "", f"`{by}`", "", "```text", _steady(text), "```"]
 
 
 def _steady(text: str) -> str:
