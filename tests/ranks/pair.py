@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+#: Seconds that importing torch's distributed parts may take on a machine that does more than this.
+STARTING = 240.0
 
 
 class Ranks:
@@ -21,13 +23,15 @@ class Ranks:
     def __init__(self, world: int = 2) -> None:
         self.world = world
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._count = 0
 
     def run(self, what: str, timeout: float = 60.0) -> list[dict[str, Any]]:
         """Run ``module:name`` on all ranks; return what each says, ``hangs`` or ``died`` too."""
-        if not self._processes:
+        if not self._processes or self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
             self._start()
+            timeout += STARTING
         self._count += 1
         store = str(Path(self._folder.name) / f"store{self._count}")
         for process in self._processes:
@@ -71,3 +75,6 @@ class Ranks:
                 if pipe:
                     pipe.close()
         self._processes = []
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None

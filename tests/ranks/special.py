@@ -1141,3 +1141,126 @@ def _() -> None:
 @cell("fsdp2/check_grads_reach/a loss that reaches nothing of the head", "finding")
 def _() -> None:
     _checked("check_grads_reach", lambda out: out.detach().sum() + out.sum() * 0)
+
+
+# -- other ways to shard ------------------------------------------------------------------------
+
+
+def _by_columns(model: nn.Module) -> nn.Module:
+    on = mesh()
+    for module in (*model.blocks, model):
+        fully_shard(module, mesh=on, shard_placement_fn=lambda p: Shard(p.dim() - 1))
+    return model
+
+
+@cell("fsdp2/assert_same_values/sharded by columns", "pass")
+def _() -> None:
+    model = _by_columns(plain())
+    pc.assert_placements(model, {"*": Shard(1), "*.bias": Shard(0), "*.ln": Shard(0)})
+    pc.assert_same_values(model, plain())
+    pc.assert_same_values(model.state_dict(), plain().state_dict())
+    pc.assert_init(model, cells.DRAWN)
+    pc.assert_distinct(model, "!head.weight")
+
+
+@cell("fsdp2/assert_finite/the place in the whole, by columns", "pass")
+def _() -> None:
+    model = _by_columns(plain())
+    if rank() == 1:
+        with torch.no_grad():
+            local(parameter(model))[3, 1] = float("nan")
+    try:
+        pc.assert_finite(model)
+    except pc.ParamCheckError as error:
+        text = str(error)
+    assert text == (
+        f"not finite: {WEIGHT} (LM)\n\n  {WEIGHT}  1 of 128 values: 1 NaN, first at [3, 5] (rank 1)"
+    ), text
+
+
+@cell("fsdp2/assert_finite/a state_dict", "finding")
+def _() -> None:
+    model = fsdp2(plain())
+    cells.poison(parameter(model))
+    pc.assert_finite(model.state_dict())
+
+
+@cell("fsdp2/assert_same_values/the place in the whole", "pass")
+def _() -> None:
+    model = fsdp2(plain())
+    if rank() == 1:
+        with torch.no_grad():
+            local(parameter(model))[2, 3] += 1
+    try:
+        pc.assert_same_values(model, plain())
+    except pc.ParamCheckError as error:
+        text = str(error)
+    assert "1 of 128 values: max abs 1 at [10, 3]" in text, text
+    assert text.endswith("(rank 1)"), text
+
+
+@cell("fsdp2/assert_grads_present/an ignored parameter", "pass")
+def _() -> None:
+    model = plain()
+    on = mesh()
+    for block in model.blocks:
+        fully_shard(block, mesh=on)
+    fully_shard(model, mesh=on, ignored_params={model.emb.weight})
+    loss_of("fsdp2")(model).backward()
+    pc.assert_grads_present(model)
+    pc.assert_placements(model, {"*": Shard(0), "emb": None})
+
+
+@cell("fsdp2/assert_grad_norm/a plain parameter beside shards counts once", "pass")
+def _() -> None:
+    model = plain(tied=False)
+    on = mesh()
+    for block in model.blocks:
+        fully_shard(block, mesh=on)
+    loss_of("tp")(model).backward()
+    reference = plain(tied=False)
+    loss_of("tp")(reference).backward()
+    norm = float(torch.nn.utils.get_total_norm([p.grad for p in reference.parameters()]))
+    pc.assert_grad_norm(model, at_most=norm * 1.001, at_least=norm * 0.999)
+
+
+@cell("fsdp2/assert_optimizer_covers/two optimizers", "finding")
+def _() -> None:
+    model = fsdp2(plain())
+    first = torch.optim.SGD(model.blocks.parameters(), lr=0.1)
+    second = torch.optim.SGD(model.parameters(), lr=0.1)
+    pc.assert_optimizer_covers([first, second], model)
+
+
+@cell("fsdp2/assert_updated/gradients accumulated without a reduction", "pass")
+def _() -> None:
+    model = fsdp2(plain())
+    optimizer = sgd(model)
+    with pc.assert_updated(model):
+        model.set_requires_gradient_sync(False)
+        loss_of("fsdp2")(model).backward()
+        model.set_requires_gradient_sync(True)
+        loss_of("fsdp2")(model).backward()
+        optimizer.step()
+
+
+@cell("fsdp2/assert_unchanged/clipping", "pass")
+def _() -> None:
+    model = fsdp2(plain())
+    loss_of("fsdp2")(model).backward()
+    with pc.assert_unchanged(model):
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    pc.assert_grad_norm(model, at_most=1.01e-3, at_least=0.99e-3)
+
+
+@cell("fsdp2/assert_frozen/a frozen half", "pass")
+def _() -> None:
+    model = plain()
+    model.blocks.requires_grad_(False)
+    model = fsdp2(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    pc.assert_frozen(model, exactly=["blocks"])
+    with pc.assert_unchanged(model, "blocks"), pc.assert_updated(model):
+        step("fsdp2", model, optimizer)
+    pc.assert_grads_none(model, "blocks")
+    pc.assert_optimizer_covers(optimizer, model)

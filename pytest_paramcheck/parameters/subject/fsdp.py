@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from ...messages.errors import ParamCheckUsageError
+from .walk import first_places
 
 
 def has_fsdp() -> bool:
@@ -28,7 +29,7 @@ def _fsdp_module() -> Any:
 def is_sharded_by_fsdp(root: nn.Module) -> bool:
     """Whether ``fully_shard`` wrapped a module or one in it."""
     kind = _fsdp_module()
-    return kind is not None and any(isinstance(module, kind) for module in root.modules())
+    return kind is not None and any(isinstance(module, kind) for _, _, module in first_places(root))
 
 
 def own_class(module: nn.Module) -> type:
@@ -55,7 +56,7 @@ def _gathered(root: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
     kind = _fsdp_module()
     if kind is None:
         return
-    for module in root.modules():
+    for _, _, module in first_places(root):
         if isinstance(module, kind):
             for parameter in _sharded_by(module):
                 gathered = getattr(parameter, "_unsharded_param", None)
@@ -85,7 +86,7 @@ def refuse_slices(root: nn.Module, *, slices: bool, flat: bool) -> None:
     kind = getattr(loaded, "FullyShardedDataParallel", None)
     if kind is None:
         return
-    wrapped = [module for module in root.modules() if isinstance(module, kind)]
+    wrapped = [module for _, _, module in first_places(root) if isinstance(module, kind)]
     if not flat and any(not getattr(module, "_use_orig_params", True) for module in wrapped):
         raise ParamCheckUsageError(
             "use_orig_params=False hides the parameters' names: wrap with use_orig_params=True, "
