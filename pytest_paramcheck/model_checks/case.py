@@ -59,7 +59,8 @@ class ModelCase:
     * ``optimizer``: a function of the model that returns an optimizer or a list of them, or an
       optimizer class. Without it the training step uses Adamax.
     * ``steps``: training steps until everything must have moved, or got a gradient: behind a
-      zero scale it comes after a step (LoRA's first factor moves in the second).
+      zero scale it comes after a step (LoRA's first factor moves in the second). Gradients are
+      asked for after three steps at least.
     * ``wrap``: a function of the model that returns it wrapped or sharded (DistributedDataParallel,
       ``fully_shard``, ``parallelize_module``), for a test on ranks: every check sees what it
       returns. ``split``: the dimension along which each rank gets its part of every input tensor;
