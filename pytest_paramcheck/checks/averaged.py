@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import plural
 from ..parameters.subject.inventory import Entry, Inventory
-from ..parameters.tensors.blend import Blend, blend_of, spread_over
+from ..parameters.tensors.blend import WAYS, Blend, Way, blend_of, spread_over
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import dtype_name, size_text
 from ..parameters.tensors.memory import memory_of
@@ -43,6 +43,7 @@ class Averaged:
     samples: Mapping[str, Tensor]
     first: bool
     counted: int | None
+    ways: list[Way] = field(default_factory=lambda: list(WAYS))
 
 
 class _Verdict(NamedTuple):
@@ -168,7 +169,7 @@ def _averaged(
             found = Finding(names, "never updated", expected, _AS_BEFORE, why, hint)
             return _Verdict(found, told=True)
         return _Verdict(Finding(names, "never updated", expected, _AS_BEFORE), told=True)
-    if blend.is_mean(decay):
+    if blend.is_mean(decay, kept.ways):
         return _Verdict(told=blend.apart())
     for problem, made_with in (
         ("copied, not averaged", 0.0),

@@ -5,8 +5,9 @@ Tests: ``tests/unit/test_averaged.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -35,18 +36,21 @@ class Blend:
     tiny: float
     wide: torch.dtype
 
-    def is_mean(self, decay: float) -> bool:
-        """Whether it is ``decay`` x before + (1 - ``decay``) x model, everywhere."""
+    def is_mean(self, decay: float, ways: list[Way] | None = None) -> bool:
+        """Whether it is ``decay`` x before + (1 - ``decay``) x model, everywhere.
+
+        ``ways`` to compute it, the likeliest first: the one that gave the bits is moved there.
+        """
         size = min(CHUNK, self.now.numel())
         scratch = torch.empty(size, dtype=self.wide, device=self.now.device)
-        ways = list(_WAYS)
+        ways = list(WAYS) if ways is None else ways
         for b, m, e in self._chunks():
             mean = scratch[: b.numel()]
             # Nearly every average is written in one of two ways: then the bits are the same.
-            for way in ways:
+            for number, way in enumerate(ways):
                 way(b, m, decay, mean)
                 if _same(mean, e):
-                    ways.sort(key=lambda other: other is not way)
+                    ways.insert(0, ways.pop(number))
                     break
             else:
                 if not bool(self._near(b, m, e, decay)[0].all()):
@@ -82,8 +86,8 @@ class Blend:
 
     def apart(self) -> bool:
         """Whether what came in differs anywhere from what was, in the dtype of what became."""
-        model = self.model.to(self.now.dtype)
-        return not torch.equal(self.before, model)
+        own = self.now.dtype
+        return any(not _same(b, m.to(own).to(self.wide)) for b, m, _ in self._chunks())
 
     def lost_in_rounding(self, decay: float) -> bool:
         """Whether a mean of this dtype cannot follow: where values are far apart beside its
@@ -127,7 +131,9 @@ def _lerp(b: Tensor, m: Tensor, decay: float, out: Tensor) -> None:
     torch.lerp(b, m, 1 - decay, out=out)
 
 
-_WAYS = (_lerp, _sum)
+#: Computes a mean into its last argument.
+Way: TypeAlias = Callable[[Tensor, Tensor, float, Tensor], None]
+WAYS: tuple[Way, ...] = (_lerp, _sum)
 
 
 def blend_of(before: Tensor, model: Tensor, now: Tensor) -> Blend:
