@@ -61,6 +61,7 @@ def run_rank(start: Start, channel: Connection, questions: Connection, out: Conn
         watcher.config = config
         set_here(config, start.here)
         config.pluginmanager.register(rank, "paramcheck-rank")
+        config.pluginmanager.register(_TerminalToNowhere(), "paramcheck-rank-terminal")
         config.hook.pytest_cmdline_main(config=config)
     except pytest.UsageError as error:
         said = str(error)
@@ -68,6 +69,25 @@ def run_rank(start: Start, channel: Connection, questions: Connection, out: Conn
         said = traceback.format_exc()
     with suppress(OSError):
         channel.send(("bye", said or rank.why_it_ended))
+
+
+class _TerminalToNowhere:
+    """Lets pytest's terminal plugin write to nowhere.
+
+    Not without it: other plugins ask for it, and pytest 8.0 does to explain a comparison.
+    """
+
+    def __init__(self) -> None:
+        self._stdout = sys.stdout
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self) -> None:
+        self._stdout = sys.stdout
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self) -> None:
+        sys.stdout = self._stdout
 
 
 class RankSession:

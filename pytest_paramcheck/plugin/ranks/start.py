@@ -138,7 +138,6 @@ def _options(config: pytest.Config) -> dict[str, Any]:
         options["inifilename"] = str(config.inipath)
     # This process writes its own; the ini may name a file as well.
     options["log_file"] = os.devnull
-    options["plugins"] = [*(options.get("plugins") or []), "no:terminal"]
     return options
 
 
@@ -151,7 +150,6 @@ def _args(config: pytest.Config, files: set[Path]) -> list[str]:
     args = [f"--assert={config.getoption('assertmode')}"]
     for plugin in config.getoption("plugins") or []:
         args += ["-p", plugin]
-    args += ["-p", "no:terminal"]
     places = dict.fromkeys(str(arg).partition("[")[0].partition("::")[0] for arg in config.args)
     here = config.invocation_params.dir
     return args + [
