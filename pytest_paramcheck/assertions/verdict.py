@@ -107,8 +107,22 @@ def one_outcome(
             usage = isinstance(error, ParamCheckUsageError)
             text = str(error) if usage else f"{type(error).__name__}: {error}"
         error = None
-        heard = call.exchange(findings, text)
+        heard = _under_its_name(call, findings, text)
     _raise_of_all(heard)
+
+
+def _under_its_name(call: Call, facts: object, error: str) -> dict[int, Any]:
+    """Exchange in a frame that bears the assertion's name.
+
+    Where one rank never calls, the others are stopped while they wait, and all that can be read of
+    them is the names of their frames.
+    """
+
+    def ask() -> dict[int, Any]:
+        return call.exchange(facts, error)
+
+    ask.__code__ = ask.__code__.replace(co_name=call.name)
+    return ask()
 
 
 def _raise_of_all(heard: dict[int, Any]) -> None:
