@@ -93,7 +93,7 @@ def assert_same_values(
 def assert_values(
     subject: Subject, expected: Mapping[Pattern, Asked], /, *, key: str | None = None
 ) -> None:
-    """Assert that values satisfy conditions: a range, a norm, zeros where a mask says so.
+    """Assert that values satisfy conditions: a range, a norm, zeros in a mask.
 
     ``expected`` maps patterns to conditions of ``pytest_paramcheck.values`` (``between``,
     ``positive``, ``nonnegative``, ``norm``, ``orthogonal``, ``symmetric``, ``triangular``,

@@ -275,7 +275,7 @@ def assert_same_values():
 @typed(lambda: public.assert_values)
 @pytest.fixture(scope="session")
 def assert_values():
-    """Assert that values satisfy conditions: a range, a norm, zeros where a mask says so."""
+    """Assert that values satisfy conditions: a range, a norm, zeros in a mask."""
     return public.assert_values
 
 

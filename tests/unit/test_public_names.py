@@ -48,7 +48,9 @@ def _comment_above(name: str) -> str:
     """The ``#:`` line before an assignment, which can have no docstring."""
     module = importlib.import_module(f"pytest_paramcheck.{_imported_for_checkers()[name]}")
     lines = inspect.getsource(module).splitlines()
-    at = next(number for number, line in enumerate(lines) if line.startswith(f"{name}:"))
+    at = next(
+        number for number, line in enumerate(lines) if line.startswith((f"{name}:", f"{name} ="))
+    )
     return lines[at - 1].partition("#: ")[2]
 
 
