@@ -102,8 +102,16 @@ class Browser:
         return [e for e in self.driver.find_elements("css selector", selector) if e.is_displayed()]
 
     def texts(self, selector: str) -> list[str]:
-        """The texts of the elements of a selector, each in one line."""
-        return [" ".join(element.text.split()) for element in self.all(selector)]
+        """The texts of the elements of a selector that are shown, each in one line.
+
+        Read in one step: a page that is being scrolled draws its rows anew.
+        """
+        texts: list[str] = self.run(
+            "return [...document.querySelectorAll(arguments[0])]"
+            "  .filter((e) => e.checkVisibility()).map((e) => e.innerText)",
+            selector,
+        )
+        return [" ".join(text.split()) for text in texts]
 
     def press(self, *keys: str) -> None:
         """Press keys, whatever has the focus."""
