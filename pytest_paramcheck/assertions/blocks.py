@@ -20,7 +20,7 @@ from ..messages.findings import Finding
 from ..parameters.running.elsewhere import Elsewhere
 from ..parameters.running.grad_places import GradAt, places_of
 from ..parameters.running.kept import AfterBlock, Kept, finite_before, keep, require_values
-from ..parameters.running.watch import Places, Watch
+from ..parameters.running.watch import Watch, watch_over
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
 from ..parameters.subject.parts import Part
@@ -281,8 +281,13 @@ class _Unchanged(Block):
         values = "values" in self._aspects
         if values:
             require_values(entries, ' (only=("objects", "flags") does not ask)')
-        self._kept = keep(entries, values=values, copies=self._differs is not None)
-        self._watch = _watch(self._kept, gradients=False)
+        self._kept = keep(
+            entries,
+            values=values,
+            copies=self._differs is not None,
+            attributes="attributes" in self._aspects,
+        )
+        self._watch = watch_over(self._kept, gradients=False)
         self._watch.start()
 
     def _stop(self) -> None:
@@ -301,12 +306,6 @@ class _Unchanged(Block):
             selected = select_again(inventory, self._patterns, eligible=self._eligible)
             findings += checks.added(self._known, selected)
         return findings
-
-
-def _watch(kept: Sequence[Kept], *, gradients: bool = True, places: Places = None) -> Watch:
-    """A watch over what is kept; of parts it is told whose elements they are."""
-    parts = {id(old.watched): (old.tensor, old.part) for old in kept if old.part is not None}
-    return Watch([old.watched for old in kept], gradients=gradients, parts=parts, places=places)
 
 
 class _Changed(Block):
@@ -379,7 +378,8 @@ class _Updated(Block):
         self._kept = keep(entries, values=True)
         self._finite = finite_before(self._kept)
         self._elsewhere = Elsewhere(old.tensor for old in self._kept)
-        self._watch = _watch(self._kept, places=places_of(self._grad, entries, inventory))
+        places = places_of(self._grad, entries, inventory)
+        self._watch = watch_over(self._kept, places=places)
         self._watch.start()
 
     def _stop(self) -> None:

@@ -73,9 +73,11 @@ class Kept:
         return memory.key == self.memory.key or bool(memory.unknown or self.memory.unknown)
 
 
-def keep(entries: Iterable[Entry], *, values: bool, copies: bool = False) -> list[Kept]:
+def keep(
+    entries: Iterable[Entry], *, values: bool, copies: bool = False, attributes: bool = False
+) -> list[Kept]:
     """Keep what has to be known of entries to compare them later; contents if ``values``, and
-    where those have to be measured, ``copies`` instead."""
+    where those have to be measured, ``copies`` instead. ``attributes``: what hangs on them too."""
     held = [(entry, entry.tensor) for entry in entries if entry.tensor is not None]
     some = [t if entry.part is None else entry.part.of(t, entry.name) for entry, t in held]
     contents: Sequence[Content | None] = [None] * len(held)
@@ -95,7 +97,7 @@ def keep(entries: Iterable[Entry], *, values: bool, copies: bool = False) -> lis
             elements,
             entry.part,
             _copy(elements) if values and copies else None,
-            attributes_of(tensor),
+            attributes_of(tensor) if attributes else (),
         )
         for (entry, tensor), elements, content in zip(held, some, contents, strict=True)
     ]
@@ -161,7 +163,10 @@ class AfterBlock:
             for name in old.names:
                 now = inventory.tensor_at(name)
                 by_now.setdefault(id(now), ([], now))[0].append(name)
-            end = "" if old.part is None else old.part.text
+            if old.part is None:
+                self.rows += [(old, tuple(names), now) for names, now in by_now.values()]
+                continue
+            end = old.part.text
             self.rows += [
                 (old, tuple(name + end for name in names), now) for names, now in by_now.values()
             ]
@@ -226,6 +231,8 @@ def _readable(old: Kept, now: Tensor) -> Tensor | None:
     """Return the elements asked about; None where they have no values, or the part does not fit."""
     if no_values(now):
         return None
+    if old.part is None:
+        return now
     try:
         return old.elements_of(now)
     except ParamCheckUsageError:

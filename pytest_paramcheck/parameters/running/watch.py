@@ -22,6 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from ..tensors.content import version_of
 from ..tensors.digest import read_contents
 from ..tensors.memory import memory_of
+from .kept import Kept
 from .magnitude import largest_magnitude, note_largest, resolve
 from .steps import Parts, Steps
 
@@ -216,3 +217,9 @@ def _leaf_of(tensor: Tensor) -> Tensor | None:
         if leaf is not None and leaf.requires_grad and leaf.grad_fn is None:
             return leaf
     return None
+
+
+def watch_over(kept: Sequence[Kept], *, gradients: bool = True, places: Places = None) -> Watch:
+    """Return a watch over what is kept; of parts it is told whose elements they are."""
+    parts = {id(old.watched): (old.tensor, old.part) for old in kept if old.part is not None}
+    return Watch([old.watched for old in kept], gradients=gradients, parts=parts, places=places)
