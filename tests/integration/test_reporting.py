@@ -231,7 +231,7 @@ def test_findings_are_a_property_of_the_report(
     assert (key, more) == ("paramcheck_findings", [])
     assert json.loads(value) == [
         {
-            "subject": "dict",
+            "subject": "a dict of tensors",
             "findings": [
                 {
                     "names": ["a"],
