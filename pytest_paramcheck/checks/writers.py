@@ -234,7 +234,10 @@ def not_changed(
     if not seen.stepped_with:
         if seen.shared:
             return f"{stepped} stepped {_it(seen)} with a gradient of all zero", ""
-        return f"its gradient was cleared before {stepped} stepped", ""
+        return (
+            f"its gradient was cleared before {stepped} stepped",
+            "call zero_grad() before backward() or after step(), not between the two",
+        )
     if seen.writers:
         return f"{join_words(seen.writers)} moved it, but at the end it has its old values", ""
     if seen.lr == 0:

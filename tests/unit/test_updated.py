@@ -383,6 +383,8 @@ def test_no_step_and_a_gradient_cleared_before_the_step() -> None:
         not updated: a.bias (Net)
 
           a.bias  its gradient was cleared before SGD stepped
+
+          hint: call zero_grad() before backward() or after step(), not between the two
         """)
 
 
