@@ -46,6 +46,13 @@ def assert_frozen(
     >>> assert_frozen(model, "0")
     >>> assert_frozen(model, exactly=["0"])
     >>> assert_frozen(model.eval(), "0", in_eval=True)
+
+    >>> assert_frozen(nn.Linear(3, 2), "bias")
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not frozen: bias (Linear)
+    <BLANKLINE>
+      bias  requires_grad=True
     """
     __tracebackhide__ = True
     _assert_flags(model, patterns, exactly, frozen=True, in_eval=in_eval)
@@ -72,6 +79,13 @@ def assert_trainable(
 
     >>> from torch import nn
     >>> assert_trainable(nn.Linear(3, 2), "weight")
+
+    >>> assert_trainable(nn.Linear(3, 2).requires_grad_(False), "bias")
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not trainable: bias (Linear)
+    <BLANKLINE>
+      bias  requires_grad=False
     """
     __tracebackhide__ = True
     _assert_flags(model, patterns, exactly, frozen=False)

@@ -74,6 +74,16 @@ def assert_grads_present(
     >>> model = nn.Linear(3, 2)
     >>> model(torch.ones(1, 3)).sum().backward()
     >>> assert_grads_present(model)
+
+    >>> assert_grads_present(nn.Linear(3, 2))
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: no gradient: weight, bias (Linear)
+    <BLANKLINE>
+      weight  None: not reached
+      bias    None: not reached
+    <BLANKLINE>
+      hint: call loss.backward() first, and zero_grad() only after the assertion
     """
     __tracebackhide__ = True
     inventory = take_inventory(model, allow_none=True)
@@ -103,6 +113,13 @@ def assert_grads_finite(model: Subject, *patterns: Pattern, grad: GradAt | None 
     >>> model = nn.Linear(3, 2)
     >>> model(torch.ones(1, 3)).sum().backward()
     >>> assert_grads_finite(model)
+
+    >>> assert_grads_finite({"w": torch.tensor([float("inf"), 1.0])})
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: gradient not finite: w (a dict of tensors)
+    <BLANKLINE>
+      w  1 of 2 values: 1 inf, first at [0]
     """
     __tracebackhide__ = True
     inventory = take_inventory(model, allow_none=True)
@@ -143,6 +160,13 @@ def assert_grad_norm(
     >>> model = nn.Linear(3, 2, bias=False)
     >>> model(torch.ones(1, 3)).sum().backward()
     >>> assert_grad_norm(model, at_most=2.5, at_least=2.4)
+
+    >>> assert_grad_norm({"w": torch.tensor([3.0, 4.0])}, at_most=1)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: gradient norm 5 is above at_most=1: w (a dict of tensors)
+    <BLANKLINE>
+      w  5  100% of the squared norm
     """
     __tracebackhide__ = True
     checks.validate_bounds(at_most, at_least)

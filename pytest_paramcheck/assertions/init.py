@@ -43,6 +43,14 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
     >>> from pytest_paramcheck import init
     >>> layer = nn.LayerNorm(8)
     >>> assert_init(layer, {"weight": init.ones(), "bias": init.zeros()})
+
+    >>> import torch
+    >>> assert_init({"b": torch.full((4,), 0.1)}, {"b": init.zeros()})
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: wrong initial values: b (a dict of tensors)
+    <BLANKLINE>
+      b  expected constant(0), found 4 of 4 values off, first 0.1 at [0]
     """
     __tracebackhide__ = True
     mapping: object = expected

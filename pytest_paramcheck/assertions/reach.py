@@ -68,6 +68,15 @@ def assert_grads_reach(
     >>> import torch
     >>> from torch import nn
     >>> assert_grads_reach(nn.Linear(3, 2), lambda model: model(torch.ones(1, 3)).sum())
+
+    >>> assert_grads_reach(nn.Linear(3, 2), lambda m: m.weight.sum())
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: no gradient: bias (Linear)
+    <BLANKLINE>
+      bias  never used in the forward pass
+    <BLANKLINE>
+      hint: if it is unused on purpose, exclude it: '!name'
     """
     __tracebackhide__ = True
     losses = checks.parse_losses(loss_fn)

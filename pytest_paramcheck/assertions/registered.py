@@ -53,6 +53,18 @@ def assert_registered(
 
     >>> from torch import nn
     >>> assert_registered(nn.Sequential(nn.Linear(3, 2)))
+
+    >>> model = nn.Identity()
+    >>> model.layers = [nn.Linear(3, 2)]
+    >>> assert_registered(model)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not registered: layers[0].weight, layers[0].bias (Identity)
+    <BLANKLINE>
+      layers[0].weight  Parameter 2x3 float32 cpu: Linear in a list
+      layers[0].bias    Parameter 2 float32 cpu: Linear in a list
+    <BLANKLINE>
+      hint: self.layers = nn.ModuleList(...)
     """
     __tracebackhide__ = True
     if not isinstance(model, nn.Module):

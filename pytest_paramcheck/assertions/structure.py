@@ -64,6 +64,13 @@ def assert_shapes(
 
     >>> from torch import nn
     >>> assert_shapes(nn.Linear(3, 2), {"weight": ("out", 3), "bias": ("out",)})
+
+    >>> assert_shapes(nn.Linear(3, 2), {"weight": (3, 2), "bias": (2,)})
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: wrong shape: weight (Linear)
+    <BLANKLINE>
+      weight  expected (3, 2), found (2, 3): dimension 0 is 2, not 3, dimension 1 is 3, not 2
     """
     __tracebackhide__ = True
     if isinstance(subject, Tensor):
@@ -115,6 +122,14 @@ def assert_dtypes(
     >>> import torch
     >>> from torch import nn
     >>> assert_dtypes(nn.BatchNorm1d(3).double(), torch.float64)
+
+    >>> assert_dtypes(nn.Linear(3, 2), torch.float64)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: wrong dtype: weight, bias (Linear)
+    <BLANKLINE>
+      weight  expected float64, found float32
+      bias    expected float64, found float32
     """
     __tracebackhide__ = True
     inventory, hidden = _with_attributes(model, moved=False, key=key)
@@ -165,6 +180,14 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
 
     >>> from torch import nn
     >>> assert_devices(nn.Linear(3, 2, device="meta"), "meta")
+
+    >>> assert_devices(nn.Linear(3, 2), "meta")
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: wrong device: weight, bias (Linear)
+    <BLANKLINE>
+      weight  expected meta, found cpu
+      bias    expected meta, found cpu
     """
     __tracebackhide__ = True
     inventory, hidden = _with_attributes(model)
@@ -211,6 +234,14 @@ def assert_param_count(
 
     >>> from torch import nn
     >>> assert_param_count(nn.Linear(3, 2), 8, trainable=8)
+
+    >>> assert_param_count(nn.Linear(3, 2), total=6)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: 8 parameters, not 6 (Linear)
+    <BLANKLINE>
+      (its own)  8
+      2 more than expected
     """
     __tracebackhide__ = True
     if total is None and trainable is None:
@@ -239,6 +270,16 @@ def assert_materialized(model: Subject) -> None:
 
     >>> from torch import nn
     >>> assert_materialized(nn.Linear(3, 2))
+
+    >>> assert_materialized(nn.Linear(3, 2, device="meta"))
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not materialized: weight, bias (Linear)
+    <BLANKLINE>
+      weight  on meta, where tensors have no values
+      bias    on meta, where tensors have no values
+    <BLANKLINE>
+      hint: model.to_empty(device=...), then initialize or load every parameter
     """
     __tracebackhide__ = True
     inventory, hidden = _with_attributes(model)

@@ -55,6 +55,18 @@ def assert_tied(*subjects: Any, by: Literal["object", "memory"] = "object", **na
     >>> emb, head = nn.Embedding(11, 6), nn.Linear(6, 11, bias=False)
     >>> head.weight = emb.weight
     >>> assert_tied(emb.weight, head.weight)
+
+    >>> import torch
+    >>> assert_tied(a=nn.Parameter(torch.ones(2)), b=nn.Parameter(torch.zeros(2)))
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not tied: a, b
+    <BLANKLINE>
+      a  Parameter 2 float32 cpu
+      b  Parameter 2 float32 cpu
+      DISTINCT: neither the memory nor the values are shared.
+    <BLANKLINE>
+      hint: tie by assignment: assign one Parameter to both modules
     """
     __tracebackhide__ = True
     given: object = by

@@ -36,6 +36,14 @@ def assert_finite(model: Subject, *patterns: Pattern, key: str | None = None) ->
 
     >>> from torch import nn
     >>> assert_finite(nn.Linear(3, 2))
+
+    >>> import torch
+    >>> assert_finite({"w": torch.tensor([1.0, float("nan")])})
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not finite: w (a dict of tensors)
+    <BLANKLINE>
+      w  1 of 2 values: 1 NaN, first at [1]
     """
     __tracebackhide__ = True
     inventory = take_inventory(model, key=key)
@@ -78,6 +86,14 @@ def assert_same_values(
     >>> from torch import nn
     >>> model = nn.Linear(3, 2)
     >>> assert_same_values(model, model.state_dict())
+
+    >>> import torch
+    >>> assert_same_values({"w": torch.ones(2)}, {"w": torch.tensor([1.0, 3.0])})
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: different values: w (a dict of tensors)
+    <BLANKLINE>
+      w  1 of 2 values: max abs 2 at [1], max rel 0.667
     """
     __tracebackhide__ = True
     demand_tolerances(rtol=rtol, atol=atol)
