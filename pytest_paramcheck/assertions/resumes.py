@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from ..checks.resume import alike_within, not_resumed
@@ -15,6 +14,7 @@ from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.resume import train_and_resume
 from ..parameters.running.undo import Undo
+from ..parameters.tensors.default_device import default_device
 from ..parameters.tensors.describe import kind_in_words
 from .verdict import one_verdict
 
@@ -81,7 +81,7 @@ def assert_resumes(
             raise ParamCheckUsageError(
                 f"{name} is {kind_in_words(function)}; it has to be a function"
             )
-    devices = [torch.get_default_device()]
+    devices = [default_device()]
     with Undo() as undo, undo:
         keep_modes(undo, {device.type for device in devices})
         undo.push(keep_random_states(devices))

@@ -880,7 +880,7 @@ def test_who_is_reached_without_being_listed() -> None:
           reached, but not listed:
             a.weight
 
-          hint: leave out what is meant to be unused with a pattern: '!name'
+          hint: if it is unused on purpose, exclude it: '!name'
           hint: requires_grad_(False) keeps it out; where it is meant, list it in exactly=
         """)
     assert message(pair_of_layers(), exactly=[]).splitlines()[0] == (

@@ -941,9 +941,9 @@ class TestTiedByMemory:
               q  Parameter 2x2 float32 cpu
               k  Parameter 2x2 float32 cpu
               EQUAL: the values are equal but the memory is not shared; \
-            the first optimizer step will part them.
+            they will diverge at the first optimizer step.
 
-              hint: tie by assignment: put one Parameter in both places
+              hint: tie by assignment: assign one Parameter to both modules
             """)
 
     def test_what_is_apart_from_all_others(self) -> None:
