@@ -940,7 +940,7 @@ class TestTiedByMemory:
 
               q  Parameter 2x2 float32 cpu
               k  Parameter 2x2 float32 cpu
-              EQUAL: the values are equal but the memory is not shared; \
+              EQUAL: the values are equal but the memory is not shared: \
             they will diverge at the first optimizer step.
 
               hint: tie by assignment: assign one Parameter to both modules
