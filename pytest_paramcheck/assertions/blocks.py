@@ -77,6 +77,16 @@ def assert_unchanged(
     >>> with assert_unchanged(model):
     ...     model.weight.data.add_(0).shape
     torch.Size([2, 3])
+
+    >>> import torch
+    >>> state = {"w": torch.ones(2)}
+    >>> with assert_unchanged(state):
+    ...     _ = state["w"].mul_(3)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: values changed: w (a dict of tensors)
+    <BLANKLINE>
+      w  2 of 2 values changed, by at most 2; written in place, and no optimizer stepped
     """
     __tracebackhide__ = True
     demand_tolerances(rtol=rtol, atol=atol)
@@ -105,6 +115,15 @@ def assert_changed(model: Subject, *patterns: Pattern, more_than: float = 0.0) -
     >>> model = nn.Linear(3, 2)
     >>> with assert_changed(model):
     ...     model.reset_parameters()
+
+    >>> import torch
+    >>> with assert_changed(model), torch.no_grad():
+    ...     _ = model.weight.add_(1)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not changed: bias (Linear)
+    <BLANKLINE>
+      bias  values are bit-identical
     """
     __tracebackhide__ = True
     demand_tolerances(more_than=more_than)
@@ -147,6 +166,18 @@ def assert_updated(
     ...     model(torch.ones(1, 3)).sum().backward()
     ...     optimizer.step()
     ...     optimizer.zero_grad()
+
+    >>> optimizer = torch.optim.SGD([model.weight], lr=0.1)
+    >>> with assert_updated(model):
+    ...     model(torch.ones(1, 3)).sum().backward()
+    ...     optimizer.step()
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not updated: bias (Linear)
+    <BLANKLINE>
+      bias  got a gradient, but SGD does not hold it
+    <BLANKLINE>
+      hint: assert_optimizer_covers(optimizer, model) names what is missing and what is stale
     """
     __tracebackhide__ = True
     return _Updated(model, patterns, parse_shares(at_least), grad)

@@ -62,6 +62,16 @@ def assert_roundtrip(
 
     >>> from torch import nn
     >>> assert_roundtrip(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
+
+    >>> import copy
+    >>> layer = nn.Linear(3, 3, bias=False)
+    >>> tied = nn.Sequential(layer, layer)
+    >>> assert_roundtrip(tied, lambda model: nn.Sequential(*map(copy.deepcopy, model)))
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: tie lost: 1.weight (Sequential)
+    <BLANKLINE>
+      1.weight  expected tied to 0.weight, found not tied
     """
     __tracebackhide__ = True
     if not isinstance(model, nn.Module):
@@ -147,6 +157,16 @@ def assert_loaded(
     >>> model = nn.Linear(3, 2)
     >>> state = copy.deepcopy(model.state_dict())
     >>> assert_loaded(model, state)
+
+    >>> del state["bias"]
+    >>> assert_loaded(model, state)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not in the checkpoint: bias (Linear)
+    <BLANKLINE>
+      bias  Parameter 2 float32 cpu as the model was built
+    <BLANKLINE>
+      hint: if it is meant to be new: missing=['bias']
     """
     __tracebackhide__ = True
     inventory = take_inventory(model, allow_empty=True)

@@ -37,6 +37,20 @@ def assert_grads_none(
 
     >>> from torch import nn
     >>> assert_grads_none(nn.Linear(3, 2))
+
+    >>> import torch
+    >>> model = nn.Linear(3, 2)
+    >>> model(torch.ones(1, 3)).sum().backward()
+    >>> assert_grads_none(model)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: gradient is not None: weight, bias (Linear)
+    <BLANKLINE>
+      weight  nonzero, Tensor 2x3 float32 cpu
+      bias    nonzero, Tensor 2 float32 cpu
+    <BLANKLINE>
+      hint: zero_grad(set_to_none=True) clears what a backward pass left; where none should
+            reach it: requires_grad_(False), or detach() its output
     """
     __tracebackhide__ = True
     inventory = take_inventory(model, allow_none=True)

@@ -102,6 +102,20 @@ def assert_init_complete(factory: Callable[[], Any], /) -> None:
 
     >>> from torch import nn
     >>> assert_init_complete(lambda: nn.Linear(3, 2))
+
+    >>> import torch
+    >>> class Scale(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.scale = nn.Parameter(torch.empty(3))
+    >>> assert_init_complete(Scale)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: never initialized: scale (Scale)
+    <BLANKLINE>
+      scale  Parameter 3 float32 cpu: it still holds uninitialized memory
+    <BLANKLINE>
+      hint: write it where it is made: nn.init.*, reset_parameters(), or torch.zeros
     """
     __tracebackhide__ = True
     if not callable(factory):

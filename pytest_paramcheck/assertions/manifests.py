@@ -50,6 +50,18 @@ def assert_manifest(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     assert_manifest(nn.Linear(3, 2), path=folder + "/linear.txt", update=True)
     ...     assert_manifest(nn.Linear(3, 2), path=folder + "/linear.txt")
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     assert_manifest(nn.Linear(3, 2), path=folder + "/linear.txt", update=True)
+    ...     assert_manifest(nn.Linear(3, 4), path=folder + "/linear.txt")
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: reshaped: weight, bias (Linear)
+    <BLANKLINE>
+      weight  expected 2x3, found 4x3: checkpoints saved before this change will not load
+      bias    expected 2, found 4: checkpoints saved before this change will not load
+    <BLANKLINE>
+      hint: if intended: assert_manifest(..., update=True) rewrites ...linear.txt; commit it
     """
     __tracebackhide__ = True
     if path is None:

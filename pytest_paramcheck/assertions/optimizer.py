@@ -68,6 +68,16 @@ def assert_optimizer_covers(
     >>> from torch import nn
     >>> model = nn.Linear(3, 2)
     >>> assert_optimizer_covers(torch.optim.SGD(model.parameters(), lr=0.1), model)
+
+    >>> assert_optimizer_covers(torch.optim.SGD([model.weight], lr=0.1), model)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not in the optimizer: bias (Linear)
+    <BLANKLINE>
+      bias  Parameter 2 float32 cpu
+    <BLANKLINE>
+      hint: build the optimizer after the model is complete, or add what is missing:
+            add_param_group()
     """
     __tracebackhide__ = True
     slots = read_slots(optimizer)
@@ -119,6 +129,15 @@ def assert_optimizer_state(
     >>> model(torch.ones(1, 3)).sum().backward()
     >>> optimizer.step()
     >>> assert_optimizer_state(optimizer, model)
+
+    >>> fresh = torch.optim.Adam(model.named_parameters())  # and nobody loads into it
+    >>> assert_optimizer_state(fresh, model, saved=optimizer.state_dict())
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: state lost: weight, bias (Linear)
+    <BLANKLINE>
+      weight  none, saved: step, exp_avg, exp_avg_sq
+      bias    none, saved: step, exp_avg, exp_avg_sq
     """
     __tracebackhide__ = True
     if isinstance(optimizer, (list, tuple)):
@@ -194,6 +213,14 @@ def assert_param_groups(
     >>> assert_param_groups(
     ...     optimizer, model, {"*": {"weight_decay": 0.1}, "bias": {"weight_decay": 0}}
     ... )
+
+    >>> optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    >>> assert_param_groups(optimizer, model, {"bias": {"weight_decay": 0}})
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: wrong hyperparameter: bias (Linear)
+    <BLANKLINE>
+      bias  expected weight_decay=0, found weight_decay=0.1: AdamW group 0, by pattern 'bias'
     """
     __tracebackhide__ = True
     slots = read_slots(optimizer)

@@ -153,6 +153,14 @@ def assert_tied_grads_sum(
     >>> shared = nn.Linear(3, 3)
     >>> model = nn.Sequential(shared, nn.Tanh(), shared)
     >>> assert_tied_grads_sum(model, lambda model: model(torch.ones(1, 3)).sum())
+
+    >>> assert_tied_grads_sum(model, lambda m: m[2](m[0](torch.ones(1, 3)).detach()).sum())
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: one use gets no gradient: 0.weight, 0.bias (Sequential)
+    <BLANKLINE>
+      0.weight  tied to 2.weight: detached by .detach in loss_fn
+      0.bias    tied to 2.bias: detached by .detach in loss_fn
     """
     __tracebackhide__ = True
     [loss] = checks.parse_losses([loss_fn])

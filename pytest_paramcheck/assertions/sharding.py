@@ -83,6 +83,14 @@ def assert_placements(subject: Subject, expected: Mapping[Pattern, Any], /) -> N
 
     >>> from torch import nn
     >>> assert_placements(nn.Linear(3, 2), {"*": None})
+
+    >>> from torch.distributed.tensor import Shard
+    >>> assert_placements(nn.Linear(3, 2), {"weight": Shard(0)})
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: other placement: weight (Linear)
+    <BLANKLINE>
+      weight  expected Shard(0), found plain: nothing sharded it
     """
     __tracebackhide__ = True
     wanted = placement_checks.parse_placements(expected)

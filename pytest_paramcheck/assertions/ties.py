@@ -109,6 +109,17 @@ def assert_untied(*subjects: Any, **named: Any) -> None:
     >>> from torch import nn
     >>> model = nn.Linear(3, 2)
     >>> assert_untied(model, copy.deepcopy(model))
+
+    >>> model = nn.Linear(3, 2, bias=False)
+    >>> assert_untied(model, copy.copy(model))
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: shared: #1.weight, #2.weight (#1 and #2: Linear)
+    <BLANKLINE>
+      #1.weight, #2.weight  one Parameter 2x3 float32 cpu in both
+    <BLANKLINE>
+      hint: make it anew for each: what is made once (a default argument, a registry) is in all
+            that use it
     """
     __tracebackhide__ = True
     within = bool(subjects) and _is_subject(subjects[0]) and not named
@@ -147,6 +158,18 @@ def assert_distinct(
 
     >>> from torch import nn
     >>> assert_distinct(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)))
+
+    >>> import copy
+    >>> layer = nn.Linear(8, 8, bias=False)
+    >>> assert_distinct(nn.Sequential(layer, copy.deepcopy(layer)))
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: equal values: {0,1}.weight (Sequential)
+    <BLANKLINE>
+      {0,1}.weight  Parameter 8x8 float32 cpu
+      EQUAL: own memory but the same bits: copies of one another start identical.
+    <BLANKLINE>
+      hint: create each layer separately, or re-initialize the copies
     """
     __tracebackhide__ = True
     if group is not None:
@@ -174,6 +197,17 @@ def assert_ties(model: Subject, groups: Iterable[Iterable[str]]) -> None:
 
     >>> from torch import nn
     >>> assert_ties(nn.Linear(3, 2), [])
+
+    >>> assert_ties(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), [{"0.weight", "1.weight"}])
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: not tied: {0,1}.weight (Sequential)
+    <BLANKLINE>
+      0.weight  Parameter 3x3 float32 cpu
+      1.weight  Parameter 3x3 float32 cpu
+      DISTINCT: neither the memory nor the values are shared.
+    <BLANKLINE>
+      hint: tie by assignment: model[1].weight = model[0].weight
     """
     __tracebackhide__ = True
     ties = Ties(take_inventory(model))
@@ -209,6 +243,20 @@ def assert_same_ties(before: Subject, after: Subject) -> None:
     >>> layer = nn.Linear(3, 3)
     >>> model = nn.Sequential(layer, layer)
     >>> assert_same_ties(model, copy.deepcopy(model))
+
+    >>> layer = nn.Linear(3, 3, bias=False)
+    >>> model = nn.Sequential(layer, layer)
+    >>> assert_same_ties(model, nn.Sequential(*map(copy.deepcopy, model)))
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: tie lost: {0,1}.weight (Sequential)
+    <BLANKLINE>
+      0.weight  Parameter 3x3 float32 cpu
+      1.weight  Parameter 3x3 float32 cpu
+      EQUAL: the values are equal but the memory is not shared: they will diverge at the first
+      optimizer step.
+    <BLANKLINE>
+      hint: tie by assignment: model[1].weight = model[0].weight
     """
     __tracebackhide__ = True
     old, new = Ties(take_inventory(before)), Ties(take_inventory(after))
@@ -240,6 +288,22 @@ def assert_ties_survive(
     >>> from torch import nn
     >>> layer = nn.Linear(3, 3)
     >>> assert_ties_survive(nn.Sequential(layer, layer), "deepcopy", "to(float64)")
+
+    >>> import copy
+    >>> def copy_each(model):
+    ...     return nn.Sequential(*map(copy.deepcopy, model))
+    >>> layer = nn.Linear(3, 3, bias=False)
+    >>> assert_ties_survive(nn.Sequential(layer, layer), "deepcopy", copy_each)
+    Traceback (most recent call last):
+        ...
+    ParamCheckError: tie broken by copy_each: {0,1}.weight (Sequential)
+    <BLANKLINE>
+      0.weight  Parameter 3x3 float32 cpu
+      1.weight  Parameter 3x3 float32 cpu
+      EQUAL: the values are equal but the memory is not shared: they will diverge at the first
+      optimizer step.
+    <BLANKLINE>
+      hint: tie by assignment: model[1].weight = model[0].weight
     """
     __tracebackhide__ = True
     if not isinstance(model, nn.Module):
