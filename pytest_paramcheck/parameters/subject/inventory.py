@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .parts import Part
 
 Kind: TypeAlias = Literal["parameter", "buffer", "tensor"]
-#: What an assertion looks at (README, "Vocabulary").
+#: What an assertion looks at (docs, "Words").
 Subject: TypeAlias = (
     nn.Module | Mapping[str, Tensor | None] | Iterable[tuple[str, Tensor | None]] | Path
 )
