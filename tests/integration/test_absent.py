@@ -19,7 +19,11 @@ ONE = """
 NO_CUDA = "torch sees no cuda device"
 
 
-@pytest.mark.parametrize("args", [(), ("-n", "0"), ("-n", "2")], ids=["plain", "n0", "n2"])
+@pytest.mark.parametrize(
+    "args",
+    [(), ("-n", "0"), pytest.param(("-n", "2"), marks=pytest.mark.slow)],
+    ids=["plain", "n0", "n2"],
+)
 def test_from_the_command_line_it_is_one_line_before_collection(run: Run, args) -> None:
     result = run(ONE, "--param-device=cuda", *args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR

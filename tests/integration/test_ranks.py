@@ -184,6 +184,7 @@ def test_what_runs_no_test_starts_no_process(
     assert run(source, how).ret == pytest.ExitCode.OK
 
 
+@pytest.mark.slow  # loads torch in a process of its own
 def test_a_run_without_ranks_loads_nothing_for_them(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -70,6 +70,7 @@ def test_a_failure_of_the_gallery_fails(failure: Failure) -> None:
     assert failure.error().findings
 
 
+@pytest.mark.slow  # reads the whole package and runs every failure
 def test_every_problem_that_the_package_can_report_is_in_the_gallery() -> None:
     errors = [(failure.by, failure.error()) for failure in FAILURES]
     for bug in BUGS:
