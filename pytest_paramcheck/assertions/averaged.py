@@ -31,14 +31,15 @@ def assert_averaged(
 
     Passes where each parameter of ``ema`` is ``decay`` x what it was before the block + (1 -
     ``decay``) x the model's, as the model is at the end of the block, within the rounding of its
-    dtype. Buffers are the model's (``buffers="copy"``), averaged as well (``"average"``; counts
-    may be any) or as before (``"keep"``); non-persistent ones are not asked. Names are the same
-    on both sides, or carry what a wrapper puts in front of all (``module.`` of
-    ``torch.optim.swa_utils.AveragedModel``, whose first update copies). What has no namesake in
-    the model is not asked. ``ema`` may be the dict in which an average keeps its tensors.
+    dtype. Non-persistent buffers are not asked. Names are the same on both sides, or carry what a
+    wrapper puts in front of all (``module.`` of ``torch.optim.swa_utils.AveragedModel``, whose
+    first update copies). What has no namesake in the model is not asked. ``ema`` may be the dict in
+    which an average keeps its tensors.
 
-    ``decay`` may be a function of the number of updates before this one, as the average counts
-    them (``n_averaged``, an integer attribute that the block raises), or of nothing.
+    * ``decay=``: a number, or a function of the number of updates before this one, as the average
+      counts them (``n_averaged``, an integer attribute that the block raises), or of nothing.
+    * ``buffers=``: what they are afterwards: the model's (``"copy"``), averaged as well
+      (``"average"``; counts may be any) or as before (``"keep"``).
 
     Fails, naming each entry with the weights that it was really made with: never updated,
     updated twice or before the optimizer's step, copied where it had to be averaged and the other

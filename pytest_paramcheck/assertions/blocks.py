@@ -48,19 +48,21 @@ def assert_unchanged(
 ) -> Block:
     """Assert that a ``with`` block leaves parameters and buffers as they are.
 
-    Passes where every selected parameter and buffer (all by default; ``buffers=False``:
-    parameters) holds the very bits it held, is the same object on the same memory, and has
-    the same ``requires_grad``. ``only`` names what is asked: ``"values"``, ``"objects"``,
-    ``"flags"``, ``"attributes"`` or several; the last is what hangs on a Parameter
-    (``_no_weight_decay``): its name has to be there afterwards, and is not asked for by default.
-    Bits are compared by digest, so it does not matter who wrote: ``.data``, numpy, a fused
-    optimizer, BatchNorm. Writing the same values is no change. With ``rtol`` or ``atol`` a value
-    may be off by ``atol + rtol * |it before|`` (a merge and its undoing); copies are kept then.
-    A part asks about some elements: ``part("weight", mask)``.
+    Passes where every selected parameter and buffer (all by default) holds the very bits it held,
+    is the same object on the same memory, and has the same ``requires_grad``. Bits are compared by
+    digest, so it does not matter who wrote: ``.data``, numpy, a fused optimizer, BatchNorm. Writing
+    the same values is no change. A part asks about some elements: ``part("weight", mask)``.
 
     A state_dict and (name, tensor) pairs hold tensors, not the places they come from: a parameter
     that is replaced in the model is seen only where the subject is the module (or a dict that is
     written itself).
+
+    * ``buffers=False``: looks at parameters alone.
+    * ``only=``: what is asked: ``"values"``, ``"objects"``, ``"flags"``, ``"attributes"`` or
+      several. The last, not asked by default, is what hangs on a Parameter (``_no_weight_decay``):
+      its name has to be there afterwards.
+    * ``rtol=``, ``atol=``: how far off a value may be, ``atol + rtol * |it before|`` (a merge and
+      its undoing); copies are kept then.
 
     Fails, naming each entry with what changed and by how much (of a large tensor, judged by
     64 values spread over it), whether object or memory was replaced, what was removed and what
@@ -98,11 +100,12 @@ def assert_changed(model: Subject, *patterns: Pattern, more_than: float = 0.0) -
     """Assert that a ``with`` block changes each parameter, by whatever means.
 
     Passes where every selected parameter (all of them by default, frozen ones too: EMA copies and
-    target networks are frozen; buffers where a pattern names them, or where there is nothing
-    else) holds other bits than before: an optimizer, an EMA, a soft update or a reset may have
-    done it. Tensors without elements cannot change and are left out. ``more_than=1e-4`` asks for
-    more than a bit: that one value of each moved by more than that. ``assert_updated`` asks for
-    more: that a gradient did it.
+    target networks are frozen; buffers where a pattern names them, or where there is nothing else)
+    holds other bits than before: an optimizer, an EMA, a soft update or a reset may have done it.
+    Tensors without elements cannot change and are left out. ``assert_updated`` asks for more: that
+    a gradient did it.
+
+    * ``more_than=``: asks for more than a bit: that one value of each moved by more than that.
 
     Fails, naming each one that holds the bits it held (or moved by less), was cast to another
     dtype only, has no values any more or was removed.
@@ -145,9 +148,12 @@ def assert_updated(
     done so. Gradients are noted as they arrive and as optimizers step: a ``zero_grad()`` at the
     end, closures, accumulation, several steps and several optimizers do not mislead it. An
     optimizer may hold another tensor on the same memory (a flat buffer, the parameter of a view).
-    ``at_least={"experts": 0.5}``: of the parameters that a pattern matches, that share is enough.
-    Of a part, these elements have to move, by a gradient of theirs. ``grad``: where gradients are
-    (:func:`assert_grads_present`), looked at as optimizers step and at the end.
+    Of a part, these elements have to move, by a gradient of theirs.
+
+    * ``at_least=``: of the parameters that a pattern matches, a share is enough
+      (``{"experts": 0.5}``).
+    * ``grad=``: where the gradients are if not in ``.grad`` (:func:`assert_grads_present`), looked
+      at as optimizers step and at the end.
 
     Fails, with the reason: changed by weight decay or momentum only, by something else than the
     step, became NaN, frozen, no gradient (or one in ``main_grad``), a gradient but no step, not in

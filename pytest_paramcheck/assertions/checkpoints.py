@@ -44,14 +44,16 @@ def assert_roundtrip(
 ) -> None:
     """Assert that a model survives being saved and loaded.
 
-    ``through`` is ``"state_dict"`` (into a deep copy), ``"torch.save"`` (the state_dict through a
-    file, read with ``weights_only``), ``"safetensors"`` (an extra), ``"pickle"`` (the whole
-    module), ``"dcp"`` (a folder of torch.distributed.checkpoint, written and read by all ranks), or
-    a callable model -> model, done to a copy. What is loaded into was overwritten first, so that a
-    load which does nothing is noticed. The model itself is left as it is.
+    What is loaded into was overwritten first, so that a load which does nothing is noticed. The
+    model itself is left as it is.
 
     Passes where names, shapes, dtypes, ``requires_grad``, ties, their order and all values of
     parameters and persistent buffers come back, bit for bit.
+
+    * ``through=``: ``"state_dict"`` (into a deep copy), ``"torch.save"`` (the state_dict through a
+      file, read with ``weights_only``), ``"safetensors"`` (an extra), ``"pickle"`` (the whole
+      module), ``"dcp"`` (a folder of torch.distributed.checkpoint, written and read by all ranks),
+      or a callable model -> model, done to a copy.
 
     Fails for a model that cannot be saved this way, for each key that was not saved or not
     taken back, and for everything that is different afterwards.
@@ -125,22 +127,25 @@ def assert_loaded(
 
     ``checkpoint`` is a state_dict or the path of one: a file (``torch.save``, read with
     ``weights_only``; ``.safetensors``), the ``.index.json`` of several, a folder with one of these
-    in it, or one of torch.distributed.checkpoint; ``key="model"`` is where in the file it lies.
-    ``missing`` are patterns of the model: what may not be in the checkpoint; ``unexpected``
-    patterns of the checkpoint: what the model may not have. A new head in the place of the old one
-    is named in both. ``rename`` translates the keys before anything is compared: prefixes
-    (``{"module": ""}``) or a function.
+    in it, or one of torch.distributed.checkpoint.
 
-    Passes where every tensor of the checkpoint is in the model and every parameter and
-    persistent buffer came from it, under one of its names; with ``dtypes``, in the checkpoint's
-    dtype. A loader may have renamed keys on
-    the way (a prefix, a component) where the values arrived. Modules that save or load in their
-    own way (hooks, ``_save_to_state_dict``, quantized layers) are asked about keys that are no
-    names: by their ``state_dict()``, and by a load into a copy of the model. Values are
-    compared after the cast to the parameter's dtype, so that rounding is no difference; a
-    ``(1,)`` entry fits a 0-dim parameter, by torch's own rule. A model may share memory with
-    the mapping that it was loaded from (``assign=True``, ``from_pretrained``): comparing a
-    model with its own ``state_dict()`` therefore passes, and proves nothing.
+    Passes where every tensor of the checkpoint is in the model and every parameter and persistent
+    buffer came from it, under one of its names. A loader may have renamed keys on the way (a
+    prefix, a component) where the values arrived. Modules that save or load in their own way
+    (hooks, ``_save_to_state_dict``, quantized layers) are asked about keys that are no names: by
+    their ``state_dict()``, and by a load into a copy of the model. Values are compared after the
+    cast to the parameter's dtype, so that rounding is no difference; a ``(1,)`` entry fits a 0-dim
+    parameter, by torch's own rule. A model may share memory with the mapping that it was loaded
+    from (``assign=True``, ``from_pretrained``): comparing a model with its own ``state_dict()``
+    therefore passes, and proves nothing.
+
+    * ``missing=``: patterns of the model: what may not be in the checkpoint.
+    * ``unexpected=``: patterns of the checkpoint: what the model may not have. A new head in the
+      place of the old one is named in both.
+    * ``rename=``: translates the keys before anything is compared: prefixes (``{"module": ""}``) or
+      a function.
+    * ``dtypes=True``: the dtypes have to be the checkpoint's.
+    * ``key=``: where in the file the state_dict lies (``"model"``).
 
     Fails, all at once: keys on one side only (a common prefix and probable renames are pointed
     out), other shapes (equal after broadcasting is no match), other values (nothing loaded,
@@ -222,12 +227,14 @@ def assert_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -
     """Assert that a checkpoint is whole, finite and no larger than its tensors.
 
     ``path`` is a file (``torch.save``, safetensors), the ``.index.json`` of several files, or a
-    folder with one of these in it. All tensors in it are looked at, an optimizer's too;
-    ``key="model"`` asks about one part of a file. Nothing in it is run.
+    folder with one of these in it. All tensors in it are looked at, an optimizer's too. Nothing in
+    it is run.
 
     Passes where every file can be read without unpickling code, the index and its shards name
     the same tensors, and every tensor has elements and finite values. A mask of 0 and ``-inf``
     is right, and so is a layer without inputs, whose weight has no elements.
+
+    * ``key=``: asks about one part of a file (``"model"``).
 
     Fails, all at once: a file that is truncated, a Git LFS pointer or of another kind, one that
     holds objects, a shard that is not there, names and files on one side of the index only,

@@ -21,18 +21,20 @@ def assert_frozen(
 ) -> None:
     """Assert that parameters are frozen: no gradient is computed for them.
 
-    Passes where ``requires_grad`` is False for every selected parameter (all of them by
-    default). A pattern speaks about the parameter, whichever of its names it matches.
-    ``exactly=[patterns]``: these are frozen and no others; ``exactly=[]``: none is.
+    Passes where ``requires_grad`` is False for every selected parameter (all of them by default). A
+    pattern speaks about the parameter, whichever of its names it matches.
+
+    * ``exactly=[patterns]``: these are frozen and no others; ``exactly=[]``: none is.
+    * ``in_eval=True``: the modules that hold what is selected, parameters and buffers, have to be
+      in evaluation mode as well, so that no BatchNorm updates its statistics; each that is in train
+      mode is named.
 
     Fails, naming each parameter by all of its names, where it is trainable; with ``exactly``
     also where one that is not listed is frozen. ``"!head"`` takes away the whole parameter, under
     all of its names.
 
-    With ``in_eval`` the modules that hold what is selected, parameters and buffers, have to be in
-    evaluation mode as well, so that no BatchNorm updates its statistics; each that is in train
-    mode is named. A frozen parameter can still be moved by an optimizer that holds it:
-    ``assert_unchanged`` shows that.
+    A frozen parameter can still be moved by an optimizer that holds it: ``assert_unchanged`` shows
+    that.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches
     no parameter, ``exactly`` together with patterns, a state_dict or another mapping of
@@ -64,10 +66,11 @@ def assert_trainable(
 ) -> None:
     """Assert that parameters are trainable: a gradient can reach and move them.
 
-    Passes where every selected parameter (all of them by default) has ``requires_grad``, a
-    floating or complex type, and is no inference tensor. A pattern speaks about the parameter,
-    whichever of its names it matches. ``exactly=[patterns]``: these are trainable and no
-    others; ``exactly=[]``: none is.
+    Passes where every selected parameter (all of them by default) has ``requires_grad``, a floating
+    or complex type, and is no inference tensor. A pattern speaks about the parameter, whichever of
+    its names it matches.
+
+    * ``exactly=[patterns]``: these are trainable and no others; ``exactly=[]``: none is.
 
     Fails, naming each parameter by all of its names, with the reason; with ``exactly`` also
     where one that is not listed is trainable. ``"!head"`` takes away the whole parameter, under

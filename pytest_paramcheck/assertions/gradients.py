@@ -26,10 +26,12 @@ def assert_grads_none(
     at; any other tensor is itself the gradient, also in a dict of a model's detached values:
     the two cannot be told apart.
 
+    * ``allow_zero=True``: a gradient of zeros passes.
+    * ``grad=``: where the gradients are if not in ``.grad``: a name (``"main_grad"``) or a function
+      of name and parameter.
+
     Fails, naming each parameter and its state, where there is a gradient: zero
-    (``zero_grad(set_to_none=False)`` leaves these), not finite, or nonzero. With
-    ``allow_zero`` a gradient of zeros passes. ``grad="main_grad"`` (or a function of name and
-    parameter) is where the gradients are, if not in ``.grad``.
+    (``zero_grad(set_to_none=False)`` leaves these), not finite, or nonzero.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
     parameter, a subject without parameters, a state_dict (it holds no gradients), and with
@@ -68,16 +70,18 @@ def assert_grads_present(
     """Assert that each trainable parameter has a nonzero gradient.
 
     For after a backward pass of your own. Passes where the gradient of every selected parameter
-    (the trainable ones by default) is there, finite and not all zero; with ``allow_zero`` zeros
-    pass too. Zero means zero: a gradient of 1e-12 is nonzero. In a mapping, an
-    ``nn.Parameter`` and a leaf that requires grad are parameters, whose ``.grad`` is looked
-    at; any other tensor is itself the gradient, also in a dict of a model's detached values:
-    the two cannot be told apart.
+    (the trainable ones by default) is there, finite and not all zero. Zero means zero: a gradient
+    of 1e-12 is nonzero. In a mapping, an ``nn.Parameter`` and a leaf that requires grad are
+    parameters, whose ``.grad`` is looked at; any other tensor is itself the gradient, also in a
+    dict of a model's detached values: the two cannot be told apart.
 
-    Fails, all at once, for each whose gradient is None (not reached, or frozen), all zero, or
-    not finite: 0 x NaN is NaN, so a NaN does not say who was reached.
-    :func:`assert_grads_reach` says why a gradient is missing. ``grad="main_grad"`` (or a function
-    of name and parameter) is where the gradients are, if not in ``.grad``.
+    * ``allow_zero=True``: a gradient of zeros passes.
+    * ``grad=``: where the gradients are if not in ``.grad``: a name (``"main_grad"``) or a function
+      of name and parameter.
+
+    Fails, all at once, for each whose gradient is None (not reached, or frozen), all zero, or not
+    finite: 0 x NaN is NaN, so a NaN does not say who was reached. :func:`assert_grads_reach` says
+    why a gradient is missing.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
     parameter, a subject without parameters, a state_dict (it holds no gradients), and
@@ -114,9 +118,12 @@ def assert_grads_finite(model: Subject, *patterns: Pattern, grad: GradAt | None 
     parameters by default; in a mapping, at the ``.grad`` of parameters and of leaves that
     require grad, and at any other tensor itself.
 
-    Fails, naming each parameter with how many values are not finite, of which kind and where
-    the first one is; and where there is no gradient at all, or none under one of the patterns:
-    then nothing was checked. ``grad``: :func:`assert_grads_present`.
+    * ``grad=``: where the gradients are if not in ``.grad``: a name (``"main_grad"``) or a function
+      of name and parameter.
+
+    Fails, naming each parameter with how many values are not finite, of which kind and where the
+    first one is; and where there is no gradient at all, or none under one of the patterns: then
+    nothing was checked.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
     parameter, a subject without parameters, a state_dict (it holds no gradients), and
@@ -156,10 +163,13 @@ def assert_grad_norm(
 ) -> None:
     """Assert that the total norm of the gradients is within bounds.
 
-    For after a backward pass of your own: the 2-norm over the gradients of all selected
-    parameters (all of them by default) taken together, as ``clip_grad_norm_`` computes it; a
-    tied parameter counts once. Bounds are included. Summed in double precision. A mapping is
-    read as by :func:`assert_grads_finite`; ``grad``: :func:`assert_grads_present`.
+    For after a backward pass of your own: the 2-norm over the gradients of all selected parameters
+    (all of them by default) taken together, as ``clip_grad_norm_`` computes it; a tied parameter
+    counts once. Summed in double precision. A mapping is read as by :func:`assert_grads_finite`.
+
+    * ``at_most=``, ``at_least=``: the bounds, themselves allowed; one of them at least.
+    * ``grad=``: where the gradients are if not in ``.grad``: a name (``"main_grad"``) or a function
+      of name and parameter.
 
     Fails where the norm is out of bounds, NaN or infinite, showing what each parameter has of
     it, the largest first; and where there is no gradient at all, or none under one of the

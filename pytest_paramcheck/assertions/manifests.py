@@ -28,15 +28,16 @@ def assert_manifest(
 ) -> None:
     """Assert that a model's parameters are those of the committed manifest.
 
-    The manifest is a text file with one line per parameter and buffer in registration order:
-    name, shape, dtype, trainable, persistent, tied to. Not device, not values: it needs no
-    memory for a model on meta. The fixture finds the file beside the test, below
-    ``__params__/``, and writes it under ``--param-update``; the function takes ``path`` and
-    ``update``. ``name`` tells several manifests of one test apart and becomes part of the
-    file's name.
+    The manifest is a text file with one line per parameter and buffer in registration order: name,
+    shape, dtype, trainable, persistent, tied to. Not device, not values: it needs no memory for a
+    model on meta. The fixture finds the file beside the test, below ``__params__/``, and writes it
+    under ``--param-update``.
 
-    Passes where the model has exactly the lines of the file, and with ``update``, which writes
-    the file where it is missing or differs.
+    Passes where the model has exactly the lines of the file, and with ``update=True``.
+
+    * ``name=``: tells several manifests of one test apart and becomes part of the file's name.
+    * ``path=``: the file (of the function alone: the fixture finds it).
+    * ``update=True``: writes the file where it is missing or differs (of the function alone).
 
     Fails where the file is missing, saying how to create it, and for every difference: what
     was added, removed, probably renamed, reshaped, retied, moved, or has another dtype or role.

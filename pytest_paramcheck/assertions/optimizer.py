@@ -50,9 +50,9 @@ def assert_optimizer_covers(
     parameter whose gradient is None. ``optimizer`` may be a list: together they hold each
     parameter once.
 
-    ``masters`` says that float32 copies are stepped and copied back: ``True`` finds each by its
-    values, a mapping (of names or parameters) or a function of name and parameter says which is
-    whose. What has no master is held itself.
+    * ``masters=``: float32 copies are stepped and copied back: ``True`` finds each by its values, a
+      mapping (of names or parameters) or a function of name and parameter says which is whose. What
+      has no master is held itself.
 
     Fails, naming each parameter: not in the optimizer; held in part; held through its memory
     alone, where its gradient does not arrive; stale (the optimizer was told its name, and holds
@@ -100,13 +100,14 @@ def assert_optimizer_state(
 ) -> None:
     """Assert that each parameter has an optimizer state that fits and is its own.
 
-    Passes where torch's own optimizers keep state of the shape, dtype and device of its
-    parameter; scalars (Adam's ``step``) may be anywhere. Other optimizers may keep what they
-    like (factors, low-rank moments, codes, float32 copies), as long as no shape is that of
-    another parameter and no dtype unlike all others. State may be any object: its tensors are
-    looked at one by one. With ``saved``, an optimizer's ``state_dict()`` taken before (a copy:
-    ``state_dict()`` itself shares its tensors), ``optimizer.state_dict()`` has for each
-    parameter the state saved under one of its own names, in the dtype it was saved in.
+    Passes where torch's own optimizers keep state of the shape, dtype and device of its parameter;
+    scalars (Adam's ``step``) may be anywhere. Other optimizers may keep what they like (factors,
+    low-rank moments, codes, float32 copies), as long as no shape is that of another parameter and
+    no dtype unlike all others. State may be any object: its tensors are looked at one by one.
+
+    * ``saved=``: an optimizer's ``state_dict()`` taken before (a copy: ``state_dict()`` itself
+      shares its tensors). ``optimizer.state_dict()`` has for each parameter the state saved under
+      one of its own names, in the dtype it was saved in.
 
     Fails, naming each parameter with state that does not fit; shares memory with that of
     another, or with a parameter or gradient; hangs on a tensor that no group holds (the

@@ -38,16 +38,20 @@ def assert_grads_reach(
     """Assert that a loss's gradient reaches each trainable parameter.
 
     Runs ``loss_fn(model)``, which returns the loss, and its backward pass, and leaves nothing
-    behind: gradients, buffers, caches, modes, hooks, generators and random states are as they
-    were, and a backward pass that is pending still runs. With a list of functions it is enough
-    that one of the losses reaches a parameter (experts, branches). ``at_least={"experts": 0.5}``:
-    of the parameters that a pattern matches, that share is enough. Without patterns the
-    trainable parameters are looked at; a frozen one is a finding only where a pattern names it.
-    ``exactly=[patterns]``: these are reached and no others, over all parameters (a part: these
-    elements of it); ``exactly=[]``: none is.
-    ``grad="main_grad"`` (or a function of name and parameter) is where the gradients are, if not
-    in ``.grad``: set to zero for the run and put back. ``backward`` is what a backward pass is, if
-    not ``loss.backward()``: a function of the loss, or of the loss and the model.
+    behind: gradients, buffers, caches, modes, hooks, generators and random states are as they were,
+    and a backward pass that is pending still runs. With a list of functions it is enough that one
+    of the losses reaches a parameter (experts, branches). Without patterns the trainable parameters
+    are looked at; a frozen one is a finding only where a pattern names it.
+
+    * ``allow_zero=True``: a gradient of zeros is enough.
+    * ``at_least=``: of the parameters that a pattern matches, a share is enough
+      (``{"experts": 0.5}``).
+    * ``exactly=[patterns]``: these are reached and no others, over all parameters (a part: these
+      elements of it); ``exactly=[]``: none is.
+    * ``grad=``: where the gradients are if not in ``.grad``: a name (``"main_grad"``) or a function
+      of name and parameter. Set to zero for the run and put back.
+    * ``backward=``: what a backward pass is if not ``loss.backward()``: a function of the loss, or
+      of the loss and the model.
 
     Fails, all at once, for each parameter that no loss reaches, with the reason: frozen, never
     used, used only under no_grad, detached (where), or reached without a signal, which
@@ -128,17 +132,21 @@ def assert_tied_grads_sum(
 ) -> None:
     """Assert that a tied parameter's gradient is the sum of its uses'.
 
-    Runs ``loss_fn(model)`` and its backward pass twice, from the same random states: on the
-    model, and on a deep copy in which every name has a parameter of its own, shared modules
-    taken apart. Leaves nothing behind, as :func:`assert_grads_reach`, whose ``grad`` and
-    ``backward`` it takes (one that asks modules takes loss and model, so that it asks those of
-    the copy). Compiled modules run uncompiled.
+    Runs ``loss_fn(model)`` and its backward pass twice, from the same random states: on the model,
+    and on a deep copy in which every name has a parameter of its own, shared modules taken apart.
+    Leaves nothing behind, as :func:`assert_grads_reach` does. Compiled modules run uncompiled.
 
     Passes where the gradient of each trainable tied parameter equals the sum over its names in
     the copy: the largest difference is at most torch.testing's relative tolerance for the type
     (1.3e-6 in float32) times the sum of the largest contributions, once for each addition. A
     name that forward does not go through contributes nothing and is no failure; a module
     called twice by one name is one use.
+
+    * ``grad=``: where the gradients are if not in ``.grad``: a name (``"main_grad"``) or a function
+      of name and parameter.
+    * ``backward=``: what a backward pass is if not ``loss.backward()``: a function of the loss, or
+      of the loss and the model (one that asks modules takes both, so that it asks those of the
+      copy).
 
     Fails, with what each name contributes, where it does not add up (a hook, a custom function
     that writes gradients itself), where a use is detached, where a gradient is not finite, and

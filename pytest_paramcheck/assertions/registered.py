@@ -34,16 +34,17 @@ def assert_registered(
 
     Looks into lists, tuples, sets, dictionaries, dataclasses and other objects in the plain
     attributes of the model's modules, into arrays of objects, iterators and caches, partials,
-    closures and hooks. With ``loss_fn`` it
-    also runs ``loss_fn(model)``, puts everything back as :func:`assert_grads_reach` does, and
-    looks at the leaves of its graph. ``tensors=True`` asks for
-    plain tensors too: they do not follow ``.to()`` and are not saved. ``allow`` names paths
-    that are hidden on purpose (a frozen teacher): a path, what is below it, or a glob; a module
-    in it stands for all that it holds (a loss with parameters that another optimizer trains).
+    closures and hooks.
 
     Passes on a second reference to something registered, whoever holds it (optimizers,
     schedulers, caches, metrics), on modules without parameters and buffers, and on activations
     and inputs that were made to require a gradient.
+
+    * ``loss_fn=``: also runs ``loss_fn(model)``, puts everything back as :func:`assert_grads_reach`
+      does, and looks at the leaves of its graph.
+    * ``tensors=True``: asks for plain tensors too: they do not follow ``.to()`` and are not saved.
+    * ``allow=``: what is hidden on purpose (a frozen teacher): a path, what is below it, or a glob;
+      a module stands for all that it holds (a loss with parameters that another optimizer trains).
 
     Fails, naming the path (``layers[2].weight``), what was found there and the line that
     registers it.

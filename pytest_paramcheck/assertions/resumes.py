@@ -34,16 +34,20 @@ def assert_resumes(
 ) -> None:
     """Assert that training goes on from a save as if it had not been interrupted.
 
-    ``build()`` returns a model, or a mapping of objects with a ``state_dict()``: model,
-    optimizer, schedule, scaler. ``step(objects)`` is one step with them. One run takes ``steps``
-    steps, saves (``save(objects)``, by default each ``state_dict()``; what is saved goes through
-    ``torch.save``) and takes as many again. Another loads that into a fresh build
-    (``load(objects, saved)``, by default each ``load_state_dict()``) and takes the second half.
-    Both start from the random states at the call; those at the break are given back after the
-    load, unless ``load`` is given: it does what a script does. Nothing of that stays.
+    ``build()`` returns a model, or a mapping of objects with a ``state_dict()``: model, optimizer,
+    schedule, scaler. ``step(objects)`` is one step with them. One run takes ``steps`` steps, saves
+    (what is saved goes through ``torch.save``) and takes as many again. Another loads that into a
+    fresh build and takes the second half. Both start from the random states at the call; those at
+    the break are given back after the load, unless ``load`` is given: it does what a script does.
+    Nothing of that stays.
 
-    Passes where both runs end with the same parameters, buffers and states, bit for bit or
-    within ``rtol`` and ``atol``.
+    Passes where both runs end with the same parameters, buffers and states, bit for bit or within
+    the tolerances.
+
+    * ``save=``: what saves, ``save(objects)``; by default each ``state_dict()``.
+    * ``load=``: what loads, ``load(objects, saved)``; by default each ``load_state_dict()``.
+    * ``steps=``: how many steps come before the save, and how many after it.
+    * ``rtol=``, ``atol=``: how far off a value may be.
 
     Fails, naming what was lost and what it was: an optimizer's state, a schedule, a count in a
     plain number or a generator that no ``state_dict()`` has, random states that ``load`` does not

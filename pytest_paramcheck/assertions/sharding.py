@@ -29,16 +29,19 @@ def assert_replicated(
 ) -> None:
     """Assert that parameters and buffers are the same on every rank.
 
-    Every rank of ``group`` (a ProcessGroup or a DeviceMesh; by default all ranks) calls it with
-    its own copy: of a model under DistributedDataParallel, of the plain parameters beside sharded
-    ones, of both ends of a tie across pipeline stages (``[("tied", weight)]`` on each of them).
+    Every rank calls it with its own copy: of a model under DistributedDataParallel, of the plain
+    parameters beside sharded ones, of both ends of a tie across pipeline stages
+    (``[("tied", weight)]`` on each of them).
 
     Passes where names and their order, shapes, dtypes, ``requires_grad``, values and gradients of
-    the selected parameters and buffers (all by default, non-persistent ones too) are the same,
-    bit for bit: an all-reduce leaves the same bits everywhere, so there is no tolerance. Of a
-    DTensor the copies are compared along its replicated mesh dimensions; where it is sharded only,
-    there are none. ``only`` names what is asked: ``"values"``, ``"grads"``, ``"flags"`` or several;
-    names, shapes and dtypes always are. On one rank everything is the same.
+    the selected parameters and buffers (all by default, non-persistent ones too) are the same, bit
+    for bit: an all-reduce leaves the same bits everywhere, so there is no tolerance. Of a DTensor
+    the copies are compared along its replicated mesh dimensions; where it is sharded only, there
+    are none. On one rank everything is the same.
+
+    * ``group=``: whose ranks call it, a ProcessGroup or a DeviceMesh; by default all ranks.
+    * ``only=``: what is asked: ``"values"``, ``"grads"``, ``"flags"`` or several; names, shapes and
+      dtypes always are.
 
     Fails on every rank with the same text: which ranks differ from which, in how many values, by
     how much and where; which have no gradient; what only some of them have.

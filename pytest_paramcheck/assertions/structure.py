@@ -49,12 +49,14 @@ def assert_shapes(
 
     ``expected`` maps patterns to shapes; where several patterns match an entry, the last one
     decides. A shape is a tuple of sizes, ``None`` (any size), ``...`` (any number of dimensions)
-    and symbols: ``("vocab", "d")`` demands that ``vocab`` is one size wherever it occurs. With
-    a single tensor, ``expected`` is its shape. Of a checkpoint's ``Path``, ``key="model"`` is where
-    in the file its tensors are.
+    and symbols: ``("vocab", "d")`` demands that ``vocab`` is one size wherever it occurs. With a
+    single tensor, ``expected`` is its shape.
 
-    Passes where every shape matches exactly (a tensor never matches through broadcasting, and
-    0-dim is not ``(1,)``). Every parameter must be covered by a pattern unless ``partial``.
+    Passes where every shape matches exactly (a tensor never matches through broadcasting, and 0-dim
+    is not ``(1,)``). Every parameter must be covered by a pattern.
+
+    * ``partial=True``: a parameter that no pattern covers passes.
+    * ``key=``: where in the file of a ``Path`` the tensors are (``"model"``).
 
     Fails, all at once, for every entry with another shape, and for every parameter that no
     pattern covers. A lazy parameter has no shape yet: that is a failure, with the remedy.
@@ -105,13 +107,14 @@ def assert_dtypes(
     """Assert the dtypes of parameters and buffers, plain attributes included.
 
     ``expected`` is one dtype, which means the floating and complex entries (what ``.to(dtype)``
-    casts), or maps patterns to dtypes; where several patterns match, the last one decides.
-    Integer and bool entries are held to a floating dtype only where a pattern is their name.
-    ``key="model"``: where in the file of a ``Path`` the tensors are.
+    casts), or maps patterns to dtypes; where several patterns match, the last one decides. Integer
+    and bool entries are held to a floating dtype only where a pattern is their name.
 
     Looks also at tensors in plain attributes, lists and objects, under the path that leads to
     them (``rope.inv_freq``, ``cache['mask']``): ``.to()`` leaves these behind. Classes that move
     their own tensors (``_apply``) are trusted with those.
+
+    * ``key=``: where in the file of a ``Path`` the tensors are (``"model"``).
 
     Fails for every tensor of another dtype, and says where it is one that ``.to()`` cannot see.
 
@@ -223,7 +226,10 @@ def assert_param_count(
 
     A tied parameter counts once; buffers do not count. In a mapping everything counts that it
     holds, and names on exactly the same memory (a tied parameter in a state_dict) once.
-    ``key="model"``: where in the file of a ``Path`` the tensors are.
+
+    * ``total=``: how many all parameters have.
+    * ``trainable=``: how many those have that require grad.
+    * ``key=``: where in the file of a ``Path`` the tensors are (``"model"``).
 
     Fails with the number that was found, the difference, what explains it where something does
     exactly (ties, buffers, frozen parameters), and the modules that own the most. A lazy

@@ -40,12 +40,13 @@ def assert_tied(*subjects: Any, by: Literal["object", "memory"] = "object", **na
     What they reach is one tie; names and classes of modules (``"enc", "dec"``) tie each
     parameter below with its namesake.
 
-    Passes where all are one object (``SAME``). Fails where they share memory through two
-    Parameters (``ALIASED``, ``OVERLAPPING``), are merely ``EQUAL``, or ``DISTINCT``: the message
-    says which and what follows from it. A weight that a parametrization computes (weight_norm,
-    spectral_norm, pruning) is tied only to one computed in the same way from the same leaves.
-    ``by="memory"``: memory in common is enough, whatever the objects (a fused weight and its
-    slices, views into a flat buffer); what shares none with the others fails.
+    Passes where all are one object (``SAME``). Fails where they share memory through two Parameters
+    (``ALIASED``, ``OVERLAPPING``), are merely ``EQUAL``, or ``DISTINCT``: the message says which
+    and what follows from it. A weight that a parametrization computes (weight_norm, spectral_norm,
+    pruning) is tied only to one computed in the same way from the same leaves.
+
+    * ``by="memory"``: memory in common is enough, whatever the objects (a fused weight and its
+      slices, views into a flat buffer); what shares none with the others fails.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for fewer than two things to
     compare, an unknown name, or modules whose parameters have different names. No tensor can be
@@ -144,10 +145,11 @@ def assert_distinct(
     LayerNorm starts with the same ones. Equal vectors beside matrices that differ count only
     where a pattern names them.
 
-    A DTensor is one tensor: two are equal where every rank's shards are. Where two ranks hold
-    equal shards of one DTensor, each drew its own from the same seed. ``group`` (a ProcessGroup or
-    a DeviceMesh) compares plain tensors with those of the same name on its other ranks too: shards
-    that a framework cuts itself, pipeline stages, experts.
+    A DTensor is one tensor: two are equal where every rank's shards are. Where two ranks hold equal
+    shards of one DTensor, each drew its own from the same seed.
+
+    * ``group=``: a ProcessGroup or a DeviceMesh: plain tensors are compared with those of the same
+      name on its other ranks too: shards that a framework cuts itself, pipeline stages, experts.
 
     Fails, naming each group, for equal bits in one shape and dtype, for equal shards, and for
     whatever :func:`assert_untied` finds in the selection.
@@ -269,18 +271,19 @@ def assert_ties_survive(
 ) -> None:
     """Assert that every tie group survives what is done to a model.
 
-    Each operation is done to a fresh copy. By name: ``"deepcopy"``, ``"pickle"``,
-    ``"torch.save"``, ``"load_state_dict"``, ``"load_state_dict(assign=True)"``,
-    ``"to(float64)"``, ``"to(cuda)"``, ``"to_empty(cpu)"``, ``"safetensors"`` (an extra),
-    ``"compile"``, ``"export"`` (needs example ``inputs``), ``"ema"`` and ``"fully_shard"`` (on a
-    process group of this process alone where none is there); or any callable model -> model,
-    or model -> None where it works in place. Without operations: deepcopy, pickle, torch.save,
-    load_state_dict, to(float64) and ema, which every model goes through sooner or later (of
-    what is scripted, which torch does not pickle, neither pickle nor torch.save).
+    Each operation is done to a fresh copy. By name: ``"deepcopy"``, ``"pickle"``, ``"torch.save"``,
+    ``"load_state_dict"``, ``"load_state_dict(assign=True)"``, ``"to(float64)"``, ``"to(cuda)"``,
+    ``"to_empty(cpu)"``, ``"safetensors"`` (an extra), ``"compile"``, ``"export"``, ``"ema"`` and
+    ``"fully_shard"`` (on a process group of this process alone where none is there); or any
+    callable model -> model, or model -> None where it works in place. Without operations: deepcopy,
+    pickle, torch.save, load_state_dict, to(float64) and ema, which every model goes through sooner
+    or later (of what is scripted, which torch does not pickle, neither pickle nor torch.save).
 
     Passes where all names of a group are one Parameter afterwards. Fails naming, for each
     group, the first operation that broke it and the relation it left behind. An operation's own
     exception comes through.
+
+    * ``inputs=``: the example inputs, a tuple, that ``"export"`` needs.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a model without ties and
     for an unknown operation.

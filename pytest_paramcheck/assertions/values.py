@@ -23,10 +23,11 @@ from .verdict import one_verdict
 def assert_finite(model: Subject, *patterns: Pattern, key: str | None = None) -> None:
     """Assert that no parameter holds a NaN or an infinity.
 
-    Looks at all parameters, and at buffers where a pattern names them: a causal mask of
-    ``-inf`` is right, so buffers are not looked at by default. Integers are always finite; of a
-    quantized tensor the scales are looked at, of a tensor subclass the numbers in its flatten
-    context too. ``key="model"``: where in the file of a ``Path`` the tensors are.
+    Looks at all parameters, and at buffers where a pattern names them: a causal mask of ``-inf`` is
+    right, so buffers are not looked at by default. Integers are always finite; of a quantized
+    tensor the scales are looked at, of a tensor subclass the numbers in its flatten context too.
+
+    * ``key=``: where in the file of a ``Path`` the tensors are (``"model"``).
 
     Fails, naming each parameter with how many values are not finite, of which kind and where
     the first one is.
@@ -65,15 +66,17 @@ def assert_same_values(
 ) -> None:
     """Assert that two subjects hold the same values under the same names.
 
-    Parameters and buffers; patterns select by the names of both sides. Without tolerances the
-    bits decide: a NaN is equal to the same NaN, 0.0 is not -0.0. With one, a value may be off
-    by ``atol + rtol * |b|``, and every NaN is the same. The device does not matter, and neither
-    does a non-persistent buffer that a state_dict does not hold. The dtypes have to be the same,
-    whatever the tolerance; with ``dtypes=False`` two floating ones may differ, and the pair is
-    compared in the narrower (a bfloat16 copy of float32 weights, float32 masters). What a tensor
-    subclass keeps beside its inner tensors (the numbers in its flatten context) and the scales of
-    a quantized tensor are values too. ``key="model"``: where in the file of a ``Path`` the tensors
-    are, of either side.
+    Parameters and buffers; patterns select by the names of both sides. Without tolerances the bits
+    decide: a NaN is equal to the same NaN, 0.0 is not -0.0. With one, every NaN is the same. The
+    device does not matter, and neither does a non-persistent buffer that a state_dict does not
+    hold. The dtypes have to be the same, whatever the tolerance. What a tensor subclass keeps
+    beside its inner tensors (the numbers in its flatten context) and the scales of a quantized
+    tensor are values too.
+
+    * ``rtol=``, ``atol=``: how far off a value may be: ``atol + rtol * |b|``.
+    * ``dtypes=False``: two floating dtypes may differ, and the pair is compared in the narrower (a
+      bfloat16 copy of float32 weights, float32 masters).
+    * ``key=``: where in the file of a ``Path`` the tensors are (``"model"``), of either side.
 
     Fails with all differences: names on one side only, shapes, dtypes, and values, with how
     many, how far and where. Tied names are compared once.
@@ -115,12 +118,13 @@ def assert_values(
     ``positive``, ``nonnegative``, ``norm``, ``orthogonal``, ``symmetric``, ``triangular``,
     ``zero_where``) or to a function of the tensor that returns a bool tensor. Parameters and
     buffers are looked at; where several patterns match, the last one decides, and a part decides
-    about its elements: ``{part("weight", mask): values.positive()}``. ``key="model"``: where in
-    the file of a ``Path`` the tensors are.
+    about its elements: ``{part("weight", mask): values.positive()}``.
 
     Passes where all values satisfy what decides about them. A NaN satisfies nothing. Bounds are
     rounded to the dtype as ``clamp_`` rounds them, norms and orthogonality allow for what the
     dtype rounds.
+
+    * ``key=``: where in the file of a ``Path`` the tensors are (``"model"``).
 
     Fails, naming each entry with how many values do not satisfy the condition, the worst one and
     where it is.
