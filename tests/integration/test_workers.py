@@ -114,7 +114,7 @@ def test_a_model_that_is_named_leaves_the_tests_alone(
     pytester.makepyfile(test_own="def test_own(): pass")
     pytester.makeini("[pytest]\ntestpaths = .")
 
-    select = ("--param-device=meta,cpu", "-k", "cpu and finite or own")
+    select = ("--param-device=meta,cpu", "-k", "cpu and check_finite or own")
     result = run("", f"--param-model={models}:make", *select, *WORKERS)
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.OK

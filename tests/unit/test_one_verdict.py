@@ -132,6 +132,7 @@ def test_an_error_of_a_plain_subject_has_its_own_traceback() -> None:
 
 WITHOUT_RANKS = """
 import sys
+import torch
 from torch import nn
 import pytest_paramcheck as pc
 
