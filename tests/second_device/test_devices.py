@@ -210,6 +210,6 @@ def test_the_whole_model_checks_of_a_factory(run: Run, pytester: pytest.Pytester
     )
     result = run("", "--param-model=models:plain", "--param-device=cpu,twin:1", "-v")
     outcomes = result.parseoutcomes()
-    assert outcomes == {"passed": outcomes["passed"]}
+    assert set(outcomes) == {"passed", "skipped"}  # without inputs some have nothing to run
     moved = [line.split()[0] for line in result.outlines if "check_device_move" in line]
     assert moved == [f"models:plain::check_device_move[{device}]" for device in ("cpu", "twin:1")]

@@ -211,7 +211,10 @@ def _digest(piece: Tensor) -> bytes:
 
 
 def bytes_of(host: Tensor) -> _Bytes:
-    """Return the bytes where they are: no copy, and no numpy, which torch works without."""
+    """Return the bytes where they are: no copy, and no numpy, which torch works without.
+
+    They are there as long as ``host`` is: whoever asks keeps it in a name until they are read.
+    """
     size = host.numel() * host.element_size()
     return _bytes_at(host.data_ptr(), size) if size else b""
 

@@ -78,7 +78,8 @@ def bits_digest(tensor: Tensor) -> bytes:
     for fact in facts_of(local):
         total.update(repr(fact.key).encode())
     for flat in bits(local):
-        total.update(bytes_of(flat if flat.device.type == "cpu" else flat.cpu()))
+        host = flat if flat.device.type == "cpu" else flat.cpu()
+        total.update(bytes_of(host))  # a name keeps the copy alive: these are its own bytes
     return total.digest()
 
 
@@ -92,7 +93,8 @@ def piece_of(tensor: Tensor) -> bytes | None:
     flats = bits(local)
     if len(flats) != 1:
         return None
-    return bytes(bytes_of(flats[0].cpu()))
+    host = flats[0].cpu()  # a name keeps the copy alive while its bytes are read
+    return bytes(bytes_of(host))
 
 
 def of_piece(piece: bytes, like: Tensor) -> Tensor:
