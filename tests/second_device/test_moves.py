@@ -131,7 +131,8 @@ def test_the_whole_model_check_of_moves_names_the_cause(built_on: str) -> None:
         f"  emb.weight   Parameter 11x6 float32 {shown}",
         f"  head.weight  Parameter 11x6 float32 {shown}",
         "  EQUAL: the values are equal but the memory is not shared: they will diverge at the "
-        f"first optimizer step; a move from {here} to {there} makes a new Parameter for every name.",
+        f"first optimizer step; a move from {here} to {there} makes a new Parameter for every "
+        "name.",
         "",
         f"  hint: call {SWAP} before the move, or tie again after it",
     ]
