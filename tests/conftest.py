@@ -24,8 +24,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 # Everyday: the same examples each time, so that a red run means a change and not luck.
-# All: what CI's run of everything asks for. Nightly: new ones each time, and fifty times as many.
-settings.register_profile("everyday", max_examples=200, deadline=None, derandomize=True)
+# All: what the run of slow tests asks for (tox run -e slow). Nightly: new ones each time, and a
+# hundred times as many.
+settings.register_profile("everyday", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile("all", max_examples=500, deadline=None, derandomize=True)
 settings.register_profile(
     "nightly",
