@@ -21,7 +21,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 def test_how_many(ran: Ran) -> None:
-    assert ran.outcomes() == FAILING_COUNTS, ran.out
+    found, expected = dict(ran.outcomes()), dict(FAILING_COUNTS)
+    # On a busy machine the rank beside a killed one may come to its teardown first: then the
+    # same item is an error, not a failure.
+    bad = found.pop("failed", 0) + found.pop("error", 0)
+    assert bad == expected.pop("failed", 0) + expected.pop("error", 0), ran.out
+    assert found == expected, ran.out
     assert ran.left == []
 
 
