@@ -14,7 +14,8 @@ from ..checks.checkpoint import not_publishable, nothing_there
 from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way, lost_through_dcp
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..messages.wording import fold_names, shorten
+from ..messages.folding import fold_names
+from ..messages.wording import shorten
 from ..parameters.files.contents import read_contents
 from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states

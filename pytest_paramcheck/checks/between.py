@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..messages.findings import Finding
-from ..messages.wording import fold_rows, join_words
+from ..messages.folding import fold_rows
+from ..messages.wording import join_words
 from ..parameters.subject.hidden import Hidden, hidden_tensors
 from ..parameters.subject.inventory import Inventory
 from ..parameters.tensors.describe import describe

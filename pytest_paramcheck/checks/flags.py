@@ -10,7 +10,8 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import fold_names, shorten
+from ..messages.folding import fold_names
+from ..messages.wording import shorten
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.walk import first_places, walk_modules
 from ..parameters.tensors.describe import dtype_text

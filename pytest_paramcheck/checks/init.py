@@ -26,7 +26,8 @@ from ..init import (
 )
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import fold_rows, plural
+from ..messages.folding import fold_rows
+from ..messages.wording import plural
 from ..parameters.subject.declared import Declared
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from ..messages.findings import Finding
-from ..messages.wording import fold_names, shorten
+from ..messages.folding import fold_names
+from ..messages.wording import shorten
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.describe import describe, dtype_text, shape_text
 from .loaded_values import is_constant

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ..messages.findings import Finding
-from ..messages.wording import cut, fold_names, join_words, plural, shorten
+from ..messages.folding import fold_names
+from ..messages.wording import cut, join_words, plural, shorten
 from ..parameters.running.resume import Resumed
 from ..parameters.running.resume_state import MISSING, Difference, GeneratorState
 from ..parameters.subject.leaves import PLAIN, leaves_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import fold_rows
+from ..messages.folding import fold_rows
 
 
 def parse_shares(at_least: object) -> Mapping[Any, float]:

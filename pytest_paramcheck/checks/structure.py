@@ -11,7 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import first_line, fold, plural, shorten
+from ..messages.folding import fold
+from ..messages.wording import first_line, plural, shorten
 from ..parameters.subject.declared import Declared
 from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory

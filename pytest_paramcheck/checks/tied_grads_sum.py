@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..messages.findings import Finding
-from ..messages.wording import fold_names, shorten
+from ..messages.folding import fold_names
+from ..messages.wording import shorten
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.untie import TiedGradient
 from ..parameters.tensors.finite import count_text

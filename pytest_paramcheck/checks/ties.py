@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding
-from ..messages.wording import fold_rows
+from ..messages.folding import fold_rows
 from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.ties import Ties, closest, expand, merge_groups
 from ..parameters.tensors.content import no_values

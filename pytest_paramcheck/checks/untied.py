@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import fold_rows
+from ..messages.folding import fold_rows
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits, no_values, same_bits
 from ..parameters.tensors.describe import describe

@@ -7,10 +7,6 @@ import re
 from collections.abc import Iterable, Sequence
 from operator import eq
 
-from .folding import fold as fold
-from .folding import fold_names as fold_names
-from .folding import fold_rows as fold_rows
-
 
 def did_you_mean(word: str, choices: Iterable[str], *, at_most: int = 3) -> str:
     """Return ``" did you mean 'x' or 'y'?"`` for the choices nearest to a word, or ``""``.
@@ -39,10 +35,11 @@ def _worth_comparing(word: str, pool: list[str]) -> list[str]:
     """
     if len(pool) <= _MANY:
         return pool
+    number = re.compile(r"\d+")  # here: loading the plugin does not pay for it
     alike: dict[str, list[str]] = {}
     for choice in pool:
-        alike.setdefault(_NUMBER.sub("0", choice), []).append(choice)
-    plain, numbers = _NUMBER.sub("0", word), _NUMBER.findall(word)
+        alike.setdefault(number.sub("0", choice), []).append(choice)
+    plain, numbers = number.sub("0", word), number.findall(word)
     templates = list(alike)
     if len(templates) > _MANY:
         length = len(plain)
@@ -52,12 +49,9 @@ def _worth_comparing(word: str, pool: list[str]) -> list[str]:
     near += [t for t in templates if t.rpartition(".")[2] == last][:8]
     chosen = []
     for template in dict.fromkeys(near):
-        same = [c for c in alike[template] if _NUMBER.findall(c) == numbers]
+        same = [c for c in alike[template] if number.findall(c) == numbers]
         chosen += [*same[:1], *alike[template][:20]]
     return list(dict.fromkeys(chosen))
-
-
-_NUMBER = re.compile(r"\d+")
 
 
 def join_words(words: Sequence[str], last: str = "and") -> str:

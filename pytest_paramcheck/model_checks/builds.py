@@ -9,7 +9,8 @@ from torch import nn
 
 from ..checks.between import sharing_between
 from ..messages.errors import ParamCheckUsageError
-from ..messages.wording import fold_names, shorten
+from ..messages.folding import fold_names
+from ..messages.wording import shorten
 from ..parameters.saving.operations import copied
 from ..parameters.subject.inventory import take_inventory
 from .case import NothingToCheck

@@ -12,7 +12,8 @@ from ..checks.between import sharing_between
 from ..checks.manifest import COPY, record_differences
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
-from ..messages.wording import first_line, fold_names, shorten
+from ..messages.folding import fold_names
+from ..messages.wording import first_line, shorten
 from ..parameters.saving.operations import copied
 from ..parameters.saving.roundtrips import Target
 from ..parameters.subject.inventory import take_inventory

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
-from ..messages.wording import fold_names, shorten
+from ..messages.folding import fold_names
+from ..messages.wording import shorten
 from .case import DECLARED, ModelCase, NothingToCheck
 from .inputs import (
     Found,

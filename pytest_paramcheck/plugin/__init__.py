@@ -40,7 +40,6 @@ import pytest
 from ..messages.wording import join_words
 from . import options
 from .devices import Machine, Variant, kind
-from .finding_properties import forget_findings, note_findings
 from .fixture_scopes import FixtureScopes
 from .fixtures import *  # noqa: F403 - pytest finds the fixtures of a plugin in its module
 from .fixtures import _param_shown as _param_shown
@@ -270,6 +269,8 @@ def _on_device(item: pytest.Item, variant: Variant) -> Generator[None, object, o
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.user_properties:
+        from .finding_properties import forget_findings
+
         forget_findings(item)
     if running := session_of(item.config).running:
         running.start()
@@ -317,6 +318,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 
         note_run(item)
     if call.excinfo is not None:
+        from .finding_properties import note_findings
+
         note_findings(item, call.excinfo.value)
         call.excinfo = _ending_at_user(call.excinfo, item.config)
 

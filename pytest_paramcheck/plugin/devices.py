@@ -29,7 +29,8 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 _SHORT_DTYPES = {"float": "float32", "double": "float64", "half": "float16"}
 #: Torch keeps an index in a signed byte, and makes cuda:0 of cuda:256 without a word.
 _LAST_INDEX = 127
-_GRAMMAR = re.compile(r"[a-z][a-z0-9_]*(?::(?:0|[1-9][0-9]*))?")
+#: Compiled where a name is first read: loading the plugin does not pay for it.
+_GRAMMAR = r"[a-z][a-z0-9_]*(?::(?:0|[1-9][0-9]*))?"
 
 
 class Variant(NamedTuple):
@@ -74,7 +75,7 @@ def device_names(values: Iterable[str], *, excluding: bool = False) -> tuple[str
     for name in (word[1:] if without else word for word in words):
         if kind(name) in WORDS and name not in WORDS:
             raise ValueError(f"{name!r} is not a device name: {kind(name)!r} takes no index")
-        if not _GRAMMAR.fullmatch(name):
+        if not re.fullmatch(_GRAMMAR, name):
             hint = did_you_mean(name.lower(), FAMILIAR)
             raise ValueError(f"{name!r} is not a device name;{hint or _device_grammar()}")
         index = name.partition(":")[2]

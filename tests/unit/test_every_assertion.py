@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError
-from pytest_paramcheck.messages.wording import fold_names
+from pytest_paramcheck.messages.folding import fold_names
 
 from ..public import ASSERTIONS
 from ..recipes import Recipe, all_recipes

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean, first_line, fold_names, join_words, shorten
+from ...messages.folding import fold_names
+from ...messages.wording import did_you_mean, first_line, join_words, shorten
 from ..files.safetensors_file import safetensors_torch
 from ..subject.copies import deep_copy
 from ..subject.fsdp import is_sharded_by_fsdp, own_class

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import did_you_mean, first_line, fold_names, shorten
+from ...messages.folding import fold_names
+from ...messages.wording import did_you_mean, first_line, shorten
 from ..files.checkpoint import load_file, refused_name
 from ..files.paths import reason_of
 from ..files.safetensors_file import safetensors_torch
