@@ -24,6 +24,7 @@ from .loaded_values import (
     fingerprint,
     is_constant,
     other_dtypes,
+    without_values,
 )
 
 
@@ -60,6 +61,8 @@ def not_loaded(
     if extra:
 
         def same(key: str, name: str) -> bool:
+            if without_values(checkpoint.named[key], model.named[name]):
+                return False  # nothing tells that it came under another name
             wrong[key] = different(key, checkpoint.named[key], model.named[name])
             return wrong[key] is None
 

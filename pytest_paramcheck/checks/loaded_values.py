@@ -53,6 +53,11 @@ def other_dtypes(
     return findings
 
 
+def without_values(*tensors: Tensor | None) -> bool:
+    """Whether one of them is on meta or the like, so that nothing can be told by values."""
+    return any(tensor is not None and bool(no_values(tensor)) for tensor in tensors)
+
+
 def different(key: str, saved: Tensor | None, held: Tensor | None) -> Difference | None:
     """Return in what the model's tensor differs from the checkpoint's, cast as a load casts it."""
     if saved is None:

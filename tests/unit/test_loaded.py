@@ -550,6 +550,19 @@ class TestLoaded:
                 f"kept {where}: {why}; its values cannot be compared"
             )
 
+    @pytest.mark.parametrize("saved_on", ["meta", "cpu"])
+    def test_keys_that_do_not_fit_are_named_on_meta_too(self, saved_on: str) -> None:
+        """Whether they came under another name only values tell: nothing is asked of them."""
+        model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).to("meta")
+        state = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).to(saved_on).state_dict()
+        first, *_ = failure_lines(
+            assert_loaded, model, {f"module.{key}": value for key, value in state.items()}
+        )
+        assert first == (
+            "not loaded: module.{0,1}.weight, module.{0,1}.bias, module.1.running_mean and 2 more "
+            "(Sequential)"
+        )
+
     def test_a_subclass_against_a_plain_tensor(self) -> None:
         assert usage(
             assert_loaded, {"kept": Wrapper(torch.ones(2, 3))}, {"kept": torch.zeros(2, 3)}

@@ -12,6 +12,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from ..marked import variant_of
+from ..session import session_of
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.distributed_c10d import Store
@@ -60,6 +65,19 @@ class RankGroup:
         if dist.is_initialized():
             dist.destroy_process_group()
         self._group = None
+
+
+def device_of(item: pytest.Item) -> str:
+    """Return the type of device a test runs on, with this rank's own made the current one."""
+    variant = variant_of(item)
+    if variant is None or variant.device in ("cpu", "meta"):
+        return "cpu"
+    import torch
+
+    device = session_of(item.config).machine.device(variant.device)
+    if device.index is not None:
+        torch.accelerator.set_device_index(device.index)
+    return device.type
 
 
 def _world() -> Any:

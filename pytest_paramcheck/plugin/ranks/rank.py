@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ..marked import ranks_of, variant_of
+from ..marked import ranks_of
 from ..session import session_of
-from .group import RankGroup
+from .group import RankGroup, device_of
 from .here import Here, set_here
 from .outcome import note_of_call
 from .start import Start
@@ -199,7 +199,7 @@ class RankSession:
                 self._pass_over(expected, item)
             # Where nobody knows what comes next, what stands next in the file.
             expected = items.get(following.get(nodeid, "") if after is None else after)
-            self._group.enter(number, self._device_of(item))
+            self._group.enter(number, device_of(item))
             hook.pytest_runtest_protocol(item=item, nextitem=expected)
             manifests = session_of(session.config).manifests.output()
             self._channel.send(("done", (self._group.intact(), manifests)))
@@ -233,18 +233,6 @@ class RankSession:
         file = str(Path(self._start.folder, f"store{name}"))
         store: Store = dist.FileStore(file, self._here.ranks)  # type: ignore[attr-defined]
         return store
-
-    def _device_of(self, item: pytest.Item) -> str:
-        """Return the type of device a test runs on, with this rank's own made the current one."""
-        variant = variant_of(item)
-        if variant is None or variant.device in ("cpu", "meta"):
-            return "cpu"
-        import torch
-
-        device = session_of(item.config).machine.device(variant.device)
-        if device.index is not None:
-            torch.accelerator.set_device_index(device.index)
-        return device.type
 
 
 def _portable(given: Any) -> Any:

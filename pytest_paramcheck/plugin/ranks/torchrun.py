@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..marked import ranks_of, variant_of
+from ..marked import ranks_of
 from ..session import session_of
 from .collected import Collected
-from .group import RankGroup
+from .group import RankGroup, device_of
 from .here import Here
 from .merge import merged
 from .outcome import Ending, How, Outcome, note_of_call
@@ -91,22 +91,11 @@ class TorchrunRun:
         if not self._is_ours(item) or item.nodeid in self._problems:
             return (yield)
         self._number += 1
-        self._group.enter(self._number, self._device_of(item))
+        self._group.enter(self._number, device_of(item))
         try:
             return (yield)
         finally:
             self._group.leave()
-
-    def _device_of(self, item: pytest.Item) -> str:
-        variant = variant_of(item)
-        if variant is None or variant.device in ("cpu", "meta"):
-            return "cpu"
-        import torch
-
-        device = session_of(item.config).machine.device(variant.device)
-        if device.index is not None:
-            torch.accelerator.set_device_index(device.index)
-        return device.type
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
