@@ -50,6 +50,10 @@ class RankGroup:
             world_size=self._ranks,
             timeout=self._timeout,
         )
+        if kind == "cpu":
+            # A rank may be here while another still connects to it: where its test then ends the
+            # process, that one would fail before its test, and not say of what.
+            dist.barrier()
         self._group, self._kind = _world(), kind
 
     def intact(self) -> bool:
