@@ -11,7 +11,7 @@ from ..checks.conventions import (
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..messages.wording import shorten
-from ..parameters.saving.resets import own_resets, what_a_reset_leaves
+from ..parameters.saving.resets import held_elsewhere, own_resets, what_a_reset_leaves
 from ..parameters.subject.conventions import norm_scales, padded_rows
 from ..parameters.subject.inventory import take_inventory
 from .builds import apart
@@ -39,7 +39,8 @@ def check_default_device(case: CaseRun) -> None:
 def check_init_values(case: CaseRun) -> None:
     """Padding rows start as zeros, and no scale of a norm is drawn around zero.
 
-    Only values that follow the seed: what every build has again was loaded, or is a table.
+    Only values that follow the seed: what every build has again was loaded, or is a table. And no
+    padding row that a mask keeps from every output, or that a head tied to it trains.
     """
     __tracebackhide__ = True
     need_values(case.model)
@@ -54,7 +55,12 @@ def check_init_values(case: CaseRun) -> None:
 
 @check()
 def check_reset_parameters(case: CaseRun) -> None:
-    """A ``reset_parameters()`` writes every parameter that trains: its own, or all below it."""
+    """A ``reset_parameters()`` writes every parameter that trains: its own, or all it takes on.
+
+    Of the modules below it, where it calls the ``reset_parameters()`` of one, or writes the same
+    parameter of most layers of a list. One that only writes a weight of a layer anew, which resets
+    itself, has taken on no more.
+    """
     __tracebackhide__ = True
     need_values(case.model)
     if not own_resets(case.model):
@@ -62,14 +68,16 @@ def check_reset_parameters(case: CaseRun) -> None:
     model = apart(case)
     findings: list[Finding] = []
     said: set[str] = set()
+    several = held_elsewhere(take_inventory(model))
     for name, module in own_resets(model):
+        within = f"{name}." if name else ""
+        others = {id(t) for t, names in several if not all(n.startswith(within) for n in names)}
         try:
-            left = what_a_reset_leaves(module)
+            left = what_a_reset_leaves(module, others)
         except ParamCheckUsageError as error:
             raise NothingToCheck(str(error)) from None
-        prefix = f"{name}." if name else ""
-        counts = {prefix + entry: count for entry, (count, _) in left.items()}
-        sizes = {prefix + entry: size for entry, (_, size) in left.items()}
+        counts = {within + entry: count for entry, (count, _) in left.items()}
+        sizes = {within + entry: size for entry, (_, size) in left.items()}
         new = {entry: count for entry, count in counts.items() if entry not in said}
         said.update(new)
         findings += not_reset(name, type(module).__name__, new, sizes)

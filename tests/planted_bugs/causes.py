@@ -87,7 +87,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "wrong_bias": ("64 of 64 values", "0.1"),
     "padding_row": ("padding_idx", "gets no gradient"),
     "padding_row_written": ("padding_idx", "gets no gradient"),
-    "padding_row_of_a_bag": ("padding_idx", "gets no gradient"),
+    "padding_row_of_a_loop": ("padding_idx", "gets no gradient"),
     "changes_in_eval": ("written in place",),
     "counts_in_eval": ("another Tensor object",),
     "negative_std": ("worst -0.05",),

@@ -29,14 +29,14 @@ def padding_row_written(planted: bool) -> nn.Module:
 
 @bug(
     "initialization",
-    "padding row of an EmbeddingBag drawn anew by a loop over all parameters",
+    "padding row before a GRU drawn anew by a loop over all parameters",
     checked("check_init_values"),
-    "bag.weight",
+    "emb.weight",
 )
-def padding_row_of_a_bag(planted: bool) -> nn.Module:
-    model = nn.ModuleDict({"bag": nn.EmbeddingBag(7, 4, padding_idx=3)})
-    if planted:
-        for parameter in model.parameters():
+def padding_row_of_a_loop(planted: bool) -> nn.Module:
+    model = nn.ModuleDict({"emb": nn.Embedding(7, 4, padding_idx=3), "rnn": nn.GRU(4, 4)})
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and (planted or name != "emb.weight"):
             nn.init.xavier_uniform_(parameter)
     return model
 

@@ -1,4 +1,4 @@
-"""Padding rows, norms, heads that a config ties, repeated layers, devices, reset_parameters()."""
+"""Padding rows, norms, heads that a config ties, repeated layers, devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -71,6 +70,46 @@ def test_a_padding_row_that_was_loaded_or_is_frozen_is_no_finding() -> None:
 
     assert outcome("check_init_values", loaded) == "ok"
     assert outcome("check_init_values", frozen).startswith("skip: ")
+
+
+def test_a_padding_row_that_no_output_sees_or_a_head_trains_is_no_finding() -> None:
+    class Masked(nn.Module):
+        """Attends to what is no padding, wherever it comes from."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb = padded(drawn=True)
+            self.blocks = nn.TransformerEncoderLayer(4, 1)
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb, self.rnn = padded(drawn=True), nn.GRU(4, 4)
+
+        def forward(self, ids: Tensor, lengths: Tensor) -> Tensor: ...
+
+    def tied() -> nn.Module:
+        model = nn.ModuleDict({"emb": padded(drawn=True), "head": nn.Linear(4, 5)})
+        model["head"].weight = model["emb"][0].weight
+        return model
+
+    def bag() -> nn.Module:
+        model = nn.ModuleDict(
+            {"bag": nn.EmbeddingBag(5, 4, padding_idx=1), "norm": nn.LayerNorm(4)}
+        )
+        nn.init.normal_(model["bag"].weight)
+        return model
+
+    def twice() -> nn.Module:
+        emb = padded(drawn=True)[0]  # type: ignore[index]
+        return nn.ModuleDict({"encoder": emb, "decoder": emb})
+
+    nothing = "skip: the model has no padding row and no scale of a norm"
+    for model, said in ((Masked, "ok"), (bag, "ok"), (Packed, nothing), (tied, nothing)):
+        assert outcome("check_init_values", model) == said
+    assert outcome("check_init_values", twice) == (
+        "padding row is not zero: encoder.weight, decoder.weight (model)"
+    )
 
 
 def normed(start: Callable[[Tensor], object]) -> Factory:
@@ -177,7 +216,12 @@ def test_a_config_that_promises_nothing_is_no_finding() -> None:
         def get_output_embeddings(self) -> Any:
             raise NotImplementedError
 
-    for model in (NoHead, Raises):
+    class Parts(Configured):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+            self.config.text_config = SimpleNamespace(tie_word_embeddings=False)
+
+    for model in (NoHead, Raises, Parts):
         assert outcome("check_ties", lambda model=model: model(says=True, tied=False)) == "ok"
     assert outcome("check_ties", lambda: Configured(says=None, tied=False)) == "ok"
     # Of other sizes they cannot be tied.
@@ -260,109 +304,3 @@ def test_on_meta_it_is_a_note() -> None:
             "skip: on meta, but built elsewhere: fixed (cpu)"
         )
         assert outcome("check_default_device", lambda: nn.Linear(3, 2)) == "ok"
-
-
-# -- reset_parameters() ---------------------------------------------------------------------------
-
-
-class Scaled(nn.Linear):
-    """A layer with a scale of its own; its reset writes it or does not."""
-
-    def __init__(self, *, resets: bool, trains: bool = True) -> None:
-        super().__init__(4, 3)
-        self.resets = resets
-        self.scale = nn.Parameter(torch.ones(3), requires_grad=trains)
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        if getattr(self, "resets", False):
-            nn.init.ones_(self.scale)
-
-
-class Net(nn.Module):
-    """Resets its layers, all of them or all but the last."""
-
-    def __init__(self, *, resets: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Scaled(resets=True) for _ in range(3))
-        self.resets = resets
-
-    def reset_parameters(self) -> None:
-        for layer in self.layers[: self.resets]:
-            layer.reset_parameters()
-
-
-def test_a_parameter_that_a_reset_leaves_is_named() -> None:
-    assert message("check_reset_parameters", lambda: nn.Sequential(Scaled(resets=False))) == whole(
-        r"""
-        not reset: 0.scale (model)
-
-          0.scale  as it was: 0.reset_parameters() leaves it
-
-          hint: let it write every parameter that trains: a model built on meta has nothing else
-        """
-    )
-    assert outcome("check_reset_parameters", lambda: Scaled(resets=True)) == "ok"
-
-
-def test_a_layer_that_the_outer_reset_forgets_is_named() -> None:
-    assert outcome("check_reset_parameters", lambda: Net(resets=2)) == (
-        "not reset: layers.2.weight, layers.2.bias, layers.2.scale (model)"
-    )
-    assert outcome("check_reset_parameters", lambda: Net(resets=3)) == "ok"
-
-
-def test_a_reset_that_writes_a_part_says_how_much() -> None:
-    class Half(nn.Linear):
-        def reset_parameters(self) -> None:
-            with torch.no_grad():
-                self.weight[:2].normal_()
-                self.bias.zero_()
-
-    assert "8 of 16 values as they were" in message("check_reset_parameters", lambda: Half(4, 4))
-
-
-def test_what_a_reset_need_not_write() -> None:
-    class OwnOnly(nn.Module):
-        """Every module resets its own: so does FSDP ask it of a model built on meta."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.own = nn.Linear(3, 3), nn.Parameter(torch.ones(2))
-            self.register_buffer("table", torch.arange(3.0))
-
-        def reset_parameters(self) -> None:
-            nn.init.ones_(self.own)
-
-    class New(OwnOnly):
-        def reset_parameters(self) -> None:
-            self.own = nn.Parameter(torch.ones(2))
-
-    class Needs(OwnOnly):
-        def reset_parameters(self, std: float) -> None: ...  # type: ignore[override]
-
-    class Raises(OwnOnly):
-        def reset_parameters(self) -> None:
-            raise NotImplementedError
-
-    class Normed(OwnOnly):
-        def __init__(self) -> None:
-            super().__init__()
-            nn.utils.parametrizations.weight_norm(self, "own", dim=None)
-
-        def reset_parameters(self) -> None: ...
-
-    for model in (OwnOnly, New, Raises, Normed):
-        assert outcome("check_reset_parameters", model) == "ok"
-    assert outcome("check_reset_parameters", lambda: Scaled(resets=False, trains=False)) == "ok"
-    for model in (Needs, nn.Identity, lambda: nn.Linear(3, 3)):
-        assert outcome("check_reset_parameters", model).startswith("skip: ")
-
-
-def test_a_reset_is_asked_of_a_build_of_its_own() -> None:
-    run = CaseRun(ModelCase(lambda: Net(resets=2), name="model"))
-    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    with pytest.raises(ParamCheckError):
-        run_check(CHECKS["check_reset_parameters"], run)
-    for name, tensor in run.model.state_dict().items():
-        assert torch.equal(tensor, before[name])

@@ -6,6 +6,8 @@ says in transformers' way.
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,15 +28,43 @@ class PaddedRow:
 
 
 def padded_rows(inventory: Inventory) -> list[PaddedRow]:
-    """Return the padding rows of the embeddings that train."""
+    """Return the padding rows, of embeddings that train, whose values reach an output for good.
+
+    Not of an ``EmbeddingBag``, which leaves its row out of every sum; not of one tied to a head,
+    through which the row gets gradients; and of none where padding is masked: a module of the
+    model takes masks, or lengths.
+    """
     found = []
     for path, module in inventory.modules:
         row, weight = getattr(module, "padding_idx", None), module._parameters.get("weight")
-        if not isinstance(module, (nn.Embedding, nn.EmbeddingBag)) or type(row) is not int:
+        if not isinstance(module, nn.Embedding) or type(row) is not int:
             continue
-        if weight is not None and weight.requires_grad and weight.dim() == 2:
+        if weight is None or not weight.requires_grad or weight.dim() != 2:
+            continue
+        entry = inventory.entry_of(weight)
+        if entry is None or all(_pads(inventory, name, row) for name in entry.names):
             found.append(PaddedRow(f"{path}.weight".removeprefix("."), weight, row))
-    return found
+    return [] if found and _masks(inventory) else found
+
+
+def _pads(inventory: Inventory, name: str, row: int) -> bool:
+    holder = dict(inventory.modules).get(name.rpartition(".")[0])
+    return isinstance(holder, nn.Embedding) and holder.padding_idx == row
+
+
+_LEFT_OUT = re.compile(r"mask|length|seqlen|pad", re.IGNORECASE)
+
+
+def _masks(inventory: Inventory) -> bool:
+    """Whether a forward of the model takes what leaves positions out."""
+    for kind in {type(module) for _, module in inventory.modules}:
+        try:
+            taken = inspect.signature(kind.forward).parameters
+        except (TypeError, ValueError):  # compiled
+            continue
+        if any(_LEFT_OUT.search(name) for name in taken):
+            return True
+    return False
 
 
 _SCALES = ("weight", "scale", "gamma", "g")
@@ -66,8 +96,14 @@ def promised_tie(inventory: Inventory) -> PromisedTie | None:
     """Return what ``config.tie_word_embeddings`` says, where there are two weights to be tied."""
     root: Any = inventory.root
     try:
-        tied = getattr(getattr(root, "config", None), "tie_word_embeddings", None)
-        if not isinstance(tied, bool):
+        config = getattr(root, "config", None)
+        tied = getattr(config, "tie_word_embeddings", None)
+        # Of a model of texts and images each part has a config: they may not agree.
+        parts = [
+            getattr(p, "tie_word_embeddings", None)
+            for p in getattr(config, "__dict__", {}).values()
+        ]
+        if not isinstance(tied, bool) or (not tied) in parts:
             return None
         weights = [
             getattr(root, method)().weight
