@@ -168,7 +168,7 @@ def _titled(before: Any, inventory: Inventory) -> str:
     if isinstance(before, (str, os.PathLike)):
         return Path(before).name
     if inventory.root is None:
-        return "a state_dict" if inventory.saved else "a mapping"
+        return "the given state_dict" if inventory.saved else "the given tensors"
     return f"another {inventory.title}"
 
 

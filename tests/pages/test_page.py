@@ -13,7 +13,7 @@ from torch import nn
 from pytest_paramcheck import param_page
 
 from .browser import Browser
-from .models import Deep
+from .models import Deep, Transformer
 
 ROWS = "#grid .space .row"
 LABELS = f"{ROWS} .label"
@@ -55,7 +55,11 @@ def test_what_is_said_at_a_glance(page: Browser, transformer_page: Path) -> None
         "Transformer · 636,032 elements in 148 parameters · all trainable · 1 buffer · 2.56 MB · "
         "float32 on cpu"
     ]
-    assert page.texts(".card") == ["12 trainable without gradient", "1 tied", "1 buffer"]
+    assert page.texts(".card") == [
+        "12 parameters without a gradient",
+        "1 tied parameter",
+        "1 buffer",
+    ]
     assert page.texts("#losses td") == ["all 1"] * 4 + ["132 of 144"] * 2 + ["all 2"] * 2
     assert page.texts("#groups tbody th") == [
         "0: AdamW lr 0.0003, weight_decay 0.1",
@@ -68,7 +72,7 @@ def test_what_is_said_at_a_glance(page: Browser, transformer_page: Path) -> None
 def test_a_card_shows_what_it_counts(page: Browser, transformer_page: Path) -> None:
     page.open(transformer_page)
 
-    click(page, "button.card", "without gradient")
+    click(page, "button.card", "without a gradient")
 
     assert page.texts("#count") == ["12 of 149 parameters and buffers"]
     labels = page.texts(LABELS)
@@ -181,7 +185,7 @@ def test_the_charts_by_keyboard(page: Browser, transformer_page: Path) -> None:
     )
     assert labels == [
         "Gradient norm: 136 parameters, 12 without. Arrow keys go through them, Enter shows one.",
-        "Update / weight: 91 parameters. Arrow keys go through them, Enter shows one.",
+        "Update ratio: 91 parameters. Arrow keys go through them, Enter shows one.",
     ]
 
 
@@ -202,9 +206,9 @@ def test_what_is_wrong_with_a_resnet(page: Browser, resnet_page: Path) -> None:
     page.open(resnet_page)
 
     assert page.texts(".card") == [
-        "1 with values that are not finite",
+        "1 parameter with NaN or infinity",
         "9 in no optimizer group",
-        "278 differ from a mapping",
+        "278 differ from the given tensors",
         "35 frozen",
         "159 buffers",
     ]
@@ -213,13 +217,132 @@ def test_what_is_wrong_with_a_resnet(page: Browser, resnet_page: Path) -> None:
         for n in (1, 2, 3)
         for name in (f"conv{n}.weight", f"bn{n}.weight", f"bn{n}.bias")
     ]
-    assert page.texts("#compared p")[0].startswith("The values of 278 of 320 tensors differ; most")
-    click(page, "button.card", "not finite")
+    assert page.texts("#compared p")[0].startswith("The values of 278 of 320 tensors differ.")
+    click(page, "button.card", "NaN")
     assert page.texts(f"{ROWS}.parameter .badge") == ["1 not finite", "frozen", "values"][:2]
 
 
-def test_names_are_texts(page: Browser, tmp_path: Path) -> None:
-    evil = "</script><img src=x onerror='alert(1)'><b>"
+def test_what_differs_from_another_model(page: Browser, tmp_path: Path) -> None:
+    before, after = Transformer(layers=2), Transformer(layers=3)
+    after.load_state_dict(before.state_dict(), strict=False)
+    after.lm_head.weight = nn.Parameter(after.wte.weight.detach().clone())
+    after.wpe = nn.Embedding(128, 64)
+    after.ln_f.requires_grad_(False)
+    with torch.no_grad():
+        after.h[0].ln_1.weight *= 1.5
+    path = tmp_path / "compared.html"
+    param_page(after, path, before=before)
+
+    page.open(path)
+
+    assert page.texts("#compared h2") == ["Compared with another Transformer"]
+    assert page.texts("#compared p")[0].startswith("The values of 1 of 42 tensors differ.")
+    assert page.texts("#compared summary") == [
+        "1 shape changed",
+        "12 added",
+        "2 requires_grad changed",
+        "1 tie changed",
+    ]
+    assert page.texts("#compared li")[:2] == ["h.0.ln_1.weight 0.5", "wpe.weight 64x64 -> 128x64"]
+    click(page, "#compared .link", "wpe")
+    assert page.texts("#detail h3") == ["wpe.weight"]
+    assert page.texts("#detail .note") == ["shape: 64x64 -> 128x64"]
+    assert page.texts(f"{ROWS}.active .badge") == ["shape changed"]
+    click(page, "button.card", "differ")
+    assert page.texts("#count") == ["17 of 42 parameters and buffers"]
+
+
+def test_a_model_that_is_not_run(page: Browser, tmp_path: Path) -> None:
+    block = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    path = tmp_path / "still.html"
+    param_page(nn.ModuleDict({"first": block, "second": block, "last": nn.Linear(2, 2)}), path)
+
+    page.open(path)
+
+    assert page.texts("#glance .hint") == [
+        "Nothing was run, so no gradients are shown: inputs= and loss= ask for them."
+    ]
+    assert page.all("#depth") == page.all("#losses") == page.all("#groups") == []
+    assert page.texts("#ties li") == ["first = second (4 parameters)"]
+    assert page.texts(".head .cell") == ["name", "shape", "elements", "size", "state", "values"]
+
+
+FOCUSED = """
+    const e = document.activeElement, look = getComputedStyle(e), box = e.getBoundingClientRect();
+    if (e === document.body) return ["", true];
+    const within = box.width > 0 && box.bottom > 0 && box.top < innerHeight && box.left >= 0;
+    return [(e.closest("[id]") || {id: e.className}).id,
+            within && look.outlineStyle !== "none" && parseFloat(look.outlineWidth) >= 2];
+    """
+
+
+def test_every_stop_of_the_tab_key_is_seen(page: Browser, transformer_page: Path) -> None:
+    page.open(transformer_page)
+    stops = []
+    for _ in range(100):
+        page.press("\ue004")
+        where, seen = page.run(FOCUSED)
+        if not where:
+            break
+        assert seen, where
+        stops.append(where)
+
+    assert stops == [
+        *("skip", "glance", "glance", "glance", "depth", "depth"),
+        *("search", "view", "expand", "collapse", *["filters"] * 5),
+        *["grid"] * 10,  # the rows are one stop, each column can be sorted
+        *["losses"] * 4,
+        "ties",
+    ]
+
+
+def test_sorting_and_filtering_by_keyboard_keep_the_focus(
+    page: Browser, transformer_page: Path
+) -> None:
+    page.open(transformer_page)
+    enter, space = "\ue007", " "
+
+    page.run("document.querySelector('.head .elements button').focus()")
+    page.press(enter)
+    assert page.run("return document.activeElement.textContent") == "elements ↓"
+    page.press(enter)
+    assert page.run("return document.activeElement.textContent") == "elements ↑"
+    page.run("document.querySelector('#filters button').focus()")
+    page.press(space)
+    assert page.run("return document.activeElement.ariaPressed") == "true"
+    assert page.texts("#count") == ["12 of 149 parameters and buffers"]
+    page.press(space)
+    assert page.run("return document.activeElement.ariaPressed") == "false"
+    assert page.texts("#count") == ["149 parameters and buffers"]
+
+
+def test_nothing_moves_by_itself(page: Browser, transformer_page: Path) -> None:
+    page.open(transformer_page)
+
+    assert page.run("return document.getAnimations().length") == 0
+    assert (
+        page.run(
+            "return [...document.querySelectorAll('*')].filter((e) => {"
+            "  const look = getComputedStyle(e);"
+            "  return parseFloat(look.transitionDuration) || look.animationName !== 'none'"
+            "    || look.scrollBehavior !== 'auto';"
+            "}).length"
+        )
+        == 0
+    )
+
+
+NAMES = (
+    "</script><img src=x onerror='alert(1)'><b>",
+    "\"quotes\" & 'more' &amp; <!--",
+    "\u0645\u0631\u062d\u0628\u0627 \u0628",
+    "\U0001f916 robot",
+    " ".join(["a name with spaces"] * 9),
+)
+
+
+@pytest.mark.parametrize("evil", NAMES)
+def test_names_are_texts(page: Browser, tmp_path: Path, evil: str) -> None:
     model = nn.Module()
     model.add_module(evil, nn.Linear(1, 1))
     path = tmp_path / "evil.html"
@@ -291,14 +414,16 @@ def test_what_is_printed(page: Browser, transformer_page: Path) -> None:
     page.open(transformer_page)
     click(page, "#expand")
 
+    page.looks(800)
     page.media("print")
     page.run("dispatchEvent(new Event('beforeprint'))")
 
     assert len(page.all(ROWS)) == 149 + 101
     assert page.all("#tools") == page.all("#detail") == []
-    assert page.run("return document.getElementById('grid').scrollHeight") == page.run(
-        "return document.getElementById('grid').clientHeight"
-    )
+    for side in ("Height", "Width"):  # nothing is cut
+        assert page.run(f"return document.getElementById('grid').scroll{side}") == page.run(
+            f"return document.getElementById('grid').client{side}"
+        )
     page.media("screen")
     page.run("dispatchEvent(new Event('afterprint'))")
     assert len(page.all(ROWS)) < 60
@@ -330,7 +455,7 @@ def test_twenty_thousand_parameters(page: Browser, tmp_path: Path) -> None:
     click(page, "#expand")
     assert page.run("return document.querySelectorAll('.row').length") < 80
     search(page, "stages.39 gate")
-    assert page.texts("#count") == ["100 of 20,000 parameters and buffers"]
+    assert page.texts("#count") == ["100 of 20,000 parameters"]
     click(page, "#view")
     page.run("document.getElementById('grid').scrollTop = 1e9")
     deadline = time.monotonic() + 10

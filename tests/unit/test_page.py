@@ -276,7 +276,7 @@ def test_shapes_and_dtypes_that_differ() -> None:
         ("a", "shape", "(2,) -> (3,)"),
         ("b", "dtype", "float32 -> bfloat16"),
     ]
-    assert data["before"] == "a mapping"
+    assert data["before"] == "the given tensors"
 
 
 def test_the_file_is_written_whole(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 ``table.html`` is a table in a notebook. ``page.html`` is a page: ``page.css`` its looks, and the
 scripts, in this order: ``model.js`` (the data, and what follows from it), ``draw.js`` (pictures),
 ``tree.js`` (the tree of modules), ``detail.js`` (one row in full), ``page.js`` (the sections).
-``index.html`` lists several pages.
+``index.html`` lists several pages; ``base.html`` is what it and a page have in common.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def page_html(data: Mapping[str, Any]) -> str:
 
 def index_html(**values: Any) -> str:
     """Return the page that lists pages."""
-    return render("index.html", style=_source("page.css"), **values)
+    return render("index.html", title="Models", style=_source("page.css"), **values)
 
 
 def frame_html(html: str) -> str:

@@ -16,7 +16,7 @@ function link(name) {
 }
 
 function links(names, most = 20) {
-  const list = element("ul", { class: "names" }, ...names.slice(0, most).map((name) => element("li", {}, link(name))));
+  const list = element("ul", { class: "names flow" }, ...names.slice(0, most).map((name) => element("li", {}, link(name))));
   if (names.length > most) list.append(element("li", {}, `and ${whole(names.length - most)} more`));
   return list;
 }
@@ -29,6 +29,10 @@ function distribution(title, s) {
     image.setAttribute("role", "img");
     image.removeAttribute("aria-hidden");
     image.setAttribute("aria-label", `histogram from ${short(s.low)} to ${short(s.high)}`);
+    if (s.low < 0 && s.high > 0) {
+      const zero = -s.low / (s.high - s.low) * 300;
+      image.append(svg("path", { class: "guide", d: `M${zero.toFixed(1)} 0V70`, "vector-effect": "non-scaling-stroke" }));
+    }
     box.append(image, element("div", { class: "ends" }, element("span", {}, short(s.low)), element("span", {}, short(s.high))));
   }
   const facts_ = [["mean", short(s.mean)], ["std", short(s.std)], ["norm", short(s.norm)]];
@@ -48,17 +52,18 @@ function drawDetail(row) {
 
 function ofModule(m) {
   const own = m.count - (m.states.buffer || 0);
-  const list = ["bad", "wild", "dead", "frozen"].filter((state) => m.states[state])
-    .map((state) => element("span", { class: `badge ${state}` }, `${whole(m.states[state])} ${STATE_WORDS[state]}`));
+  const list = moduleBadges(m).map(({ kind, text }) => element("span", { class: `badge ${kind}` }, text));
   return [facts([
     ["class", m.kind && element("code", {}, m.kind)],
-    ["parameters", `${whole(own)}${m.trainable < own ? `, ${whole(m.trainable)} trainable` : ""}`],
+    [TENSORS ? "tensors" : "parameters",
+      `${whole(own)}${m.trainable < own && !TENSORS ? `, ${whole(m.trainable)} trainable` : ""}`],
     ["buffers", m.states.buffer ? whole(m.states.buffer) : null],
     ["elements", whole(m.elements)],
-    ["size", bytesText(m.bytes), ` (${(100 * m.bytes / (MODULES[0].bytes || 1)).toFixed(1)}% of the model)`],
+    ["size", bytesText(m.bytes),
+      m.index ? ` (${(100 * m.bytes / (MODULES[0].bytes || 1)).toFixed(1)}% of the whole)` : null],
     ["state", ...list],
     ["gradient norm", short(gradOf(m))],
-    ["update / weight", short(updateOf(m))],
+    ["update ratio", short(updateOf(m))],
     ["modules in it", m.children.length ? whole(m.children.length) : null],
   ])];
 }
@@ -74,7 +79,7 @@ function ofParameter(p) {
     ["gradient", p.grad],
     ["by loss", ...(D.losses.length > 1 && p.losses.length
       ? [element("ul", { class: "names" }, ...D.losses.map((loss, n) => element("li", {}, `${loss}: ${p.losses[n]}`)))] : [])],
-    ["update / weight", short(p.update)],
+    ["update ratio", short(p.update)],
     ["moved", short(p.change)],
     ["optimizer", ...p.groups.map((g) => element("div", {}, D.groups[g]))],
   ])];

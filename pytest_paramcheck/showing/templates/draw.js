@@ -66,7 +66,9 @@ function chart(host, { title, hint, value, none, lines = [] }) {
   // Rounding errors of 1e-12 would flatten what there is to see.
   bottom = Math.floor(Math.max(bottom, top - 10));
   top = Math.ceil(top) === bottom ? bottom + 1 : Math.ceil(top);
-  const height = 170, left = 46, low = lost.length ? 22 : 6;
+  const parts = modulesAlong(rows);
+  const under = parts.length > 1 ? 20 : 0;
+  const height = 170 + under, left = 46, low = (lost.length ? 22 : 6) + under;
   let at = -1, across, place;
 
   function draw() {
@@ -86,6 +88,13 @@ function chart(host, { title, hint, value, none, lines = [] }) {
       label.textContent = e >= -3 && e <= 3 ? String(Number((10 ** e).toPrecision(1))) : `1e${e}`;
       image.append(label);
     }
+    // One or two powers of ten alone say little of what is between them.
+    for (let e = bottom; e < top && top - bottom < 3; e++) {
+      for (const times of [2, 5]) {
+        image.append(svg("path", { class: "rule faint", d: `M${left} ${place(times * 10 ** e)}H${width - 4}` }));
+      }
+    }
+    labelModules(image, parts, (n) => Math.max(across(n - .5), left), height - under, width);
     for (const line of lines) {
       if (Math.log10(line) > bottom && Math.log10(line) < top) {
         image.append(svg("path", { class: "guide", d: `M${left} ${place(line)}H${width - 4}` }));
@@ -96,10 +105,10 @@ function chart(host, { title, hint, value, none, lines = [] }) {
     image.append(svg("path", { class: "dots flat", d: dots(positive.filter(flat)) }));
     image.append(svg("path", { class: "dots", d: dots(positive.filter((q) => !flat(q))) }));
     if (lost.length) {
-      const label = svg("text", { x: left - 6, y: height - 5, class: "axis" });
+      const label = svg("text", { x: left - 6, y: height - under - 5, class: "axis" });
       label.textContent = lost.every(({ p }) => p.grad === "not finite") ? "NaN" : "none";
       image.append(label, svg("path", { class: "lost",
-        d: lost.map(({ x }) => `M${across(x).toFixed(1)} ${height - 14}v10`).join("") }));
+        d: lost.map(({ x }) => `M${across(x).toFixed(1)} ${height - under - 14}v10`).join("") }));
     }
     image.append(svg("circle", { class: "cursor", r: 5, cx: -20, cy: -20 }));
     image.addEventListener("pointermove", (event) => {
@@ -128,7 +137,7 @@ function chart(host, { title, hint, value, none, lines = [] }) {
     for (const point of points) {
       const isLost = none && none(point.p);
       if (!(point.y > 0) && !isLost) continue;
-      const vertical = isLost ? height - 9 : place(point.y);
+      const vertical = isLost ? height - under - 9 : place(point.y);
       const far = (across(point.x) - x) ** 2 + ((vertical - y) / 3) ** 2;
       if (far < least) { least = far; best = point.x; }
     }
@@ -138,7 +147,7 @@ function chart(host, { title, hint, value, none, lines = [] }) {
     at = x;
     const cursor = figure.querySelector(".cursor");
     cursor.setAttribute("cx", across(x));
-    cursor.setAttribute("cy", points[x].y > 0 ? place(points[x].y) : height - 9);
+    cursor.setAttribute("cy", points[x].y > 0 ? place(points[x].y) : height - under - 9);
   }
   figure.append(said);
   whenWide(draw);
@@ -155,6 +164,37 @@ function drawAll() {
 addEventListener("resize", () => {
   if (document.documentElement.clientWidth !== wide) drawAll();
 });
+
+// The modules in which a model falls apart, where they stand among these rows. The longest are
+// taken apart for as long as that makes no more of them than there is room for.
+function modulesAlong(rows) {
+  let root = MODULES[0];
+  while (root.children.length === 1 && !root.parameters.length) root = root.children[0];
+  let parts = root.children.filter((m) => m.first != null);
+  while (parts.length && parts.length < 6) {
+    const longest = parts.reduce((a, b) => b.last - b.first > a.last - a.first ? b : a);
+    const within = longest.children.filter((m) => m.first != null);
+    if (within.length < 2 || parts.length + within.length > 50 || longest.parameters.length) break;
+    parts = parts.flatMap((m) => m === longest ? within : [m]);
+  }
+  const position = new Map(rows.map((p, n) => [p.index, n]));
+  const above = root.name ? root.name.length + 1 : 0;
+  return parts.map((m) => ({ label: m.name.slice(above), from: position.get(m.first), to: position.get(m.last) + 1 }));
+}
+
+// Their names below a picture, each where it begins, as far as it fits before the next.
+function labelModules(image, parts, across, top, width) {
+  let free = 0;
+  for (const { label, from, to } of parts) {
+    const a = across(from), room = (Math.min(across(to), width) - Math.max(a, free)) / 6.6;
+    image.append(svg("path", { class: "rule", d: `M${a.toFixed(1)} ${top}v8` }));
+    if (a < free || room < Math.min(label.length, 3) + .5) continue;
+    const text = svg("text", { class: "part", x: a + 3, y: top + 14 });
+    text.textContent = label.length > room ? `${label.slice(0, Math.max(Math.floor(room) - 1, 1))}…` : label;
+    image.append(text);
+    free = a + 3 + text.textContent.length * 6.6;
+  }
+}
 
 // All parameters side by side, as wide as the root of their size, colored by state, and ties as
 // arcs over them.
@@ -174,8 +214,8 @@ function orderPicture(host) {
     figure.replaceChildren();
     const width = Math.max(figure.clientWidth, 260), bar = 34;
     const above = tied.length ? 66 : 0;
-    const labels = topParts();
-    const height = above + bar + (labels.length ? 22 : 0);
+    const parts = modulesAlong(rows);
+    const height = above + bar + (parts.length ? 22 : 0);
     const count = (state) => rows.filter((p) => p.state === state).length;
     const words = STATES.filter(count)
       .map((state) => `${whole(count(state))} ${STATE_WORDS[state]}`).join(", ");
@@ -208,15 +248,7 @@ function orderPicture(host) {
         image.append(arc, svg("circle", { class: "end", cx: to.toFixed(1), cy: above, r: 2.5 }));
       }
     }
-    for (const { label, from, to } of labels) {
-      const a = edges[from] * width, b = edges[to] * width;
-      image.append(svg("path", { class: "rule", d: `M${a.toFixed(1)} ${above + bar}v8` }));
-      if (b - a > label.length * 6.4 + 4) {
-        const text = svg("text", { class: "part", x: a + 3, y: above + bar + 14 });
-        text.textContent = label;
-        image.append(text);
-      }
-    }
+    labelModules(image, parts, (n) => edges[n] * width, above + bar, width);
     const at = (event) => {
       const x = (event.clientX - image.getBoundingClientRect().left) / width;
       let n = edges.findIndex((edge) => edge > x) - 1;
@@ -229,13 +261,6 @@ function orderPicture(host) {
     image.addEventListener("pointerleave", () => tip(""));
     image.addEventListener("click", (event) => show(at(event)));
     figure.append(image, legend());
-  }
-  // The modules in which the model falls apart, past those that hold one module only.
-  function topParts() {
-    let root = MODULES[0];
-    while (root.children.length === 1 && !root.parameters.length) root = root.children[0];
-    return root.children.filter((m) => m.first != null).map((m) => ({ label: m.label,
-      from: position.get(m.first), to: position.get(m.last) + 1 }));
   }
   // The first of the rows that was registered at a number or after it.
   function rowAfter(number) {

@@ -50,7 +50,8 @@ const STATE_WORDS = {
 };
 const STATES = ["fine", "dead", "frozen", "wild", "bad"];
 
-const ADDED = new Map(D.differences.filter((d) => d.kind === "added").map((d) => [d.name, d]));
+const DIFFERENCE_WORDS = { shape: "shape changed", dtype: "dtype changed", tie: "tie changed",
+  requires_grad: "requires_grad changed" };
 const DIFFERENCES = new Map();
 for (const d of D.differences) {
   DIFFERENCES.set(d.name, [...(DIFFERENCES.get(d.name) || []), d]);
@@ -103,6 +104,17 @@ const changeOf = (row) => row.type === "module" ? null : row.change;
 
 // -- texts --------------------------------------------------------------------------------------
 
+// The floating dtype that all of them have is said once, at the top.
+const FLOATING = new Set(P.map((p) => p.dtype).filter((dtype) => /float|complex/.test(dtype)));
+const COMMON = FLOATING.size === 1 ? [...FLOATING][0] : "";
+const shapeText = (p) => p.dtype === COMMON ? p.shape : `${p.shape} ${p.dtype}`;
+
+// What the rows are, in one word.
+const TENSORS = P.every((p) => p.kind === "tensor");
+const BUFFERS = P.some((p) => p.kind === "buffer");
+const rowsText = (number) => TENSORS ? plural(number, "tensor") : BUFFERS
+  ? plural(number, "parameter or buffer", "parameters and buffers") : plural(number, "parameter");
+
 const whole = (number) => number == null ? "?" : String(number).replace(/\B(?=(\d{3})+$)/g, ",");
 const plural = (number, word, several) =>
   `${whole(number)} ${number === 1 ? word : several || word + "s"}`;
@@ -114,6 +126,14 @@ function bytesText(count) {
   while (count / 1000 ** power >= 999.5) power += 1;
   const size = count / 1000 ** power;
   return `${size.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0)} ${"?kMGTPEZY"[power]}B`;
+}
+
+// 1,532,276 as 1.53M, where there is no room for more.
+function countText(number) {
+  if (number == null || number < 100000) return whole(number);
+  const power = Math.floor(Math.log10(number * 1.0005) / 3);
+  const size = number / 1000 ** power;
+  return `${size.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0)}${"?kMGTPEZY"[power]}`;
 }
 
 function short(number) {
@@ -139,7 +159,7 @@ function badges(p) {
   if (D.optimized && p.trainable && !p.groups.length) add("dead", "in no group");
   if (p.groups.length > 1) add("dead", `in ${p.groups.length} groups`);
   if (p.aliases.length) add("tied", `tied, ${p.aliases.length + 1} names`);
-  for (const d of DIFFERENCES.get(p.name) || []) add("diff", d.kind === "tie" ? "tie changed" : d.kind);
+  for (const d of DIFFERENCES.get(p.name) || []) add("diff", DIFFERENCE_WORDS[d.kind] || d.kind);
   return found;
 }
 

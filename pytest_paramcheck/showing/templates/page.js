@@ -27,7 +27,7 @@ function glance() {
   const own = P.filter((p) => p.kind !== "buffer");
   const trainable = own.filter((p) => p.trainable).reduce((sum, p) => sum + (p.elements || 0), 0);
   const kinds = [...new Set(P.map((p) => p.dtype))], places = [...new Set(P.map((p) => p.device))];
-  const said = [`${whole(root.elements)} elements in ${plural(own.length, "parameter")}`];
+  const said = [`${plural(root.elements, "element")} in ${plural(own.length, TENSORS ? "tensor" : "parameter")}`];
   if (own.some((p) => p.kind === "parameter")) {
     said.push(trainable === root.elements ? "all trainable" : trainable ? `${whole(trainable)} trainable` : "all frozen");
   }
@@ -38,19 +38,22 @@ function glance() {
   const parameter = (n, one, several) => n === 1 ? one : several;
   byId("glance").append(element("div", { class: "cards" }, ...[
     filterCard("finding", (n) => parameter(n, "parameter with findings", "parameters with findings"), "finding"),
-    filterCard("bad", () => "with values that are not finite", "bad"),
-    filterCard("wild", () => "with a gradient that is not finite", "bad"),
-    filterCard("dead", () => "trainable without gradient", "dead"),
+    filterCard("bad", (n) => parameter(n, "parameter", "parameters") + " with NaN or infinity", "bad"),
+    filterCard("wild", (n) => parameter(n, "gradient", "gradients") + " with NaN or infinity", "bad"),
+    filterCard("dead", (n) => parameter(n, "parameter", "parameters") + " without a gradient", "dead"),
     filterCard("ungrouped", () => "in no optimizer group", "dead"),
     filterCard("different", (n) => parameter(n, "differs", "differ") + ` from ${D.before}`, "diff"),
     filterCard("frozen", () => "frozen", "frozen"),
-    filterCard("tied", () => "tied", "tied"),
+    filterCard("tied", (n) => parameter(n, "tied parameter", "tied parameters"), "tied"),
     filterCard("buffer", (n) => parameter(n, "buffer", "buffers"), "plain"),
   ].filter(Boolean)));
   for (const note of D.notes) byId("glance").append(element("p", { class: "note" }, note));
   const graded = P.some((p) => p.grad != null);
   if (graded && !own.some((p) => ["dead", "bad", "wild"].includes(p.state)) && trainable) {
-    byId("glance").append(element("p", { class: "good" }, "Every trainable parameter has a gradient, and all of it is finite."));
+    byId("glance").append(element("p", { class: "good" }, "Every trainable parameter has a gradient that is finite and not zero."));
+  }
+  if (!graded && !D.notes.length && own.some((p) => p.trainable)) {
+    byId("glance").append(element("p", { class: "hint" }, "Nothing was run, so no gradients are shown: inputs= and loss= ask for them."));
   }
 }
 
@@ -113,14 +116,14 @@ function byDepth() {
   const row = element("div", { class: "charts" });
   host.append(row);
   if (graded) {
-    chart(row, { title: "Gradient norm", hint: "by powers of ten", value: gradOf,
+    chart(row, { title: "Gradient norm", hint: "log scale", value: gradOf,
       none: (p) => p.trainable && ["none", "zero", "not finite"].includes(p.grad) });
   }
   if (stepped) {
-    chart(row, { title: "Update / weight", hint: "how far one step moves it; the dashed line is 1/1000, where many trainings run",
+    chart(row, { title: "Update ratio", hint: "one optimizer step, as a share of the parameter's norm; dashed: 0.001",
       value: updateOf, lines: [1e-3] });
   }
-  if (moved) chart(row, { title: "Moved", hint: `since ${D.before}, beside its norm`, value: changeOf });
+  if (moved) chart(row, { title: "Moved", hint: `from ${D.before}, as a share of its norm`, value: changeOf });
 }
 
 function losses() {
@@ -175,10 +178,28 @@ function groups() {
 function ties() {
   const tied = P.filter((p) => p.aliases.length);
   if (!tied.length) return;
-  section("ties", element("ul", { class: "ties" }, ...tied.slice(0, 200).map((p) => element("li", {}, link(p.name),
-    ...p.aliases.slice(0, 12).map(([name]) => element("span", {}, " = ", element("code", {}, name))),
-    p.aliases.length > 12 ? ` = ... ${whole(p.aliases.length - 12)} more` : null))),
-  tied.length > 200 ? element("p", {}, `and ${whole(tied.length - 200)} more`) : null);
+  // A module in several places ties all that is in it: said once.
+  const groups = new Map();
+  for (const p of tied) {
+    const names = withoutCommonEnd([p.name, ...p.aliases.map(([name]) => name)]);
+    const key = JSON.stringify(names);
+    groups.set(key, [...(groups.get(key) || []), p]);
+  }
+  const lines = [...groups].flatMap(([key, of]) => of.length > 1 && JSON.parse(key).every(Boolean)
+    ? [{ names: JSON.parse(key), held: rowsText(of.length) }]
+    : of.map((p) => ({ names: [p.name, ...p.aliases.map(([name]) => name)], held: "" })));
+  section("ties", element("ul", { class: "ties" }, ...lines.slice(0, 200).map(({ names, held }) => element("li", {}, link(names[0]),
+    ...names.slice(1, 13).map((name) => element("span", {}, " = ", element("code", {}, name))),
+    names.length > 13 ? ` = ... ${whole(names.length - 13)} more` : null,
+    held ? element("span", { class: "hint" }, ` (${held})`) : null))),
+  lines.length > 200 ? element("p", {}, `and ${whole(lines.length - 200)} more`) : null);
+}
+
+// Names without the parts at their end that all of them have.
+function withoutCommonEnd(names) {
+  const parts = names.map((name) => name.split("."));
+  while (parts.every((one) => one.length && one.at(-1) === parts[0].at(-1))) parts.forEach((one) => one.pop());
+  return parts.map((one) => one.join("."));
 }
 
 function compared() {
@@ -191,25 +212,27 @@ function compared() {
   if (!moved.length && !kinds.size) parts.push(element("p", { class: "good" }, "Nothing differs: names, shapes, dtypes, ties and values are the same."));
   if (moved.length) {
     const most = [...moved].sort((a, b) => (b.change ?? 0) - (a.change ?? 0)).slice(0, 8);
-    parts.push(element("p", {}, `The values of ${whole(moved.length)} of ${plural(P.length, "tensor")} differ; most, beside their norm:`),
-      element("ul", { class: "names" }, ...most.map((p) => element("li", {}, link(p.name), ` ${short(p.change)}`))));
+    parts.push(element("p", {}, `The values of ${whole(moved.length)} of ${plural(P.length, "tensor")} differ. What moved most, as a share of its norm:`),
+      element("ul", { class: "names flow" }, ...most.map((p) => element("li", {}, link(p.name), ` ${short(p.change)}`))));
   }
   for (const [kind, found] of kinds) {
-    parts.push(element("details", { open: found.length < 12 || null }, element("summary", {}, `${kind}: ${whole(found.length)}`),
-      element("ul", { class: "names" }, ...found.slice(0, 100).map((d) => element("li", {}, link(d.name), ` ${d.text}`))),
+    parts.push(element("details", { open: found.length < 12 || null }, element("summary", {}, `${whole(found.length)} ${DIFFERENCE_WORDS[kind] || kind}`),
+      element("ul", { class: "names flow" }, ...found.slice(0, 100).map((d) => element("li", {}, link(d.name), ` ${d.text}`))),
       found.length > 100 ? element("p", {}, `and ${whole(found.length - 100)} more`) : null));
   }
   section("compared", ...parts);
 }
 
+if (TENSORS) byId("parameters-title").textContent = "Tensors";
 openFirstLevels();
 glance();
 checks();
 orderPicture(byId("order"));
 byDepth();
+drawHead();
 drawFilters();
 fitRows();
-matchMedia("(max-width: 700px)").addEventListener("change", fitRows);
+NARROW.addEventListener("change", fitRows);
 losses();
 groups();
 ties();

@@ -18,23 +18,37 @@ const FILTERS = [
 
 const has = (value) => P.some((p) => value(p) != null && value(p) !== "");
 const WORST = ["bad", "wild", "dead", "frozen", "fine", "buffer"];
+// As wide as the longest text in it, within bounds: nothing is cut where there is room.
+const wideAs = (texts, least, most) => {
+  let longest = least;
+  for (const text of texts) if (text && text.length > longest) longest = text.length;
+  return `${(Math.min(longest, most) * .53 + 1.2).toFixed(2)}rem`;
+};
+// ``wide`` ones have no place on a narrow screen.
 const COLUMNS = [
-  { key: "name", label: "name", width: "minmax(10rem, 1fr)", sort: (row) => row.name },
-  { key: "shape", label: "shape", width: "8.6rem", wide: true,
+  { key: "name", label: "name", width: "minmax(11rem, 1fr)", sort: (row) => row.name },
+  { key: "shape", label: "shape", wide: true, about: "the shape of a tensor, the class of a module",
+    width: wideAs([...P.map(shapeText), ...MODULES.map((m) => m.kind.slice(0, 14))], 6, 20),
     sort: (row) => row.type === "module" ? row.kind : row.shape },
-  { key: "elements", label: "elements", width: "6.8rem", number: true, sort: (row) => row.elements },
+  { key: "elements", label: "elements", number: true, width: wideAs([whole(MODULES[0].elements)], 8, 20),
+    sort: (row) => row.elements },
   { key: "size", label: "size", width: "5.5rem", number: true, wide: true, sort: (row) => row.bytes },
-  { key: "state", label: "state", width: "minmax(8.5rem, .6fr)", sort: (row) => row.type === "module"
-    ? WORST.findIndex((state) => state === "fine" || row.states[state]) : WORST.indexOf(row.state) },
+  { key: "state", label: "state", width: "minmax(9.8rem, .7fr)", shown: P.some((p) => badges(p).length),
+    sort: (row) => row.type === "module"
+      ? WORST.findIndex((state) => state === "fine" || row.states[state]) : WORST.indexOf(row.state) },
   { key: "values", label: "values", width: "6.6rem", wide: true, shown: has((p) => p.values?.bars),
+    about: "a histogram from the smallest to the largest value; sorted by standard deviation",
     sort: (row) => row.type === "module" ? null : row.values?.std ?? null },
-  { key: "grad", label: "gradient norm", width: "5.2rem", number: true, shown: has(gradOf), sort: gradOf },
-  { key: "update", label: "update / weight", width: "5.2rem", number: true, wide: true,
-    shown: has(updateOf), sort: updateOf },
-  { key: "change", label: "moved", width: "4.6rem", number: true, shown: !!D.before, sort: changeOf },
-  { key: "group", label: "group", width: "3.8rem", wide: true, shown: D.groups.length > 0,
+  { key: "grad", label: "gradient norm", width: "5.2rem", number: true, wide: true, shown: has(gradOf), sort: gradOf },
+  { key: "update", label: "update ratio", width: "5.2rem", number: true, wide: true,
+    about: "how far one optimizer step moves it, as a share of its norm", shown: has(updateOf), sort: updateOf },
+  { key: "change", label: "moved", width: "4.8rem", number: true, wide: true, shown: !!D.before,
+    about: `how far it moved from ${D.before}, as a share of its norm`, sort: changeOf },
+  { key: "group", label: "group", width: wideAs(D.groups.map((text) => text.split(":")[0]), 5, 12), wide: true,
+    about: "the optimizer's parameter group", shown: D.groups.length > 1,
     sort: (row) => row.type === "module" ? null : row.groups[0] ?? -1 },
 ].filter(({ shown }) => shown !== false);
+const NARROW = matchMedia("(max-width: 700px)");
 
 const T = {
   open: new Set(), query: "", filter: "", list: false, column: "", down: false,
@@ -46,7 +60,7 @@ function openFirstLevels() {
   T.open.clear();
   while (level.length) {
     const more = level.reduce((sum, m) => sum + m.members.length, 0);
-    if (rows + more > 40 && rows > 1) break;
+    if (rows + more > 40 && rows > 6) break;
     level.forEach((m) => T.open.add(m.index));
     rows += more;
     level = level.flatMap((m) => m.children);
@@ -99,8 +113,7 @@ function collect() {
     }
     if (match && !found.length) T.rows = [];
   }
-  const total = plural(P.length, P.every((p) => p.kind === "tensor") ? "tensor" : "parameter or buffer",
-    "parameters and buffers");
+  const total = rowsText(P.length);
   byId("count").textContent = match
     ? `${whole(found.length)} of ${total}` : total;
   T.active = Math.min(T.active, Math.max(T.rows.length - 1, 0));
@@ -113,22 +126,27 @@ const head = element("div", { role: "row", class: "row head", "aria-rowindex": 1
 const space = element("div", { class: "space", role: "presentation" });
 grid.append(element("div", { role: "rowgroup" }, head), space);
 
+// Made once: a button that is drawn anew when it is pressed loses the focus.
 function drawHead() {
-  head.replaceChildren(...COLUMNS.map((column) => {
-    const sorted = T.column === column.key;
-    return element("div", { role: "columnheader", class: cellClass(column),
-      "aria-sort": sorted ? (T.down ? "descending" : "ascending") : "none" },
-    element("button", { type: "button", onclick: () => sortBy(column) }, column.label,
-      element("span", { class: "arrow", "aria-hidden": "true" }, sorted ? (T.down ? " ↓" : " ↑") : "")));
-  }));
+  head.append(...COLUMNS.map((column) => element("div", { role: "columnheader", class: cellClass(column) },
+    element("button", { type: "button", title: column.about, onclick: () => sortBy(column) }, column.label,
+      element("span", { class: "arrow", "aria-hidden": "true" })))));
   // Narrow screens show fewer columns, so the widths are theirs.
-  const widths = (all) => COLUMNS.filter((c) => all || !c.wide).map((c) => c.width).join(" ");
-  grid.style.setProperty("--columns", widths(true));
-  grid.style.setProperty("--few-columns", COLUMNS.filter((c) => !c.wide && c.key !== "change" && c.key !== "grad")
-    .map((c) => c.key === "name" ? "minmax(0, 1fr)" : c.key === "elements" ? "5.2rem" : "7.2rem").join(" "));
-  const rem = COLUMNS.reduce((sum, c) => sum + parseFloat(c.width.match(/[\d.]+rem/)[0]), 0);
-  grid.style.setProperty("--least", `${rem}rem`);
+  const rem = (column) => parseFloat(column.width.match(/[\d.]+rem/)[0]);
+  grid.style.setProperty("--columns", COLUMNS.map((c) => c.width).join(" "));
+  grid.style.setProperty("--few-columns", COLUMNS.filter((c) => !c.wide)
+    .map((c) => c.key === "name" ? "minmax(0, 1fr)" : c.key === "elements" ? "5rem" : "7.5rem").join(" "));
+  grid.style.setProperty("--printed-columns", COLUMNS.map((c) => `minmax(0, ${rem(c)}fr)`).join(" "));
+  grid.style.setProperty("--least", `${COLUMNS.reduce((sum, c) => sum + rem(c), 0)}rem`);
   grid.setAttribute("aria-colcount", COLUMNS.length);
+}
+
+function drawOrder() {
+  COLUMNS.forEach((column, n) => {
+    const sorted = T.column === column.key;
+    head.children[n].setAttribute("aria-sort", sorted ? (T.down ? "descending" : "ascending") : "none");
+    head.children[n].querySelector(".arrow").textContent = sorted ? (T.down ? " ↓" : " ↑") : "";
+  });
 }
 
 // Numbers largest first, words from A on, then the other way round, then as registered.
@@ -141,11 +159,11 @@ function sortBy(column) {
 }
 
 const cellClass = (column) =>
-  `cell ${column.key}${column.number ? " number" : ""}${column.wide || column.key === "change" || column.key === "grad" ? " wide" : ""}`;
+  `cell ${column.key}${column.number ? " number" : ""}${column.wide ? " wide" : ""}`;
 
 function refresh() {
   collect();
-  drawHead();
+  drawOrder();
   grid.setAttribute("aria-rowcount", T.rows.length + 1);
   space.style.height = `${T.rows.length * T.height}px`;
   drawRows();
@@ -188,8 +206,11 @@ function cell(row, level, open, column) {
         element("span", { class: "label", title: row.name || D.model },
           T.list ? row.name : row.label || "(no name)"));
       break;
-    case "shape": made.textContent = module ? row.kind : `${row.shape} ${row.dtype}`; made.title = made.textContent; break;
-    case "elements": made.textContent = whole(module && !row.elements ? 0 : row.elements); break;
+    case "shape": made.textContent = module ? row.kind : shapeText(row); made.title = module ? row.kind : `${row.shape} ${row.dtype}`; break;
+    case "elements":
+      made.textContent = (NARROW.matches ? countText : whole)(row.elements);
+      made.title = whole(row.elements);
+      break;
     case "size": made.textContent = bytesText(row.bytes); break;
     case "state":
       for (const { kind, text } of module ? moduleBadges(row) : badges(row)) {
@@ -254,13 +275,13 @@ function choose(key) {
   refresh();
 }
 
+const FILTER_BUTTONS = FILTERS.map(({ key, label, count }) => element("button", { type: "button", class: `filter ${key}`,
+  onclick: () => choose(T.filter === key ? "" : key) }, label, element("span", { class: "number" }, ` ${whole(count)}`)));
+byId("filters").append(...FILTER_BUTTONS);
+byId("filters").hidden = !FILTERS.length;
+
 function drawFilters() {
-  const button = (key, label, count) => element("button", { type: "button", class: `filter ${key}`,
-    "aria-pressed": String(T.filter === key), onclick: () => {
-      choose(T.filter === key ? "" : key);
-    } }, label, element("span", { class: "number" }, ` ${whole(count)}`));
-  byId("filters").replaceChildren(...FILTERS.map(({ key, label, count }) => button(key, label, count)));
-  byId("filters").hidden = !FILTERS.length;
+  FILTERS.forEach(({ key }, n) => FILTER_BUTTONS[n].setAttribute("aria-pressed", String(T.filter === key)));
 }
 
 const STEPS = { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -Infinity, End: Infinity };
@@ -327,7 +348,7 @@ addEventListener("beforeprint", () => { T.printing = true; drawRows(); });
 addEventListener("afterprint", () => { T.printing = false; drawRows(); });
 
 function fitRows() {
-  T.height = matchMedia("(max-width: 700px)").matches ? 40 : 30;
+  T.height = NARROW.matches ? 40 : 30;
   grid.style.setProperty("--row", `${T.height}px`);
   refresh();
 }
