@@ -13,7 +13,7 @@ from ..parameters.subject.elements import elements
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.finite import are_finite, count_text
-from ..parameters.tensors.memory import PLAIN_TYPES
+from ..parameters.tensors.memory import PLAIN_TYPES, in_storage
 
 
 def not_finite(entries: Sequence[Entry]) -> list[Finding]:
@@ -41,13 +41,8 @@ def not_finite(entries: Sequence[Entry]) -> list[Finding]:
 def _may_hold_none(tensor: Tensor) -> bool:
     if type(tensor) not in PLAIN_TYPES or tensor.is_meta or tensor.is_nested:
         return True
-    # Reading memory that was freed ends the interpreter: its pointer is the offset alone. A quarter
-    # of the time of asking the storage, which no_values does where one is low.
-    return tensor.layout is torch.strided and tensor.data_ptr() < _LOW and tensor.numel() > 0
-
-
-#: Above every offset into a storage, and below nearly every address.
-_LOW = 1 << 40
+    # Reading memory that was freed ends the interpreter.
+    return tensor.layout is torch.strided and not in_storage(tensor)
 
 
 def _require_values(asked: Sequence[tuple[Entry, Tensor]]) -> None:

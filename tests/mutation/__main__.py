@@ -1,29 +1,31 @@
 """``python -m tests.mutation FOLDER``: begins a mutation run in a folder, or goes on with it.
 
 The folder holds the package as it was at the beginning, a copy of the project in which the
-mutants are written, and what is known of each. The tests are copied anew at each call: after new
-tests, ``--again`` runs the survivors once more.
+mutants are written, what each test file costs, and what is known of each mutant. The tests are
+copied anew at each call: after new tests, ``--again`` runs the survivors once more.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import hashlib
+import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cosmic_ray.mutating import mutate_and_test
-from cosmic_ray.testing import run_tests
+import cosmic_ray.plugins
+from cosmic_ray.mutating import use_mutation
 from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
 
 from ..house import House
 from .choice import Choice
+from .forks import costs_of, load, passes
 from .mutants import places_of
 from .reporting import Outcome, change_of, read_equivalent, report
 from .sampling import sample
@@ -34,9 +36,9 @@ CORE = (f"{PACKAGE}/parameters/", f"{PACKAGE}/checks/")
 
 #: -x: one failing test is enough. No cache: it would be written beside the tests, for nobody.
 #: A short traceback writes out no arguments: some tests' models have no end in print.
-PYTEST = (*("-m", "pytest", "-x", "-q", "-n", "0", "--tb=short"), *("-p", "no:cacheprovider"))
+PYTEST = (*("-q", "-n", "0", "--tb=short"), *("-p", "no:cacheprovider"))
 
-#: A mutant may loop forever. The machine may also be busier than when the tests were timed.
+#: A mutant may loop forever.
 SLOWER, SECONDS = 5, 20
 
 
@@ -47,7 +49,7 @@ class Run:
         self.folder = folder
         self.suite = folder / "suite"
         self._kept = folder / "source" / PACKAGE
-        self._timed: dict[str, float | None] = {}
+        self._costs: dict[str, float | None] = {}
         folder.mkdir(parents=True, exist_ok=True)
         if not self._kept.exists():
             # Mutants are known by where they stand: the package stays as it was drawn from.
@@ -99,20 +101,59 @@ class Run:
         module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
         return self.choice.tests_of(module)
 
+    def time(self) -> None:
+        """Run each test file that is new or changed once without a mutant."""
+        kept = self.folder / "costs.json"
+        known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        files = self._states()
+        new = [name for name, state in files.items() if known.get(name, [None])[0] != state]
+        if new:
+            say(f"running {len(new)} test files without a mutant")
+            costs = costs_of(self.suite, [*PYTEST, *new])
+            known.update({name: [files[name], costs.get(name)] for name in new})
+            kept.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        else:
+            # Reads every test file, and leaves its bytecode for the mutants' runs.
+            costs_of(self.suite, ["--collect-only", *PYTEST, *files])
+        self._costs = {name: known[name][1] for name in files}
+        for name in new:
+            if self._costs[name] is None:
+                say(f"{name}: not green without a mutant")
+
+    def _states(self) -> dict[str, str]:
+        """Say of what each test file's cost was measured: its own text, and what all share."""
+        shared = hashlib.sha256()
+        for path in sorted((self.suite / "tests").rglob("*.py")):
+            if not path.name.startswith("test_"):
+                shared.update(path.read_bytes())
+        states = {}
+        for name in self.choice.all_tests():
+            own = shared.copy()
+            own.update((self.suite / name).read_bytes())
+            states[name] = own.hexdigest()
+        return states
+
     def run(self, item: WorkItem, tests: Sequence[str]) -> WorkResult | None:
         """Write a mutant, run tests on it, and take it back; None: they fail without it too."""
-        command = shlex.join([sys.executable, *PYTEST, *tests])
-        if command not in self._timed:
-            start = time.monotonic()
-            outcome, output = run_tests(command, 1800)
-            green = outcome is TestOutcome.SURVIVED
-            self._timed[command] = time.monotonic() - start if green else None
-            if not green:
-                say(f"{shlex.join(tests)}: not green without a mutant\n{output[-2000:]}")
-        seconds = self._timed[command]
-        if seconds is None:
+        costs = [cost for test in tests if (cost := self._costs[test]) is not None]
+        if len(costs) < len(tests):
             return None
-        result: WorkResult = mutate_and_test(item.mutations, command, SECONDS + SLOWER * seconds)
+        (mutant,) = item.mutations
+        path = mutant.module_path
+        written = path.stat()
+        operator = cosmic_ray.plugins.get_operator(mutant.operator_name)(**mutant.operator_args)
+        with use_mutation(path, operator, mutant.occurrence) as (before, after):
+            green, output = passes(
+                self.suite, ["-x", *PYTEST, *tests], SECONDS + SLOWER * sum(costs)
+            )
+        # The bytecode of the file as it was is valid again.
+        os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+        result = WorkResult(
+            WorkerOutcome.NORMAL,
+            output,
+            TestOutcome.SURVIVED if green else TestOutcome.KILLED,
+            "\n".join(difflib.unified_diff(before.split("\n"), after.split("\n"), lineterm="")),
+        )
         self.db.set_result(item.job_id, result)
         return result
 
@@ -167,7 +208,9 @@ def main() -> None:
     run.copy()
     if not run.db.num_work_items:
         run.draw(mutants=options.mutants, per_core_file=options.per_core_file, seed=options.seed)
+    load()
     try:
+        run.time()
         for item in run.todo(again=options.again)[: options.limit]:
             (mutant,) = item.mutations
             own = run.tests_of(mutant.module_path)

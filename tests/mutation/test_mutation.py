@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -223,3 +225,32 @@ def test_the_report_of_nothing() -> None:
     assert report([], {}, drawn=9, sources={}) == (
         "0 of 9 mutants run: 0 of 0 killed; 0 survived, 0 equivalent"
     )
+
+
+TESTED = {
+    "test_good.py": "def test_good() -> None: ...\n",
+    "test_bad.py": "def test_bad() -> None:\n    assert False\n",
+    "test_endless.py": "def test_endless() -> None:\n    while True: ...\n",
+}
+
+ASK = """
+import sys
+from pathlib import Path
+from tests.mutation.forks import costs_of, passes
+folder = Path(sys.argv[1])
+costs = costs_of(folder, ["test_good.py", "test_bad.py"])
+print([name for name, cost in costs.items() if cost is not None])
+for name in ("test_good.py", "test_bad.py", "test_endless.py"):
+    print(passes(folder, ["-q", name], 1)[0])
+"""
+
+
+@pytest.mark.slow
+def test_a_fork_says_what_passes_and_ends_what_has_no_end(tmp_path: Path) -> None:
+    for name, text in TESTED.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    told = subprocess.run(
+        [sys.executable, "-c", ASK, str(tmp_path)],
+        check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2],
+    ).stdout  # fmt: skip
+    assert told.splitlines() == ["['test_good.py']", "True", "False", "False"]

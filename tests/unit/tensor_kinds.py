@@ -106,6 +106,13 @@ def freed() -> Tensor:
     return tensor
 
 
+def shrunk() -> Tensor:
+    """A transposed view of which only the beginning is still there."""
+    tensor = torch.ones(9)[3:].view(3, 2).t()
+    tensor.untyped_storage().resize_(20)
+    return tensor
+
+
 def inference(values: Tensor) -> Tensor:
     with torch.inference_mode():
         return values.clone()
@@ -194,6 +201,7 @@ WITHOUT_VALUES: dict[str, tuple[Callable[[], Tensor], str]] = {
         "Opaque does not say which tensors hold its values",
     ),
     "freed": (freed, "its memory was freed: the storage behind it is empty"),
+    "shrunk": (shrunk, "its memory was shrunk: the storage behind it ends before it does"),
     "nested": (
         lambda: quiet(lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])),
         "a nested tensor has no one shape to read it by",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,6 +132,17 @@ class TestWrong:
         )
         assert usage(assert_checkpoint, path, key="modle") == (
             f"key='modle' is not in {path}; did you mean 'model'?"
+        )
+
+    @pytest.mark.parametrize(
+        ("given", "shown"),
+        [(nn.Linear(3, 2), "Linear"), (nn.Linear(3, 2).state_dict(), "OrderedDict"), (3, "int 3")],
+        ids=["model", "state-dict", "number"],
+    )
+    def test_what_is_no_path(self, given: Any, shown: str) -> None:
+        assert usage(assert_checkpoint, given) == (
+            f"expected the path of a checkpoint, got {shown}; what is in memory is for "
+            "assert_materialized and assert_finite"
         )
 
     def test_code(self, tmp_path: Path) -> None:

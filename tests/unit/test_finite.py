@@ -202,6 +202,19 @@ def test_memory_that_was_freed_is_not_read() -> None:
     assert_finite({"a": torch.ones(2), "w": torch.empty(0)})
 
 
+def test_memory_that_was_shrunk_is_not_read() -> None:
+    """Torch looks at the storage's size when a view is made, and not when one is read."""
+    weight = torch.ones(4)
+    weight.untyped_storage().resize_(15)
+    assert usage(assert_finite, {"a": torch.ones(2), "w": weight}) == (
+        "w: its memory was shrunk: the storage behind it ends before it does; its values cannot "
+        "be checked"
+    )
+    weight.untyped_storage().resize_(16)
+    weight.fill_(1)
+    assert_finite({"w": weight, "view": weight[1:], "column": weight.view(2, 2)[:, 1]})
+
+
 def test_a_wrapper_subclass_is_judged_by_its_inner_tensors() -> None:
     assert_finite({"w": Wrapper(torch.ones(2))})
     assert failure(assert_finite, {"w": Wrapper(torch.tensor([1, NAN]))}) == (

@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from ...messages.errors import ParamCheckUsageError
 from ..tensors.cover import cover
+from ..tensors.describe import kind_in_words
 from ..tensors.memory import PLAIN_TYPES
 from .checkpoint import below, lacking, locate, read_file, read_shard
 from .damage import DamagedError
@@ -49,8 +51,14 @@ def read_contents(path: str | os.PathLike[str], key: str | None = None) -> Conte
     """Read all files that a path means; ``key`` is where in a single file the tensors are.
 
     What is wrong with a file is in the answer. Raises :class:`ParamCheckUsageError` for a path
-    that means no checkpoint, and for a key that is not there.
+    that means no checkpoint, for what is no path, and for a key that is not there.
     """
+    # The types are checked because the types are what people get wrong.
+    if not isinstance(cast("object", path), (str, os.PathLike)):
+        raise ParamCheckUsageError(
+            f"expected the path of a checkpoint, got {kind_in_words(path)}; what is in memory is "
+            "for assert_materialized and assert_finite"
+        )
     contents = Contents(Path(os.fsdecode(path)).name)
     try:
         found = locate(path)

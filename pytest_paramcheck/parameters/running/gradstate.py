@@ -13,7 +13,7 @@ from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import Entry, Inventory
 from ..tensors.content import bits, no_values
 from ..tensors.finite import are_finite
-from ..tensors.memory import ADDRESSED, has_address
+from ..tensors.memory import ADDRESSED, in_storage
 from ..tensors.sharded import local_of
 
 
@@ -156,7 +156,7 @@ def grad_states(grads: Sequence[Tensor | None]) -> list[GradState]:
             and not grad.is_nested
             and grad.device.type != "meta"
             # To read a freed storage ends the process.
-            and (grad.device.type not in ADDRESSED or has_address(grad))
+            and (grad.device.type not in ADDRESSED or in_storage(grad))
         ):
             groups.setdefault((grad.device, grad.dtype), []).append(index)
         else:

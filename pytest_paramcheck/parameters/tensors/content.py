@@ -19,6 +19,7 @@ from .memory import (
     ADDRESSED,
     PLAIN_TYPES,
     has_address,
+    in_storage,
     in_transform,
     inner_tensors,
     is_fake,
@@ -64,6 +65,8 @@ def _why_none(tensor: Tensor) -> str:
     if not addressed or tensor.numel() == 0 or has_address(tensor):
         if type(tensor) not in PLAIN_TYPES:
             _plain(tensor)  # what its class raises there, it raises here
+        if addressed and not in_storage(tensor):
+            return "its memory was shrunk: the storage behind it ends before it does"
         return ""
     if type(tensor) in PLAIN_TYPES:
         return "its memory was freed: the storage behind it is empty"
@@ -135,7 +138,7 @@ def is_ordinary(tensor: Tensor) -> bool:
         and not tensor.is_neg()
         and tensor.numel() > 0
         and not in_transform(tensor)
-        and tensor.untyped_storage().data_ptr() != 0  # 0: its storage was freed
+        and in_storage(tensor)  # else it was freed or shrunk
     )
 
 

@@ -213,6 +213,24 @@ def has_address(tensor: Tensor) -> bool:
         return False  # wrapper subclasses: "an invalid python storage"
 
 
+def in_storage(tensor: Tensor) -> bool:
+    """Whether the storage of a plain strided tensor holds all its bytes.
+
+    It does not where the storage was freed or shrunk (``storage.resize_()``). Torch looks at this
+    when a view is made, and not when one is read: what comes then is what lies behind, or the end
+    of the process.
+    """
+    size = tensor.untyped_storage().nbytes()
+    if tensor.is_quantized or not tensor.numel():
+        return size > 0 or not tensor.numel()  # of some, two elements lie in a byte
+    itemsize = tensor.element_size()
+    start = int(tensor.storage_offset()) * itemsize
+    if tensor.is_contiguous():
+        return start + tensor.numel() * itemsize <= size
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return start + (1 + sum((n - 1) * stride for n, stride in steps)) * itemsize <= size
+
+
 def _is_wrapper(tensor: Tensor) -> bool:
     """Whether a subclass whose storage has no address may keep its bytes in other tensors.
 
