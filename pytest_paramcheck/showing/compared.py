@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from ..parameters.subject.inventory import Inventory
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import describe, dtype_text, size_text
+from ..parameters.tensors.sharded import read_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,11 @@ class Difference:
 KINDS = ("added", "removed", "shape", "dtype", "tie", "requires_grad", "values", "not compared")
 
 
-def compare(before: Inventory, after: Inventory) -> list[Difference]:
+def compare(before: Inventory, after: Inventory, *, values: bool = True) -> list[Difference]:
     """Return what differs, name by name in the order of ``after``, then what was removed.
 
-    A parameter that is tied on both sides is compared once, under its first name.
+    A parameter that is tied on both sides is compared once, under its first name. ``values``:
+    whether these are compared too.
     """
     found: list[Difference] = []
     seen: set[tuple[int, int]] = set()
@@ -49,7 +51,7 @@ def compare(before: Inventory, after: Inventory) -> list[Difference]:
         if old is None or now is None or pair in seen:
             continue
         seen.add(pair)
-        found += _of_pair(name, old, now, flags=models)
+        found += _of_pair(name, old, now, flags=models, values=values)
     for name, old in before.named.items():
         if name not in after.named and _expected(after, before, name):
             found.append(Difference(name, "removed", describe(old)))
@@ -64,7 +66,9 @@ def _expected(other: Inventory, own: Inventory, name: str) -> bool:
     return other.root is not None or own.buffer_names.get(name) is not False
 
 
-def _of_pair(name: str, old: Tensor, now: Tensor, *, flags: bool) -> Iterator[Difference]:
+def _of_pair(
+    name: str, old: Tensor, now: Tensor, *, flags: bool, values: bool
+) -> Iterator[Difference]:
     if size_text(old) != size_text(now):
         yield Difference(name, "shape", f"{size_text(old)} -> {size_text(now)}")
         return
@@ -73,8 +77,9 @@ def _of_pair(name: str, old: Tensor, now: Tensor, *, flags: bool) -> Iterator[Di
     if flags and old.requires_grad != now.requires_grad:
         words = "requires_grad turned on" if now.requires_grad else "requires_grad turned off"
         yield Difference(name, "requires_grad", words)
-    if old is now:
+    if old is now or not values:
         return
+    old, now = read_whole(old), read_whole(now)
     if reason := (no_values(old) or no_values(now)):
         both = _abstract(old) and _abstract(now)
         if not both:

@@ -14,6 +14,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import printable
 from ..parameters.files.paths import reason_of
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.tensors.sharded import FAKE, Call, asks_nobody, exchange, running, writes_here
 from .asked import read_optimizer
 from .compared import compare
 from .page_data import Contents, page_data
@@ -75,6 +76,9 @@ def param_page(
     * ``before``, another model, state_dict, or the path of a checkpoint: what was added, removed,
       reshaped, retied since, and how far values moved.
 
+    Parameters that are spread over ranks (``fully_shard``, tensor parallelism) are shown whole:
+    every rank calls it, and the first one writes the page.
+
     A model on meta is shown without values. What cannot be run is said on the page. Without a
     ``path`` nothing is written: what is returned shows itself in a notebook, and has the page as
     ``.html``.
@@ -89,11 +93,13 @@ def param_page(
     True
     """
     __tracebackhide__ = True
-    contents = gather(
-        model, inputs=inputs, loss=loss, optimizer=optimizer, before=before, title=title
-    )
-    html = page_html(page_data(contents))
-    return ParamPage(html, None if path is None else written(Path(path), html))
+    call = Call("param_page", values=False, slices=True, flat=True)
+    with running(call):
+        contents = gather(
+            model, inputs=inputs, loss=loss, optimizer=optimizer, before=before, title=title
+        )
+        html = page_html(page_data(contents))
+        return ParamPage(html, None if path is None else _written_once(call, Path(path), html))
 
 
 def gather(
@@ -115,11 +121,15 @@ def gather(
         raise ParamCheckUsageError(f"there is no model to run: {inventory.title} holds tensors")
     notes = list(notes)
     asked, groups = _groups(inventory.root, optimizer, notes)
+    exchange(None)  # everybody is here: what the ranks hold is gathered
+    fake = asks_nobody()
+    if fake:
+        notes.append(FAKE)
     on_meta = any(e.tensor is not None and e.tensor.device.type == "meta" for e in entries)
     measured = Measured()
     if on_meta:
         notes.append("on meta, where tensors have no values: structure only")
-    elif losses and isinstance(inventory.root, nn.Module):
+    elif losses and not fake and isinstance(inventory.root, nn.Module):
         measured = measure(inventory.root, entries, losses, optimizer)
     rows = read_rows(entries, asked, grads=False)
     old = None if before is None else _subject(before)
@@ -132,9 +142,10 @@ def gather(
         measured=measured,
         groups=groups,
         before="" if old is None else _titled(before, old),
-        differences=[] if old is None else compare(old, inventory),
+        differences=[] if old is None else compare(old, inventory, values=not fake),
         optimized=optimizer is not None,
         notes=notes,
+        values=not fake,
     )
 
 
@@ -170,6 +181,21 @@ def _titled(before: Any, inventory: Inventory) -> str:
     if inventory.root is None:
         return "the given state_dict" if inventory.saved else "the given tensors"
     return f"another {inventory.title}"
+
+
+def _written_once(call: Call, path: Path, html: str) -> Path:
+    """Write a page on the first of the ranks that its model is spread over, and say so on all."""
+    __tracebackhide__ = True
+    problem = ""
+    if writes_here():
+        try:
+            written(path, html)
+        except ParamCheckUsageError as error:
+            problem = str(error)
+    call.exchange(None, problem)  # where it returns, the page is there
+    if problem:
+        raise ParamCheckUsageError(problem)
+    return path
 
 
 def written(path: Path, html: str) -> Path:

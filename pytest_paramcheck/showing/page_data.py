@@ -14,7 +14,7 @@ from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.subject.inventory import Entry, Inventory
 from .compared import Difference
 from .rows import ParamRow
-from .runs import Measured
+from .runs import Measured, held_by_all
 from .statistics import TALLEST, Statistics, statistics_of
 from .totals import ModuleTotal
 
@@ -39,14 +39,18 @@ class Contents:
     differences: Sequence[Difference] = ()
     optimized: bool = False
     notes: Sequence[str] = ()
+    #: Whether values can be read; of a fake group's tensors they cannot.
+    values: bool = True
 
 
 def page_data(page: Contents) -> dict[str, Any]:
     """Return the data of a page; names as they can be shown."""
     words = _Words()
-    tensors = [entry.tensor for entry in page.entries]
+    tensors = [entry.tensor if page.values else None for entry in page.entries]
     values = statistics_of(tensors)
-    grads = page.measured.grads or [_grad(entry) for entry in page.entries]
+    grads = held_by_all(
+        page.measured.grads or [_grad(entry) if page.values else None for entry in page.entries]
+    )
     slopes = statistics_of(grads)
     states = _states(page, grads, slopes)
     changes = {d.name: d.change for d in page.differences if d.kind == "values"}

@@ -21,6 +21,7 @@ from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.randomness import random_states
 from ..parameters.running.reach import LossFn, gradients_of
 from ..parameters.subject.inventory import Entry, take_inventory
+from ..parameters.tensors.sharded import exchange, read_whole
 from .asked import named_losses
 
 
@@ -83,7 +84,7 @@ def measure(
         except Exception as error:  # whatever the user's forward raises
             measured.notes.append(f"{name} could not be run: {_said(error)}")
             continue
-        measured.states[name] = grad_states(grads)
+        measured.states[name] = states_of_all(grad_states(grads))
         if any(elsewhere):
             where = next(filter(None, elsewhere))
             measured.notes.append(f"{name}: some gradients were written to .{where} instead")
@@ -95,6 +96,23 @@ def measure(
         except Exception as error:
             measured.notes.append(f"no step was taken: {_said(error)}")
     return measured
+
+
+def states_of_all(states: Sequence[GradState]) -> list[GradState]:
+    """Return the states of gradients of which each rank has a shard: those of the whole ones.
+
+    What is not finite on one rank is not finite; what is not zero on one is not zero.
+    """
+    order = (GradState.NONFINITE, GradState.NONZERO, GradState.ZERO, GradState.NONE)
+    ranks = exchange([order.index(state) for state in states]).values()
+    return [order[min(found)] for found in zip(*ranks, strict=True)]
+
+
+def held_by_all(grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the gradients that every rank has: only those can be gathered."""
+    ranks = exchange([grad is not None for grad in grads]).values()
+    everywhere = [all(found) for found in zip(*ranks, strict=True)]
+    return [grad if here else None for grad, here in zip(grads, everywhere, strict=True)]
 
 
 def _said(error: Exception) -> str:
@@ -162,6 +180,7 @@ def _ratio(before: Tensor | None, after: Tensor | None) -> float | None:
     if before is None or after is None or before.shape != after.shape:
         return None
     with torch.no_grad():
-        size = float(torch.linalg.vector_norm(before.detach().float()))
-        moved = float(torch.linalg.vector_norm((after - before).detach().float()))
+        old, new = read_whole(before.detach()), read_whole(after.detach())
+        size = float(torch.linalg.vector_norm(old.float()))
+        moved = float(torch.linalg.vector_norm((new - old).float()))
     return moved / size if size else None

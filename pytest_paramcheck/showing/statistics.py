@@ -16,6 +16,7 @@ from torch import Tensor
 from ..parameters.running.gradstate import stored_values
 from ..parameters.tensors.content import no_values, value_parts
 from ..parameters.tensors.memory import PLAIN_TYPES
+from ..parameters.tensors.sharded import read_whole
 
 BINS = 24
 TALLEST = 35
@@ -83,13 +84,13 @@ def _together(values: Tensor) -> list[Statistics | None]:
     finite = torch.isfinite(wide)
     all_finite = finite.all(dim=1).tolist()
     found: list[Statistics | None] = [None] * len(all_finite)
-    for whole in (True, False):
-        rows = [row for row, fine in enumerate(all_finite) if fine is whole]
+    for fine in (True, False):
+        rows = [row for row, is_fine in enumerate(all_finite) if is_fine is fine]
         if not rows:
             continue
         chosen = torch.tensor(rows, device=wide.device)
         some = wide if len(rows) == len(found) else wide[chosen]
-        done = _of_rows(some) if whole else _of_rows(some, finite[chosen])
+        done = _of_rows(some) if fine else _of_rows(some, finite[chosen])
         for row, one in zip(rows, done, strict=True):
             found[row] = one
     return found
@@ -150,9 +151,11 @@ def _bars(values: Tensor, low: Tensor, high: Tensor, finite: Tensor | None) -> l
 def _alone(tensor: Tensor) -> Statistics | None:
     """Statistics of a tensor of any kind."""
     try:
-        if no_values(tensor) or not tensor.numel():
+        # Of what other ranks hold too, all of it: they ask for it at the same time.
+        read = read_whole(tensor)
+        if no_values(read) or not read.numel():
             return None
-        return _flat(_readable(tensor))
+        return _flat(_readable(read))
     except Exception:  # a subclass that does not compute, whatever it raises
         return None
 

@@ -114,8 +114,22 @@ def gathered(tensor: Tensor) -> Tensor:
     if not is_dtensor(values):
         return values
     exchange(None)  # everybody is here
+    return _full(values)
+
+
+def read_whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor of which other ranks hold some; else the tensor itself.
+
+    A collective, for who knows that everybody is here. What is on meta has nothing to gather.
+    """
+    if mesh_of(tensor) is None or tensor.device.type == "meta":
+        return tensor
+    return _full(tensor.detach())
+
+
+def _full(tensor: Tensor) -> Tensor:
     with torch.no_grad():
-        whole: Tensor = values.full_tensor()  # type: ignore[attr-defined]
+        whole: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
     return whole
 
 
@@ -164,15 +178,20 @@ class Call:
             mesh = mesh_of(tensor)
             if mesh is not None and not any(mesh is known for known in self.meshes):
                 self.meshes.append(mesh)
-        if self.values and any(_is_fake(mesh) for mesh in self.meshes):
+        if self.values and self.fake:
             raise ParamCheckUsageError(FAKE)
+
+    @property
+    def fake(self) -> bool:
+        """Whether there are no other ranks to ask for what they hold."""
+        return any(_is_fake(mesh) for mesh in self.meshes)
 
     @property
     def alone(self) -> bool:
         """Whether there is nobody to talk to: a plain subject, or a fake group."""
         if self.group is not None:
             return False
-        return not self.meshes or any(_is_fake(mesh) for mesh in self.meshes)
+        return not self.meshes or self.fake
 
     @property
     def outside(self) -> bool:
@@ -325,6 +344,12 @@ def use_group(group: Any) -> None:
         call.over = True
         raise ParamCheckUsageError(FAKE)
     call.group = group
+
+
+def asks_nobody() -> bool:
+    """Whether the running call is about DTensors of a fake group, which has no other ranks."""
+    call = _running.get()
+    return call is not None and call.fake
 
 
 def tells_others() -> bool:

@@ -57,7 +57,8 @@ def place_of(frames: list[Frame], below: Path) -> tuple[str, bool]:
     own, inner = frames[mine], frames[:mine]
     said = f", at {_shown(own.file, below)}:{own.line} in {own.function}"
     waits = any("/torch/distributed/" in f.file.replace("\\", "/") for f in inner)
-    asserting = [f for f in inner if f.file.startswith(_OURS) and f.function[:7] == "assert_"]
+    asking = ("assert_", "param_page")
+    asserting = [f for f in inner if f.file.startswith(_OURS) and f.function.startswith(asking)]
     if waits and asserting:
         said += (
             f", in {asserting[-1].function}, which talks to the other ranks: call it on every rank"
