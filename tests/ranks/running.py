@@ -26,7 +26,8 @@ def pytest_runtest_logreport(report):
         return
     crash = getattr(report.longrepr, "reprcrash", None)
     said = {
-        "id": report.nodeid.partition("::")[2], "when": report.when, "outcome": report.outcome,
+        "id": report.nodeid.partition("::")[2], "file": report.nodeid.partition("::")[0],
+        "when": report.when, "outcome": report.outcome,
         "text": report.longreprtext, "summary": crash and crash.message,
         "sections": [list(section) for section in report.sections],
         "xfail": getattr(report, "wasxfail", None), "properties": list(report.user_properties),
@@ -64,10 +65,12 @@ class Ran:
         ]
         return str(text)
 
-    def outcomes(self) -> dict[str, int]:
-        """Return how many tests came to each end, as pytest counts them."""
+    def outcomes(self, file: str = "") -> dict[str, int]:
+        """Return how many tests, of a file or of all, came to each end, as pytest counts them."""
         counts: dict[str, int] = {}
         for report in self.reports:
+            if file not in ("", report["file"]):
+                continue
             word = report["outcome"]
             if report["xfail"] is not None:
                 word = "xfailed" if word == "skipped" else "xpassed"

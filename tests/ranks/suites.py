@@ -6,6 +6,7 @@ HEAD = """
 import os, time, pytest, torch, torch.distributed as dist
 pytestmark = pytest.mark.params(ranks=2)
 R = int(os.environ.get("RANK", -1))
+PROCESSES = []
 """
 
 PASSING = """
@@ -151,11 +152,23 @@ def test_skipif():
 
 @pytest.fixture
 def broken():
+    PROCESSES.append(os.getpid())
     if R == 1:
         raise RuntimeError("setup of rank 1")
 
 def test_setup(broken):
-    pass
+    dist.barrier()
+
+@pytest.fixture
+def skipping():
+    if R == 1:
+        pytest.skip("rank 1 only")
+
+def test_skips_in_setup_on_one(skipping):
+    dist.barrier()
+
+def test_ranks_stay_after_that():
+    assert PROCESSES == [os.getpid()]
 
 @pytest.fixture
 def late():
@@ -217,4 +230,4 @@ def test_last():
     dist.barrier()
 """
 )
-FAILING_COUNTS = {"passed": 7, "failed": 15, "error": 2, "skipped": 2, "xfailed": 2}
+FAILING_COUNTS = {"passed": 8, "failed": 15, "error": 3, "skipped": 2, "xfailed": 2}

@@ -10,23 +10,54 @@ import pytest
 from .running import Ran, run
 from .suites import FAILING, FAILING_COUNTS
 
+pytestmark = pytest.mark.xdist_group("failures")  # its run takes longer than all tests of it
 #: Enough for what does end, on a busy machine.
 LIMIT = "6"
+
+
+STARTING = """
+import os, pytest
+if os.environ.get("RANK") == "1":
+    os._exit(7)
+@pytest.mark.params(ranks=3)
+def test_on_three(): pass
+def test_beside_it(): pass
+"""
+IMPORTING = """
+import os, pytest
+if os.environ.get("RANK") == "1":
+    raise ImportError("not on rank 1")
+@pytest.mark.params(ranks=4)
+def test_on_four(): pass
+"""
+SUBTESTS = """
+import os, pytest
+R = int(os.environ.get("RANK", -1))
+@pytest.mark.params(ranks=2)
+def test_subtests(subtests):
+    for i in range(3):
+        with subtests.test(i=i):
+            found = i * R
+            assert found == 0
+@pytest.mark.params(ranks=2)
+def test_subtests_alike(subtests):
+    with subtests.test():
+        assert False
+"""
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("failing")
-    return run(folder, f"--param-rank-timeout={LIMIT}", test_it=FAILING)
+    # Those that cannot start have ranks of their own, by their number.
+    others = {"test_start": STARTING, "test_import": IMPORTING}
+    if pytest.version_tuple >= (9,):
+        others["test_subtests"] = SUBTESTS
+    return run(folder, f"--param-rank-timeout={LIMIT}", test_it=FAILING, **others)
 
 
 def test_how_many(ran: Ran) -> None:
-    found, expected = dict(ran.outcomes()), dict(FAILING_COUNTS)
-    # On a busy machine the rank beside a killed one may come to its teardown first: then the
-    # same item is an error, not a failure.
-    bad = found.pop("failed", 0) + found.pop("error", 0)
-    assert bad == expected.pop("failed", 0) + expected.pop("error", 0), ran.out
-    assert found == expected, ran.out
+    assert ran.outcomes("test_it.py") == FAILING_COUNTS, ran.out
     assert ran.left == []
 
 
@@ -69,6 +100,11 @@ TEXTS = {
         "rank 1 ended its session: _pytest.outcomes.Exit: enough\nrank 0 passed",
     ),
     "test_setup": ("setup", "[rank 1] RuntimeError: setup of rank 1", "passed"),
+    "test_skips_in_setup_on_one": (
+        "setup",
+        None,
+        "ranks disagree: rank 1 skipped (rank 1 only), rank 0 ran",
+    ),
     "test_teardown": ("teardown", "[rank 0] RuntimeError: teardown of rank 0", "passed"),
     "test_xfail_other_error": ("call", "[rank 0] KeyError: 'not this one'", ""),
     "test_breakpoint": (
@@ -165,32 +201,26 @@ def test_the_last_words_of_a_rank_that_died(tmp_path: Path) -> None:
     )
 
 
-def test_a_rank_that_cannot_start(tmp_path: Path) -> None:
-    source = """
-    import os, pytest
-    if os.environ.get("RANK") == "1":
-        os._exit(7)
-    @pytest.mark.params(ranks=2)
-    def test_a(): pass
-    def test_b(): pass
-    """
-    ran = run(tmp_path, test_it=source)
-
-    assert ran.outcomes() == {"failed": 1, "passed": 1}
-    assert ran.failure("test_a[cpu-2ranks]") == "rank 1 exited with code 7"
-    assert ran.left == []
+def test_a_rank_that_cannot_start(ran: Ran) -> None:
+    assert ran.failure("test_on_three[cpu-3ranks]") == "rank 1 exited with code 7"
+    assert ran.of("test_beside_it")["call"]["outcome"] == "passed"
 
 
-def test_a_rank_whose_file_cannot_be_imported(tmp_path: Path) -> None:
-    source = """
-    import os, pytest
-    if os.environ.get("RANK") == "1":
-        raise ImportError("not on rank 1")
-    @pytest.mark.params(ranks=2)
-    def test_a(): pass
-    """
-    ran = run(tmp_path, test_it=source)
-
-    text = ran.failure("test_a[cpu-2ranks]")
-    assert text.startswith(f"rank 1 did not collect this test, rank 0 did: {RULE}\n--- rank 1\n")
+def test_a_rank_whose_file_cannot_be_imported(ran: Ran) -> None:
+    text = ran.failure("test_on_four[cpu-4ranks]")
+    lacks = f"rank 1 did not collect this test, ranks 0,2,3 did: {RULE}\n--- rank 1\n"
+    assert text.startswith(lacks)
     assert text.endswith("ImportError: not on rank 1")
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest has no subtests")
+def test_subtests(ran: Ran) -> None:
+    """pytest counts their failures in another process than the one that shows them."""
+    some, every = (ran.of(f"test_subtests{name}[cpu-2ranks]")["call"] for name in ("", "_alike"))
+
+    assert some["text"].startswith("[rank 1] contains 2 failed subtests\n___ ")
+    assert [line for line in some["text"].split("\n") if line.startswith("E  ")] == [
+        "E               assert 1 == 0",
+        "E               assert 2 == 0",
+    ]
+    assert every["text"].startswith("[every rank] contains 1 failed subtest\n___ ")

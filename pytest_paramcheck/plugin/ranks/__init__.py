@@ -14,6 +14,7 @@ place of theirs. Nothing here is loaded, and nothing started, where a run has no
 * ``pool.py``: the processes, what they are told and what they send;
 * ``outcome.py``: what came of one test on its ranks;
 * ``rank.py``: the process of a rank, and the plugin of its session;
+* ``parts.py``: what a rank's test says of its subtests;
 * ``watcher.py``: its thread that goes on while it waits;
 * ``group.py``: the process group that a test finds;
 * ``output.py``: what a rank writes outside of pytest;

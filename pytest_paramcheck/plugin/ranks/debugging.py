@@ -77,6 +77,10 @@ class RanksDebug(Pools):
         variant = variant_of(item)
         device = variant.device if variant is not None else "cpu"
         group.enter(number, session_of(item.config).machine.device(device).type)
+        joined = pool.join()
+        if joined.endings:
+            self.close(ranks, kill=True)
+            pytest.fail(said_of(joined), pytrace=False)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from .outcome import LOST, PHASES, RAISED, Ending, How, Outcome
-from .texts import crash_of, first_line_of, ranks_text, shown_failure
+from .texts import crash_of, first_line_of, ranks_text, shown_failure, with_section
 
 #: What is each rank's own in texts that say the same: addresses, temporary folders.
 _OWN = re.compile(r"0x[0-9a-f]+|(?<=paramcheck-ranks-)\w+/tmp\d+")
@@ -158,7 +158,7 @@ class _Phase:
         for rank in failed:
             if rank not in echoes:
                 title = f"rank {rank} of {self._outcome.ranks}"
-                shown = _with(shown, title, str(self._reports[rank].longreprtext))
+                shown = with_section(shown, title, str(self._reports[rank].longreprtext))
         return self.failure(shown, failed)
 
     def _in_order(self) -> list[tuple[int, Ending]]:
@@ -180,17 +180,21 @@ class _Phase:
             if rank in alike:
                 continue
             if self._is_echo(rank):
-                longrepr = _with(longrepr, f"rank {rank} of {of}", f"later: {self._line(rank)}")
+                longrepr = with_section(
+                    longrepr, f"rank {rank} of {of}", f"later: {self._line(rank)}"
+                )
             else:
                 said = self._reports[rank].longreprtext
-                longrepr = _with(longrepr, f"rank {rank} of {of}, later", said)
+                longrepr = with_section(longrepr, f"rank {rank} of {of}, later", said)
         for rank, report in self._reports.items():
             if report.skipped and not _is_xfail(report):
-                longrepr = _with(longrepr, f"rank {rank} of {of}", f"skipped ({_reason(report)})")
+                longrepr = with_section(
+                    longrepr, f"rank {rank} of {of}", f"skipped ({_reason(report)})"
+                )
         for rank, ending in self._in_order():
-            longrepr = _with(longrepr, f"rank {rank} of {of}", ending.said)
+            longrepr = with_section(longrepr, f"rank {rank} of {of}", ending.said)
         if self._passed:
-            longrepr = _with(longrepr, f"{ranks_text(self._passed)} of {of}", "passed")
+            longrepr = with_section(longrepr, f"{ranks_text(self._passed)} of {of}", "passed")
         return self.failure(longrepr, failed)
 
     def _captured(self) -> list[tuple[str, str]]:
@@ -284,11 +288,3 @@ def _named(longrepr: Any, ranks: str) -> Any:
         return f"[{ranks}] {longrepr}"
     crash.message = f"[{ranks}] {crash.message}"
     return longrepr
-
-
-def _with(longrepr: Any, title: str, text: str) -> Any:
-    """Add a section to a failure."""
-    if hasattr(longrepr, "addsection"):
-        longrepr.addsection(title, text, "_")
-        return longrepr
-    return f"{longrepr}\n___ {title} ___\n{text}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import Enum
 from typing import Any, NamedTuple
 
 import pytest
 
 PHASES = ("setup", "call", "teardown")
+#: After these a rank waits for the others.
+GATES = PHASES[:2]
 #: Attributes that a rank adds to its reports: whether the phase raised, which a strict xfail that
 #: passes does not; and whether what it raised is a connection that another rank has closed.
 RAISED = "param_raised"
@@ -65,6 +67,20 @@ class Outcome:
         if self.phase_told:
             return self.phase_told
         return PHASES[min(len({report.when for report in self.reports[rank]}), 2)]
+
+    def goes_on(self, phase: str, ranks: Collection[int]) -> bool | None:
+        """Return whether ranks that have ended a phase go on as if nothing had happened.
+
+        None where they have to wait for others that are in it: no rank's test begins before all
+        are set up, and none is torn down before all have run, or one has failed. So it does not
+        depend on who is faster which phase a failure belongs to.
+        """
+        reports = self.of_phase(phase)
+        if self.failed:
+            return False
+        if reports.keys() < set(ranks):
+            return None
+        return len({report.outcome for report in reports.values()}) == 1
 
     @property
     def survives(self) -> bool:

@@ -72,7 +72,9 @@ class RanksRun(Pools):
             if problem := self.not_collected(item, pool, ranks):
                 return not_run(item, problem)
             pool.begin(item.nodeid, after)
-            outcome = pool.finish()
+            outcome = pool.join()
+            if not outcome.endings:
+                outcome = pool.finish()
         except BaseException:
             self.close(ranks, kill=True)
             raise

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pytest
 
-from .outcome import Ending, How, Outcome
+from .outcome import GATES, Ending, How, Outcome
 from .output import Output
 from .rank import run_rank
 from .start import Start, Starts
@@ -61,6 +61,8 @@ class Pool:
         self._channels: dict[int, Connection] = {}
         self._questions: dict[int, Connection] = {}
         self._outputs: dict[int, Output] = {}
+        #: The phase that a rank has ended, while it waits to be told how to go on.
+        self._gates: dict[int, str] = {}
         atexit.register(self.close, kill=True)
         try:
             context = _context()
@@ -92,41 +94,60 @@ class Pool:
         outcome = Outcome(self._of)
         if not self.ids:
             seconds = max(self.starts.seconds, STARTING)
-            self._gather(outcome, "ready", seconds)
-            for rank, ending in outcome.endings.items():
-                if ending.how is How.HUNG:
-                    said = f"did not collect its tests in {seconds:g} s{ending.said}"
-                    outcome.endings[rank] = ending._replace(said=said)
+            self._gather(outcome, "ready", seconds, "did not collect its tests")
         return outcome
 
     def begin(self, nodeid: str, after: str | None) -> int:
-        """Tell the ranks to run a test; returns its number."""
+        """Tell the ranks to make the process group of a test; returns its number."""
         self._number += 1
-        for channel in self._channels.values():
-            with suppress(OSError):
-                channel.send((nodeid, after, self._number))
+        for rank in self._channels:
+            self._tell(rank, (nodeid, after, self._number))
         return self._number
+
+    def join(self) -> Outcome:
+        """Wait until all ranks are in the group; the outcome says who is not. Then let them begin.
+
+        Not before: one that is through first could end its process, and another that still
+        connects to it would fail before its test and not say of what.
+        """
+        outcome = Outcome(self._of)
+        seconds = max(self.starts.seconds, STARTING)
+        self._gather(outcome, "joined", seconds, "did not join the process group of the test")
+        if not outcome.endings:
+            for rank in self._channels:
+                self._tell(rank, True)
+        return outcome
 
     def finish(self, seconds: float | None = None) -> Outcome:
         """Wait until all ranks have run the test, or until they had their time."""
         outcome = Outcome(self._of)
         limit = self.starts.seconds if seconds is None else seconds
-        self._gather(outcome, "done", limit)
-        for rank, ending in outcome.endings.items():
-            if ending.how is How.HUNG:
-                said = f"did not finish in {limit:g} s{ending.said}"
-                outcome.endings[rank] = ending._replace(said=said)
+        self._gather(outcome, "done", limit, "did not finish")
         return outcome
 
-    def _gather(self, outcome: Outcome, until: str, seconds: float) -> None:
+    def _tell(self, rank: int, what: Any) -> None:
+        with suppress(OSError):  # it has ended; who listens to it will hear so
+            self._channels[rank].send(what)
+
+    def _gather(self, outcome: Outcome, until: str, seconds: float, if_not: str) -> None:
         """Take in what the ranks send until each has said a word, has ended, or time is up."""
         waiting = set(self._channels)
         deadline = time.monotonic() + seconds
         failed = False
+        self._gates.clear()
         while waiting:
             left = deadline - time.monotonic()
             if left <= 0:
-                break
+                late = waiting - {*self._gates}
+                said = "" if failed else f"{if_not} in {seconds:g} s"
+                self._ask_where(outcome, late or waiting, said)
+                if late in (set(), waiting):
+                    break
+                waiting -= late  # the others have ended the phase in which these are
+                deadline = time.monotonic() + GRACE
+                failed = True
+                self._open_gates(outcome)
+                continue
             of = {id(self._channels[rank]): rank for rank in waiting}
             of.update({self._processes[rank].sentinel: rank for rank in waiting})
             objects = [self._channels[rank] for rank in waiting]
@@ -138,7 +159,15 @@ class Pool:
             if not failed and outcome.failed:
                 failed = True
                 deadline = min(deadline, time.monotonic() + GRACE)
-        self._ask_where(outcome, waiting, stopped=failed)
+            self._open_gates(outcome)
+
+    def _open_gates(self, outcome: Outcome) -> None:
+        """Tell the ranks how to go on that have ended a phase, where that is known."""
+        for rank, phase in [*self._gates.items()]:
+            goes_on = outcome.goes_on(phase, self._channels)
+            if goes_on is not None:
+                del self._gates[rank]
+                self._tell(rank, goes_on)
 
     def _listen(self, outcome: Outcome, rank: int, until: str) -> bool:
         """Take in what one rank has sent; whether it has said the word, or has ended."""
@@ -148,10 +177,16 @@ class Pool:
             while channel.poll():
                 word, value = channel.recv()
                 if word == "report":
-                    outcome.reports[rank].append(self._read(value))
+                    report = self._read(value)
+                    outcome.reports[rank].append(report)
+                    if report.when in GATES and self.starts.gated:
+                        self._gates[rank] = report.when
                 elif word == "bye":
                     self._note_bye(outcome, rank, until, value)
                     return True
+                elif word == "joined":
+                    if value:
+                        self._note(outcome, rank, f"could not join the process group: {value}")
                 elif word == "done":
                     intact, manifests = value
                     outcome.intact = outcome.intact and intact
@@ -186,8 +221,8 @@ class Pool:
         outcome.endings[rank] = Ending(How.DIED, said)
         outcome.tails[rank] = self._outputs[rank].text()
 
-    def _ask_where(self, outcome: Outcome, waiting: set[int], *, stopped: bool) -> None:
-        """Note where the ranks are that did not come to an end."""
+    def _ask_where(self, outcome: Outcome, waiting: set[int], too_late: str) -> None:
+        """Note where the ranks are that did not come to an end: in time, or after a failure."""
         for rank in sorted(waiting):
             frames = frames_of(self._processes[rank].pid, where_file(self.starts.folder, rank))
             place, waits = place_of(frames, self.starts.folder_of_run)
@@ -195,11 +230,11 @@ class Pool:
                 self._questions[rank].send("captured")
                 if self._questions[rank].poll(0.5):
                     outcome.captured[rank] = self._questions[rank].recv()
-            if stopped:
+            if too_late:
+                outcome.endings[rank] = Ending(How.HUNG, f"{too_late}{place}", waits)
+            else:
                 said = f"was stopped {GRACE:g} s after another rank failed{place}"
                 outcome.endings[rank] = Ending(How.STOPPED, said, waits)
-            else:
-                outcome.endings[rank] = Ending(How.HUNG, place, waits)
 
     def close(self, *, kill: bool = False) -> None:
         """End all ranks: let them tear down what is left, or kill them with all they started."""

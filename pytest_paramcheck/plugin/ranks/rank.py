@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import pdb
 import pickle
@@ -24,7 +25,8 @@ from ..marked import ranks_of
 from ..session import session_of
 from .group import RankGroup, device_of
 from .here import Here, set_here
-from .outcome import note_of_call
+from .outcome import GATES, note_of_call
+from .parts import Parts
 from .start import Start
 from .watcher import Watcher
 from .where import where_file
@@ -51,6 +53,9 @@ def run_rank(start: Start, channel: Connection, questions: Connection, out: Conn
 
     import torch
 
+    # What is loaded stays: who collects garbage (pytest does five times as it ends) need not look
+    # at 170,000 objects of torch, 0.1 s each time.
+    gc.freeze()
     # The library was loaded before this process had an environment of its own.
     with suppress(ValueError):
         torch.set_num_threads(int(start.environment["OMP_NUM_THREADS"]))
@@ -108,6 +113,9 @@ class RankSession:
         )
         self._errors: list[str] = []
         self._passing_over = False
+        self._parts = Parts()
+        #: Whether the test goes on as if it were alone: all others came as far as this one.
+        self._goes_on = True
 
     @property
     def why_it_ended(self) -> str:
@@ -117,6 +125,7 @@ class RankSession:
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         self._config = config
+        config.pluginmanager.register(self._parts, "paramcheck-rank-parts")
         # After pytest's own: this process has no terminal.
         sys.breakpointhook = _no_terminal
         pdb.set_trace = _no_terminal
@@ -168,14 +177,24 @@ class RankSession:
         self, call: pytest.CallInfo[Any]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
+        if self._parts.running:
+            return report
         note_of_call(report, call)
+        self._parts.add_to(report)
         if self._start.wakes and call.excinfo is not None:
             time.sleep(1)  # another rank may not have come out of what this one came out of
             self._group.leave()
         return report
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self) -> None:
+        if not self._goes_on:
+            pytest.skip("another rank was not set up, or skipped")  # this process alone reads it
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if self._config is None:
+        if self._config is None or self._parts.running:
+            return
+        if report.when == "call" and not self._goes_on:
             return
         if self._passing_over:
             if report.failed:  # of a wider fixture, after the last test that it was for
@@ -184,6 +203,8 @@ class RankSession:
         report.user_properties = [_portable(each) for each in report.user_properties]
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         self._channel.send(("report", data))
+        if report.when in GATES and not self._start.wakes:
+            self._goes_on = self._told() or False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -199,14 +220,29 @@ class RankSession:
                 self._pass_over(expected, item)
             # Where nobody knows what comes next, what stands next in the file.
             expected = items.get(following.get(nodeid, "") if after is None else after)
-            self._group.enter(number, device_of(item))
+            if not self._joins(number, item):
+                continue
+            self._goes_on = True
             hook.pytest_runtest_protocol(item=item, nextitem=expected)
             manifests = session_of(session.config).manifests.output()
             self._channel.send(("done", (self._group.intact(), manifests)))
         return True
 
+    def _joins(self, number: int, item: pytest.Item) -> bool:
+        """Join the process group of a test, and wait until all ranks have."""
+        said = ""
+        try:
+            self._group.enter(number, device_of(item))
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        self._channel.send(("joined", said))
+        return bool(self._told())
+
     def _told(self) -> Any:
-        """Return what to run next: an id, the id after it, a number; None at the end."""
+        """Return what to do next: a test, whether to go on with one; None at the end.
+
+        A test is an id, the id after it, and a number.
+        """
         try:
             return self._channel.recv()
         except (EOFError, OSError):

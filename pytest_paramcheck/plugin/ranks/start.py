@@ -78,7 +78,8 @@ class Starts:
         #: Below which places in files are shown.
         self.folder_of_run = config.invocation_params.dir
         self.shown: bool = config.getoption("capture") == "no"
-        self._debugging = debugging
+        #: Whether ranks wait for each other between phases: not for one that a debugger holds.
+        self.gated = not debugging
         self._ranks = ranks
         self._files = files
         self._devices = devices
@@ -100,8 +101,8 @@ class Starts:
             str(self.folder_of_run),
             self.folder,
             # Longer than a test may take: where both end at once it is a race who speaks first.
-            DAY if self._debugging else 2 * self.seconds + 30,
-            self._debugging,
+            2 * self.seconds + 30 if self.gated else DAY,
+            not self.gated,
         )
 
     def _kept(self) -> dict[str, str]:

@@ -39,3 +39,11 @@ def first_line_of(longrepr: Any) -> str:
     crash = crash_of(longrepr)
     text = crash.message if crash is not None else str(longrepr).strip()
     return str(text).strip().partition("\n")[0]
+
+
+def with_section(longrepr: Any, title: str, text: str) -> Any:
+    """Add a section to what a failure says."""
+    if hasattr(longrepr, "addsection"):
+        longrepr.addsection(title, text, "_")
+        return longrepr
+    return f"{longrepr}\n___ {title} ___\n{text}"

@@ -22,6 +22,7 @@ from .group import RankGroup, device_of
 from .here import Here
 from .merge import merged
 from .outcome import Ending, How, Outcome, note_of_call
+from .parts import Parts
 from .pool import STARTING
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class TorchrunRun:
         self._number = 0
         self._problems: dict[str, str] = {}
         self._left = False
+        self._parts = Parts()
+        config.pluginmanager.register(self._parts, "paramcheck-rank-parts")
         import torch.distributed as dist
 
         limit = timedelta(seconds=self._seconds + STARTING)
@@ -91,11 +94,27 @@ class TorchrunRun:
         if not self._is_ours(item) or item.nodeid in self._problems:
             return (yield)
         self._number += 1
-        self._group.enter(self._number, device_of(item))
+        if problem := self._join(item):
+            self._problems[item.nodeid] = problem
         try:
             return (yield)
         finally:
             self._group.leave()
+
+    def _join(self, item: pytest.Item) -> str:
+        """Make the process group of a test; returns why not all ranks have, or ``""``."""
+        said = ""
+        try:
+            self._group.enter(self._number, device_of(item))
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        # No test begins before all ranks are there: see ``Pool.join``.
+        joined = self._exchange(f"{self._number}/joined", said, max(self._seconds, STARTING))
+        return "\n".join(
+            f"rank {rank} could not join the process group: {text or 'it says nothing'}"
+            for rank, text in joined.items()
+            if text != ""
+        )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -109,7 +128,10 @@ class TorchrunRun:
         report = yield
         if not self._is_ours(item) or item.nodeid in self._problems or report.when is None:
             return report
+        if self._parts.running:
+            return report
         note_of_call(report, call)
+        self._parts.add_to(report)
         if call.excinfo is not None:
             self._group.leave()  # first: it wakes the ranks that wait for this one
         hook = self._config.hook
