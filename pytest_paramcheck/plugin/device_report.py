@@ -1,6 +1,9 @@
 """What a run really tested, so that a green run cannot lie: devices, numbers of ranks.
 
 And why a test was run on meta.
+
+Tests: ``tests/integration/test_absent.py``, ``test_workers.py``, ``test_ranks.py`` and
+``test_misuse.py``.
 """
 
 from __future__ import annotations

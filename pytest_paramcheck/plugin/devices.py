@@ -3,6 +3,9 @@
 Names travel as strings (options, ids, xdist) and torch is asked only whether a device is
 there, and only about a device somebody named: importing torch costs ten times what the rest of
 a pytest start does. :class:`Machine` is the one place that asks.
+
+Tests: ``tests/integration/test_devices.py``, ``test_absent.py``, ``test_misuse.py`` and
+``test_ini.py``.
 """
 
 from __future__ import annotations

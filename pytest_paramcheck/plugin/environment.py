@@ -1,6 +1,8 @@
 """What a marked test runs in: default device, default dtype, and random states put back.
 
 Needs torch, so it is imported when the first marked test runs and not before.
+
+Tests: ``tests/integration/test_environment.py`` and ``test_devices.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What ``--param-model`` names: imported, and where it is written."""
+"""What ``--param-model`` names: imported, and where it is written.
+
+Tests: ``tests/integration/test_param_model.py`` and ``test_declare.py``.
+"""
 
 from __future__ import annotations
 

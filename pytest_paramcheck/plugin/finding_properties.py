@@ -2,6 +2,8 @@
 
 One property, ``paramcheck_findings``, whose value is JSON: every value of a property ends as
 text in a JUnit file, and has to cross from xdist's workers.
+
+Tests: ``tests/integration/test_reporting.py`` and ``test_model_cases.py``.
 """
 
 from __future__ import annotations

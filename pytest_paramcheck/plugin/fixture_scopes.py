@@ -1,4 +1,7 @@
-"""Which wider-scoped fixtures are built for a device."""
+"""Which wider-scoped fixtures are built for a device.
+
+Tests: ``tests/integration/test_environment.py`` and ``test_devices.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 The fixture of an assertion gives the function itself, which is loaded when a test asks for it
 (and torch with it). Session-scoped, so that fixtures of any scope can use it.
+
+Tests: ``tests/integration/test_environment.py``, ``test_devices.py``, ``test_reporting.py`` and
+``test_misuse.py``.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs

@@ -2,6 +2,8 @@
 
 The readers of the package know nothing of pytest: around each test they are given the hooks of
 the conftests above it, each through a function that holds the answer to what the hook promises.
+
+Tests: ``tests/integration/test_hooks.py``.
 """
 
 from __future__ import annotations

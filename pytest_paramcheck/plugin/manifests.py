@@ -3,6 +3,8 @@
 Where files lie and what they hold is decided in ``manifest/``; this follows the run: which
 manifests its tests asked for, which test files ran to their end, and what xdist's workers
 send home.
+
+Tests: ``tests/integration/test_manifest_life.py`` and ``test_workers.py``.
 """
 
 from __future__ import annotations

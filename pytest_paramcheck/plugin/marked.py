@@ -2,6 +2,9 @@
 
 ``marker.py`` says what a test supports (or the conftest above it does), the settings what was
 chosen, ``devices.py`` what remains; here that becomes items.
+
+Tests: ``tests/integration/test_devices.py``, ``test_misuse.py``, ``test_environment.py`` and
+``test_absent.py``.
 """
 
 from __future__ import annotations

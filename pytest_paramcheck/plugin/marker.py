@@ -2,6 +2,8 @@
 
 The marks of a parameter set, of a function, its classes and its module are read together, keyword
 by keyword: the closest to the test wins. What a test therefore runs on stands in ``marked.py``.
+
+Tests: ``tests/integration/test_misuse.py`` and ``test_devices.py``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 What a case is and what its checks do stands in ``model_checks/``; this is the part that speaks
 to pytest. Torch is loaded when the first case is collected.
+
+Tests: ``tests/integration/test_model_cases.py``, ``test_param_model.py``, ``test_hooks.py`` and
+``test_workers.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The last lines: per model what was checked, what failed, and what was left out and why."""
+"""The last lines: per model what was checked, what failed, and what was left out and why.
+
+Tests: ``tests/integration/test_model_cases.py``, ``test_param_model.py`` and ``test_workers.py``.
+"""
 
 from __future__ import annotations
 

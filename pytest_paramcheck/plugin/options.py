@@ -2,6 +2,9 @@
 
 The one place that raises :class:`pytest.UsageError`: every error names the value, where it
 came from and what would be valid.
+
+Tests: ``tests/integration/test_ini.py``, ``test_misuse.py``, ``test_devices.py`` and
+``test_reporting.py``.
 """
 
 from __future__ import annotations

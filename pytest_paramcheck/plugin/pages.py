@@ -2,6 +2,8 @@
 
 Where a check runs, its model is measured once, after the first check that runs on it; where
 reports arrive, findings are added and the pages are written. With xdist these are two processes.
+
+Tests: ``tests/integration/test_param_page.py``.
 """
 
 from __future__ import annotations

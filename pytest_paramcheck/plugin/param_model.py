@@ -1,4 +1,7 @@
-"""``--param-model``: what it names as test items, without a test file."""
+"""``--param-model``: what it names as test items, without a test file.
+
+Tests: ``tests/integration/test_param_model.py``, ``test_misuse.py`` and ``test_declare.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 They reach JUnit and survive xdist, and they are everybody's: what another plugin has put there
 need not even be a pair.
+
+Tests: ``tests/integration/test_reporting.py``, ``test_model_cases.py`` and ``test_workers.py``.
 """
 
 from __future__ import annotations

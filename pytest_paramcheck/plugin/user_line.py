@@ -2,6 +2,8 @@
 
 The frames are taken out of the traceback itself: ``__tracebackhide__`` is not heard by
 ``--tb=native``, and a usage error can be raised in any function of ours.
+
+Tests: ``tests/integration/test_user_line.py`` and ``test_reporting.py``.
 """
 
 from __future__ import annotations

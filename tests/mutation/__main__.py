@@ -55,7 +55,8 @@ class Run:
             # Mutants are known by where they stand: the package stays as it was drawn from.
             _copy(PROJECT / PACKAGE, self._kept)
         self.db = WorkDB(str(folder / "session.sqlite"), WorkDB.Mode.create)
-        self.choice = Choice(House(self._kept), PROJECT)
+        # As the tests are: those of today.
+        self.choice = Choice(House(PROJECT / PACKAGE), PROJECT)
 
     def copy(self) -> None:
         """Copy the project as it is now, around the package as it was at the beginning."""

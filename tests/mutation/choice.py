@@ -1,9 +1,10 @@
 """Says which test files a file of the package has.
 
-Those that its docstring names ("Tests: ..."); else those that bear its name or import it or what
-it makes public; else those of the files that import it, and those whose name its own begins with.
-Where nobody has any, all of them. The plugin shows in whole runs: those of its files that a rule
-finds come first, and then all of ``tests/integration``.
+Those that its docstring names ("Tests: ..."), or its package's; else those that bear its name or
+import it or what it makes public; else those of the files that import it, and those whose name its
+own begins with. Where nobody has any, all of them. The plugin shows in whole runs: of its files
+those that a rule finds come first, and then, where no docstring says which, all of
+``tests/integration``.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ class Choice:
 
     def tests_of(self, module: str) -> tuple[str, ...]:
         """Name the test files of a module, relative to the project, its nearest first."""
+        if module not in self._house.trees:
+            return self.all_tests()  # it is gone since the mutants were drawn
         nearest = self._nearest(module)
-        if self._house.room(module) != "plugin":
+        if self._house.room(module) != "plugin" or self._named(module):
             return nearest
         runs = (path for path in self._files if path.parent.name == "integration")
         return tuple(dict.fromkeys([*nearest, *self._relative(runs)]))
@@ -78,7 +81,11 @@ class Choice:
         return bearing + [path for path in self._files if module in self._imported[path]]
 
     def _named(self, module: str) -> set[str]:
+        """The files that a module's docstring names; else those that its package's does."""
         _, _, tests = (ast.get_docstring(self._house.trees[module]) or "").partition("Tests:")
+        package = module.rpartition(".")[0]
+        if not tests and package in self._house.trees:
+            return self._named(package)
         return set(NAMED.findall(tests))
 
     def _imports(self, path: Path) -> set[str]:

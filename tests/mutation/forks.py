@@ -123,16 +123,18 @@ def _become(folder: Path, output: int, processor: float) -> None:
 def _wait(child: int, until: float) -> int:
     """Wait for a fork and end what it started."""
     pause = 0.01
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done or time.monotonic() > until:
-            break
-        time.sleep(pause)
-        pause = min(1.2 * pause, 0.5)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    if not done:
-        _, status = os.waitpid(child, 0)
+    status = None
+    try:
+        while status is None and time.monotonic() < until:
+            time.sleep(pause)
+            pause = min(1.2 * pause, 0.5)
+            done, ended = os.waitpid(child, os.WNOHANG)
+            status = ended if done else None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        if status is None:
+            _, status = os.waitpid(child, 0)
     return status
 
 

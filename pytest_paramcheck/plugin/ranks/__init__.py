@@ -23,4 +23,6 @@ place of theirs. Nothing here is loaded, and nothing started, where a run has no
 * ``collected.py``: what ranks did not collect alike;
 * ``merge.py``: one report for each phase, made of all ranks' reports;
 * ``texts.py``: the failures of this process's own, as pytest shows a failure.
+
+Tests: ``tests/integration/test_ranks.py``.
 """
