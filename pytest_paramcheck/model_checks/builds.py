@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
 
 from ..checks.between import sharing_between
 from ..messages.errors import ParamCheckUsageError
@@ -13,6 +16,8 @@ from ..messages.folding import fold_names
 from ..messages.wording import shorten
 from ..parameters.saving.operations import copied
 from ..parameters.subject.inventory import take_inventory
+from ..parameters.tensors.content import no_values
+from ..parameters.tensors.digest import Content, read_contents
 from .case import NothingToCheck
 from .run import CaseRun
 
@@ -30,6 +35,33 @@ def fresh(run: CaseRun) -> nn.Module:
     __tracebackhide__ = True
     looked_at, run._another = run._another, None
     return run.build() if looked_at is None else looked_at
+
+
+@contextmanager
+def in_use(run: CaseRun) -> Iterator[nn.Module]:
+    """Give the instance that all checks look at to one that runs it, inside the block.
+
+    What a run changes is put back, but for the values of parameters. Where a forward wrote some
+    (a momentum encoder, a norm that starts from its first batch), the next check gets another
+    instance: it must not matter which check came first.
+    """
+    __tracebackhide__ = True
+    model = run.model
+    parameters = [p for p in model.parameters() if not no_values(p)]
+    before = read_contents(parameters)
+    try:
+        yield model
+    finally:
+        # Of a wrapped model the ranks build together.
+        if run.declared.wrap is None and _are_other(parameters, before):
+            run._model = None
+
+
+def _are_other(parameters: Sequence[Tensor], before: Sequence[Content]) -> bool:
+    if any(no_values(parameter) for parameter in parameters):
+        return True
+    after = read_contents(parameters)
+    return any(old.digest != new.digest for old, new in zip(before, after, strict=True))
 
 
 def apart(run: CaseRun) -> nn.Module:

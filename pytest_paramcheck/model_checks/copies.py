@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..assertions.checkpoints import round_trip
 from ..assertions.values import assert_same_values
@@ -73,6 +73,12 @@ def check_deepcopy(case: CaseRun) -> None:
         twin, problem = None, f"{type(error).__name__}: {first_line(error)}"
     if twin is None and case.declared.wrap is not None:
         raise NothingToCheck(f"the wrapped model cannot be deep-copied: {problem}")
+    if twin is None and (hooked := _hooked_by_torch(case.model)):
+        name, hook = hooked
+        raise NothingToCheck(
+            f"{name} is computed by torch.nn.utils' {hook}, with which no module can be "
+            f"deep-copied; torch.nn.utils.parametrizations can"
+        )
     if twin is None:
         finding = Finding(("the model",), "cannot be deep-copied", found=problem)
         raise_if([finding], case.title)
@@ -83,6 +89,26 @@ def check_deepcopy(case: CaseRun) -> None:
     raise_if(sharing_between(both, unknown=False, hint=hint), case.title)
     if not without_values(case.model):
         assert_same_values(case.model, twin)
+
+
+def _hooked_by_torch(model: nn.Module) -> tuple[str, str] | None:
+    """Return a tensor that torch's old weight_norm or its pruning computes, and by which hook.
+
+    None too where something else holds a graph: that is the model's own.
+    """
+    found = None
+    for path, module in model.named_modules():
+        hooks = {
+            getattr(hook, "name", None) or getattr(hook, "_tensor_name", None): type(hook).__name__
+            for hook in module._forward_pre_hooks.values()
+            if type(hook).__module__.startswith("torch.nn.utils.")
+        }
+        for key, held in vars(module).items():
+            if isinstance(held, Tensor) and not held.is_leaf:
+                if key not in hooks:
+                    return None
+                found = f"{path}.{key}".removeprefix("."), hooks[key]
+    return found
 
 
 def _same_structure(case: CaseRun, other: nn.Module, *, dtypes: bool = True) -> None:

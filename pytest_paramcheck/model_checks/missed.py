@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import Reached
 from ..parameters.running.unreached import Missing, find_unreached
 from ..parameters.subject.inventory import Entry, Inventory, take_inventory
 from ..parameters.subject.select import trainable, with_elements
+from .builds import in_use
 from .run import CaseRun
 from .steps import signal_later
 
@@ -33,7 +35,7 @@ class Missed:
 
 
 def who_is_missed(case: CaseRun, declared: Collection[str] = ()) -> Missed:
-    """Run the loss; what got zeros is asked again, but for the names declared unreached.
+    """Run the loss; what got zeros or nothing is asked again, but for names declared unreached.
 
     What is declared need not be asked: that it got zeros is what the declaration says.
     """
@@ -42,9 +44,13 @@ def who_is_missed(case: CaseRun, declared: Collection[str] = ()) -> Missed:
     # Without elements there is no gradient to get, and nothing to miss.
     asked = [e for e in inventory.parameters if trainable(e) and with_elements(e)]
 
-    def later(zero: list[Entry]) -> Collection[Entry]:
+    def later(left: list[Missing]) -> Collection[Entry]:
         __tracebackhide__ = True
-        return signal_later(case, [entry for entry in zero if entry.name not in declared])
+        left = [one for one in left if one.entry.name not in declared and not one.elsewhere]
+        zero = [one.entry for one in left if one.state is GradState.ZERO]
+        none = [one.entry for one in left if one.state is GradState.NONE]
+        return signal_later(case, zero, none, asked)
 
-    outcomes, found = find_unreached(case.model, inventory, asked, [case.loss], later=later)
+    with in_use(case) as model:
+        outcomes, found = find_unreached(model, inventory, asked, [case.loss], later=later)
     return Missed(inventory, asked, outcomes, found)

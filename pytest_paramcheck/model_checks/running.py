@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..assertions.blocks import Block, assert_unchanged, updated_where_due
@@ -29,7 +29,8 @@ from ..parameters.subject.copies import deep_copy
 from ..parameters.subject.declared import decide
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.select import select, with_elements
-from .builds import fresh
+from ..parameters.tensors.content import same_bits
+from .builds import fresh, in_use
 from .case import NothingToCheck
 from .check import check
 from .missed import who_is_missed
@@ -81,12 +82,12 @@ def check_grads_finite(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_trainable(case.model)
     need_values(case.model)
-    with Undo() as undo, undo:
-        put_away(undo, case.model, case.loss)
-        backward(case, case.model)
-        if not any(p.grad is not None for p in case.model.parameters()):
+    with in_use(case) as model, Undo() as undo, undo:
+        put_away(undo, model, case.loss)
+        backward(case, model)
+        if not any(p.grad is not None for p in model.parameters()):
             raise NothingToCheck("the loss reaches no parameter: check_grads_reach says why")
-        assert_grads_finite(case.model)
+        assert_grads_finite(model)
 
 
 @check()
@@ -113,7 +114,8 @@ def check_tied_grads_sum(case: CaseRun) -> None:
             "the model cannot be deep-copied, so its uses cannot be told apart: check_deepcopy "
             "says why"
         ) from None
-    groups = tied_gradients(case.model, inventory, tied, case.loss)
+    with in_use(case) as model:
+        groups = tied_gradients(model, inventory, tied, case.loss)
     # What no use reaches is for check_grads_reach to say, where it can be declared.
     loud = [group for group in groups if not is_silent(group)]
     if not loud:
@@ -202,6 +204,9 @@ def check_training_step(case: CaseRun) -> None:
             unchanged = assert_unchanged(model, *frozen, buffers=False)
             stack.enter_context(_noting(findings, unchanged))
         train()
+    if findings:
+        copies = _running_copies(case, frozen) - {e.name for e in entries if id(e.tensor) in held}
+        findings = [finding for finding in findings if not copies.issuperset(finding.names)]
     findings += [replace(finding, problem=STATISTICS) for finding in moved]
     if not findings and nonzero.keys().isdisjoint(moving):
         declared = {e.name for e in declared_entries(case.model, case.declared.unreached)}
@@ -209,6 +214,24 @@ def check_training_step(case: CaseRun) -> None:
             raise NothingToCheck("all that an optimizer holds is declared unreached")
         findings = [_stood_still(case, name, name in reached) for name in moving]
     raise_if([*findings, *_no_longer_hold(case, model)], case.title)
+
+
+def _running_copies(case: CaseRun, frozen: Sequence[str]) -> set[str]:
+    """Return all names of frozen parameters that start as a copy of a namesake that trains.
+
+    A momentum encoder or a teacher: a forward in training may let it follow (MoCo does).
+    """
+    inventory = take_inventory(case.model)
+    training: dict[str, list[Tensor]] = {}
+    for entry in inventory.parameters:
+        if entry.trainable and entry.tensor is not None:
+            training.setdefault(entry.name.rpartition(".")[2], []).append(entry.tensor)
+    found: set[str] = set()
+    for name in frozen:
+        tensor, namesakes = inventory.named.get(name), training.get(name.rpartition(".")[2], [])
+        if tensor is not None and any(same_bits(tensor, other) for other in namesakes):
+            found.add(name)
+    return found
 
 
 def _no_longer_hold(case: CaseRun, model: nn.Module) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -13,11 +14,12 @@ from ..parameters.running.gradstate import GradState, above_rounding, grad_state
 from ..parameters.subject.inventory import Entry, take_inventory
 from .builds import fresh
 from .case import NothingToCheck
+from .routes import RUNS, Routes
 from .run import CaseRun
 from .stand_ins import stand_ins
 
 #: How many builds from other seeds are asked before something is said that one may decide.
-OTHER_SEEDS = 3
+OTHER_SEEDS = RUNS
 #: How many steps what got zeros is asked after, where a case does not ask for more: one zero
 #: behind another takes two (adaLN-zero; timm's gcresnext26ts, with a gate that starts at zero in
 #: a branch that ends in a norm of zeros).
@@ -53,38 +55,53 @@ def step(case: CaseRun, model: nn.Module, optimizer: Any) -> None:
     optimizer.step(closure)  # type: ignore[no-untyped-call]
 
 
-def signal_later(case: CaseRun, zero: Iterable[Entry]) -> Collection[Entry]:
-    """Return which entries that got zeros get a gradient after a step, or from another seed.
+def signal_later(
+    case: CaseRun, zero: Iterable[Entry], none: Iterable[Entry] = (), asked: Iterable[Entry] = ()
+) -> Collection[Entry]:
+    """Return which entries that got zeros, or nothing, get a gradient later or from another seed.
 
     A branch behind a zero scale, LoRA's first factor: after a step of ours, up to ``STEPS``,
     on the same inputs. What rounding or chance cancels (a bias before a softmax, stochastic
-    depth in a small batch) gets one from another seed.
+    depth in a small batch) or leaves out (a layer that is dropped, an expert that no token is
+    sent to) gets one from another seed. ``asked`` are all that a gradient was asked of.
     """
     __tracebackhide__ = True
-    asked = {entry.name: entry for entry in zero}
-    left = dict(asked)
+    zeros = {entry.name: entry for entry in zero}
+    left, unused = dict(zeros), {entry.name: entry for entry in none}
+    routes = Routes([entry.name for entry in asked], unused)
 
     def ask(model: nn.Module) -> None:
         __tracebackhide__ = True
         model.zero_grad()
         backward(case, model)
-        for name in _with_signal(model, left):
+        for name in _with_signal(model, left) if left else ():
             del left[name]
+        if unused:
+            inventory = take_inventory(model)
+            parameters = [(e.name, e.tensor) for e in inventory.parameters if e.tensor is not None]
+            routes.add({name for name, tensor in parameters if tensor.grad is not None})
 
-    model = fresh(case)
-    optimizers = stand_ins(model)
-    steps = max(case.declared.steps, STEPS)
-    for number in range(steps + 1):
-        if left:
+    if left:
+        model = fresh(case)
+        optimizers = stand_ins(model)
+        steps = max(case.declared.steps, STEPS)
+        for number in range(steps + 1):
+            if left:
+                ask(model)
+            if left and number < steps:
+                for optimizer in optimizers:
+                    step(case, model, optimizer)
+        del model, optimizers
+    for offset in itertools.count(1):
+        if not routes.open and not (left and offset <= OTHER_SEEDS):
+            break
+        model = case.build(seed=case.seed + offset)
+        try:
             ask(model)
-        if left and number < steps:
-            for optimizer in optimizers:
-                step(case, model, optimizer)
-    del model, optimizers
-    for offset in range(1, OTHER_SEEDS + 1):
-        if left:
-            ask(case.build(seed=case.seed + offset))
-    return [entry for name, entry in asked.items() if name not in left]
+        except NothingToCheck:  # it has a graph from the first seed: nothing was left of it here
+            routes.add(())
+    later = [entry for name, entry in zeros.items() if name not in left]
+    return [*later, *(unused[name] for name in routes.taken)]
 
 
 def _with_signal(model: nn.Module, names: Iterable[str]) -> list[str]:

@@ -48,7 +48,7 @@ def find_unreached(
     allow_zero: bool = False,
     remedy: str = "",
     also: Sequence[Entry] = (),
-    later: Callable[[list[Entry]], Collection[Entry]] | None = None,
+    later: Callable[[list[Missing]], Collection[Entry]] | None = None,
     grad: GradAt | None = None,
     backward: Backward | None = None,
 ) -> tuple[list[Reached], list[Missing]]:
@@ -57,8 +57,9 @@ def find_unreached(
     Why is asked in a second run of each loss, made only if somebody was not reached.
     ``remedy`` is what a caller can do, beside a real device, about values that are not there.
     ``also`` are entries whose states are wanted, behind those of the others, and no reasons.
-    ``later`` is asked of the entries that got zeros, before their reasons are: it returns those
-    that get a gradient once the model has trained. ``grad`` and ``backward``: :func:`reach`.
+    ``later`` is asked of those that got zeros or nothing from losses that ran, before their reasons
+    are: it returns those that get a gradient once the model has trained, or from another seed.
+    ``grad`` and ``backward``: :func:`reach`.
     """
     __tracebackhide__ = True
     everything = [*entries, *also]
@@ -83,9 +84,10 @@ def find_unreached(
     known = {one.entry: one for one in untrainable}
     found = missing(entries, outcomes, allow_zero=allow_zero)
     found = [one for one in found if one.entry not in known]
-    zero = [one.entry for one in found if one.state is GradState.ZERO and one.entry.trainable]
-    if later is not None and zero:
-        reached = set(later(zero))
+    ran = all(outcome.problem is None for outcome in outcomes)
+    asked = [one for one in found if one.entry.trainable and (ran or one.state is GradState.ZERO)]
+    if later is not None and asked:
+        reached = set(later(asked))
         found = [one for one in found if one.entry not in reached]
     explained = _with_reasons(found, inventory, losses, outcomes)
     together = {**{one.entry: one for one in explained}, **known}
