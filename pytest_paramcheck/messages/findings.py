@@ -37,7 +37,7 @@ class Finding:
             said = f"expected {self.expected}, found {self.found}"
         else:
             said = self.found or (f"expected {self.expected}" if self.expected else "")
-        return ": ".join(part for part in (said, self.why) if part)
+        return f"{said}: {self.why}" if said and self.why else said or self.why
 
 
 def finding_data(finding: Finding) -> dict[str, object]:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 
 from .findings import Finding
-from .folding import SPAN_WIDTH, fold_to_more_than, folds
 from .rollup import NAMES, Whole
 
 WIDTH = 100
@@ -24,15 +23,17 @@ def headline(problems: Sequence[tuple[str, Sequence[Finding]]], subject: str, wh
     """
     end = f" ({subject})" if subject else ""
     shortest = sum(len(problem) + 2 for problem, _ in problems) - 2 + len(end)
+    known: list[list[str]] = []
     if shortest <= TOLERATED:
-        full = "; ".join(_versions(*problem, whole)[0] for problem in problems) + end
+        known = [_versions(problem, findings, whole) for problem, findings in problems]
+        full = "; ".join(versions[0] for versions in known) + end
         if len(full) <= TOLERATED:
             return full
     room = WIDTH - len(end)
     later = sum(len(problem) + 2 for problem, _ in problems)
     parts: list[str] = []
     for number, (problem, findings) in enumerate(problems):
-        versions = _versions(problem, findings, whole)
+        versions = known[number] if known else _versions(problem, findings, whole)
         # Names for the first, and what is wrong for those that follow.
         later -= len(problem) + 2
         left = room - later
@@ -52,19 +53,19 @@ def _versions(problem: str, findings: Sequence[Finding], whole: Whole) -> list[s
     names = list(dict.fromkeys(name for finding in findings for name in finding.names))
     if not names:
         return [problem]
-    many = len(names) > FEW_NAMES and fold_to_more_than(NAMES, names)
+    many = len(names) > FEW_NAMES and whole.folds.more_than(NAMES, names)
     counted = _counted(names, whole) if many else ""
     if counted:
-        texts = [f"{counted}{place}" for place in (*_places(names), "")]
+        texts = [f"{counted}{place}" for place in (*_places(names, whole), "")]
     else:
-        texts = _shortened(names)
+        texts = _shortened(names, whole)
     # Where there are several problems, all but the first may be told without names.
     return [*(f"{problem}: {text}" for text in texts), problem]
 
 
-def _shortened(names: Sequence[str]) -> list[str]:
+def _shortened(names: Sequence[str], whole: Whole) -> list[str]:
     """Return the first names, folded, and how many are left, from the widest to the narrowest."""
-    labels = list(itertools.islice(folds(((n, None) for n in names), SPAN_WIDTH), NAMES + 1))
+    labels = whole.folds.first(NAMES + 1, names)
     texts = []
     for shown in range(min(NAMES, len(labels)), 0, -1):
         left = len(names) - sum(label.count for label in labels[:shown])
@@ -83,14 +84,14 @@ def _counted(names: Sequence[str], whole: Whole) -> str:
     return f"{len(names):,} of {len(around):,} {word}"
 
 
-def _places(names: Sequence[str]) -> list[str]:
+def _places(names: Sequence[str], whole: Whole) -> list[str]:
     """Return the modules that names are below, or the first names where some are below none.
 
     From the widest text to the narrowest.
     """
     modules = {name.rpartition(".")[0] for name in names}
     if "" in modules:
-        return [f": {text}" for text in _shortened(names)]
+        return [f": {text}" for text in _shortened(names, whole)]
     paths = [module.split(".") for module in modules]
     # What the first and the last in order begin with, all between them do.
     pairs = zip(min(paths), max(paths), strict=False)
@@ -98,4 +99,4 @@ def _places(names: Sequence[str]) -> list[str]:
     if common:
         return [f" below {'.'.join(common)}"]
     tops = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    return [f" below {text}" for text in _shortened(tops)]
+    return [f" below {text}" for text in _shortened(tops, whole)]

@@ -12,7 +12,7 @@ from .findings import Finding, SubjectNames
 from .folding import templates_of
 from .headline import headline
 from .rollup import Row, Whole, rows_of
-from .wording import all_printable, printable
+from .wording import escapes_of, printable
 
 #: How many rows a failure shows, and how many lines of one finding; None shows all of them.
 MAX_ROWS = 10
@@ -77,20 +77,32 @@ def render(
 
 def _escaped(findings: Sequence[Finding]) -> Sequence[Finding]:
     """Return findings without what a terminal would act on: their names may be a file's."""
-    texts = ((f.problem, f.expected, f.found, f.why, f.hint) for f in findings)
-    names = (finding.names for finding in findings)
-    details = (row for finding in findings for row in finding.rows)
-    if all_printable(itertools.chain.from_iterable(itertools.chain(texts, names, details))):
+    escapes = escapes_of("".join(itertools.chain.from_iterable(map(_texts, findings))))
+    if not escapes:
         return findings
-    return list(map(_escape, findings))
+    return [
+        finding if "".join(_texts(finding)).isprintable() else _escape(finding, escapes)
+        for finding in findings
+    ]
 
 
-def _escape(finding: Finding) -> Finding:
-    texts = (finding.problem, finding.expected, finding.found, finding.why, finding.hint)
-    problem, expected, found, why, hint = map(printable, texts)
-    names = tuple(map(printable, finding.names))
-    rows = tuple((printable(label), printable(text)) for label, text in finding.rows)
-    return Finding(names, problem, expected, found, why, hint, rows)
+def _texts(finding: Finding) -> Iterator[str]:
+    """Yield every text of a finding, its names and details too."""
+    yield from (finding.problem, finding.expected, finding.found, finding.why, finding.hint)
+    yield from finding.names
+    yield from itertools.chain.from_iterable(finding.rows)
+
+
+def _escape(finding: Finding, escapes: dict[int, str]) -> Finding:
+    return Finding(
+        tuple(name.translate(escapes) for name in finding.names),
+        finding.problem.translate(escapes),
+        finding.expected.translate(escapes),
+        finding.found.translate(escapes),
+        finding.why.translate(escapes),
+        finding.hint.translate(escapes),
+        tuple((label.translate(escapes), text.translate(escapes)) for label, text in finding.rows),
+    )
 
 
 class _Unit(NamedTuple):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .findings import Finding, SubjectNames
-from .folding import Folded, fold, fold_short, fold_to_more_than, folds, templates_of
-from .wording import all_printable, printable, shorten
+from .folding import Folded, Folds, fold, fold_short, folds, templates_of
+from .wording import all_printable, shorten
 
 #: How many names one row or a headline shows.
 NAMES = 4
@@ -38,10 +40,9 @@ class Whole:
     """The names of everything in the subject, as they are shown, counted where it is asked."""
 
     def __init__(self, names: SubjectNames) -> None:
-        self.parameters, self.buffers = names.parameters, names.buffers
-        if not all_printable((*self.parameters, *self.buffers)):
-            self.parameters = tuple(map(printable, names.parameters))
-            self.buffers = tuple(map(printable, names.buffers))
+        self.folds = Folds()
+        self.parameters = tuple(all_printable(names.parameters))
+        self.buffers = tuple(all_printable(names.buffers))
 
     @cached_property
     def _buffers(self) -> frozenset[str]:
@@ -100,19 +101,25 @@ def rows_of(findings: Sequence[Finding], whole: Whole, at_most: int | None) -> I
     modules: dict[str, dict[tuple[str, ...], tuple[str, int]]] = {
         text: _full_modules(group, whole)
         for text, group in groups.items()
-        if fold_to_more_than(FEW_ROWS, [", ".join(names) for names in group])
+        if whole.folds.more_than(FEW_ROWS, [", ".join(names) for names in group])
     }
     items: dict[tuple[str, str, int], int] = {}
     for names, text in texts:
         if text in groups:
             label, size = modules.get(text, {}).get(names) or (_label(names), 0)
             items[label, text, size] = items.get((label, text, size), 0) + 1
+    if len(groups) == 1 and not any(modules.values()) and len(items) == len(texts):
+        (text,) = groups
+        # What the headline has folded.
+        for row in whole.folds.first(len(items), [label for label, _, _ in items]):
+            yield _row(row, (text, 0, 1), whole)
+        return
     for row in folds((label, (text, size, n)) for (label, text, size), n in items.items()):
-        yield _row(row, whole)
+        yield _row(row, row.value, whole)
 
 
-def _row(row: Folded[tuple[str, int, int]], whole: Whole) -> Row:
-    text, size, findings = row.value
+def _row(row: Folded[Any], value: tuple[str, int, int], whole: Whole) -> Row:
+    text, size, findings = value
     label = row.name
     if size:
         label += f" (all {size:,}{' each' if row.count > 1 else ''})"
@@ -136,24 +143,30 @@ def _full_modules(
 
     The module is written as the pattern that selects what is below it.
     """
-    around, _ = whole.around(name for names in group for name in names)
+    given = {name for names in group for name in names}
+    around, _ = whole.around(given)
     if not around:
         return {}
+    if len(given) == len(around) > 1:
+        return dict.fromkeys(group, ("*", len(around)))
     total = whole.below if around is whole.parameters else whole.below_with_buffers
-    found = _below({name for names in group for name in names})
+    found = _below(given)
     complete = {module for module, count in found.items() if count == total[module] > 1}
     if not complete:
         return {}
+    # The module that a name is in, and the outermost complete one around that.
+    own = {name: name.rpartition(".")[0] for name in given}
+    outermost = {
+        module: next(
+            (m for m in modules_above(f"{module}." if module else "") if m in complete), None
+        )
+        for module in set(own.values())
+    }
     full = {}
-    outermost: dict[str, str | None] = {}  # by the module that a name is in
     for names in group:
-        modules = [name.rpartition(".")[0] for name in names]
-        for own, name in zip(modules, names, strict=True):
-            if own not in outermost:
-                outermost[own] = next((m for m in modules_above(name) if m in complete), None)
-        module = outermost[modules[0]]
-        if module is not None and all(outermost[own] == module for own in modules[1:]):
-            full[names] = (module or "*", total[module])
+        first, *others = (outermost[own[name]] for name in names)
+        if first is not None and all(other == first for other in others):
+            full[names] = (first or "*", total[first])
     return full
 
 
@@ -218,22 +231,20 @@ def _seen_from(name: str, text: str, known: dict[tuple[str, str], str]) -> str:
     layer = f"{above}{dot}{_ANY}"
     key = name.replace(module, layer), text.replace(module, layer)
     if key not in known:
-        known[key] = _MENTION.sub(partial(_from, key[0]), key[1])
+        known[key] = _MENTION.sub(partial(_from, key[0], key[0].split("."), layer), key[1])
     relative = known[key].replace(layer, module)
     return text if relative == text else relative
 
 
-def _from(name: str, found: re.Match[str]) -> str:
+def _from(name: str, mine: Sequence[str], layer: str, found: re.Match[str]) -> str:
     """Return a mentioned name as seen from the numbered module that it shares with a name."""
     mention = found[0]
-    if mention == name:
-        return mention
-    mine, other = name.split("."), mention.split(".")
-    shared = 0
-    while shared < min(len(mine), len(other)) and mine[shared] == other[shared]:
-        shared += 1
-    if not any(any(map(str.isdigit, part)) for part in mine[:shared]):
+    if not mention.startswith(layer) or mention == name:
         return mention  # the same in every row
+    other = mention.split(".")
+    shared = sum(1 for _ in itertools.takewhile(operator.truth, map(operator.eq, mine, other)))
+    if shared <= layer.count("."):
+        return mention
     if shared < len(other):
         return f"its {'.'.join(other[shared:])}"
     last = max(n for n in range(shared) if any(map(str.isdigit, mine[n])))

@@ -77,13 +77,21 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    # One look per kind of character: 7,000 names with escapes in them are 7,000 calls.
-    return text.translate({ord(c): repr(c)[1:-1] for c in set(text) if not c.isprintable()})
+    return text.translate(escapes_of(text))
 
 
-def all_printable(texts: Iterable[str]) -> bool:
-    """Whether no text has anything to escape; of thousands it is told by one look."""
-    return "".join(texts).isprintable()
+def all_printable(texts: Iterable[str]) -> list[str]:
+    """Return each text as :func:`printable` does; the characters of all are looked at once."""
+    given = list(texts)
+    escapes = escapes_of("".join(given))
+    return [text.translate(escapes) for text in given] if escapes else given
+
+
+def escapes_of(text: str) -> dict[int, str]:
+    """Return how what a terminal would act on in a text is written, for ``str.translate``."""
+    if text.isprintable():
+        return {}
+    return {ord(c): repr(c)[1:-1] for c in set(text) if not c.isprintable()}
 
 
 def cut(text: str, at_most: int) -> str:

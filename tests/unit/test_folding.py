@@ -10,11 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_paramcheck.messages.folding import (
+    LOOK,
+    Folds,
     fold,
     fold_names,
     fold_rows,
     fold_short,
-    fold_to_more_than,
     template_of,
     templates_of,
 )
@@ -153,12 +154,40 @@ def test_the_templates_of_many_names_are_those_of_each(names: list[str]) -> None
 
 @given(st.lists(ODD, max_size=12), st.integers(0, 5))
 def test_whether_names_fold_to_more_rows_than_that(names: list[str], at_most: int) -> None:
-    assert fold_to_more_than(at_most, names) == (len(fold_names(names)) > at_most)
+    assert Folds().more_than(at_most, names) == (len(fold_names(names)) > at_most)
 
 
 def test_what_the_first_names_do_not_tell_the_others_do() -> None:
     names = [f"h.{i}.w" for i in range(200)]
 
-    assert not fold_to_more_than(1, names)
-    assert fold_to_more_than(1, [*names, "head.w"])
-    assert fold_to_more_than(1, [*names, "h.300.01.w", "h.300.1.w"])
+    assert not Folds().more_than(1, names)
+    assert Folds().more_than(1, [*names, "head.w"])
+    assert Folds().more_than(1, [*names, "h.300.01.w", "h.300.1.w"])
+
+
+@given(
+    st.sampled_from(
+        ["", "a.", "a.3.", "layer12.", "#4.", "12345678901234.", "x" * 40 + "7" * 20 + "."]
+    ),
+    st.sampled_from([".w", "." + "w" * 40, "." + "w" * 40 + "#1", ".09", ".1234567890abcdefgh"]),
+    st.booleans(),
+)
+def test_many_names_fold_as_few_do(start: str, end: str, padded: bool) -> None:
+    # What many names begin with, and long pieces of them, are looked at once.
+    numbers = [f"{n:02}" if padded else str(n) for n in range(LOOK + 20)]
+    names = [f"{start}{a}.mlp.{b}{end}" for a in numbers[:20] for b in numbers[:9]]
+
+    folded = fold_names(names)
+
+    assert sorted(name for text in folded for name in _unfold(text)) == sorted(names)
+    assert len(folded) == 1
+    assert len(names) > LOOK
+
+
+def test_names_are_folded_once_and_as_far_as_asked() -> None:
+    folds = Folds()
+    names = ["a.1", "b.1", "a.2", "c"]
+
+    assert [row.name for row in folds.first(1, names)] == ["a.{1,2}"]
+    assert [row.name for row in folds.first(9, names)] == ["a.{1,2}", "b.1", "c"]
+    assert [row.name for row in folds.first(2, names)] == ["a.{1,2}", "b.1"]

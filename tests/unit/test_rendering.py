@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_paramcheck.messages.findings import Finding, SubjectNames
 from pytest_paramcheck.messages.rendering import align, render
-from pytest_paramcheck.messages.rollup import _MENTION, _from, _seen_from
+from pytest_paramcheck.messages.rollup import _MENTION, _seen_from
 
 from .messages import whole
 
@@ -493,6 +494,22 @@ def test_what_a_reason_mentions_is_seen_from_the_row(mention: str, shown: str) -
     ]
 
     assert render(findings).splitlines()[2] == f"  blocks.{{0..2}}.attn.q  stops in {shown}"
+
+
+def _from(name: str, found: re.Match[str]) -> str:
+    """Do it for one name, with nothing remembered."""
+    mention = found[0]
+    mine, other = name.split("."), mention.split(".")
+    shared = 0
+    while shared < min(len(mine), len(other)) and mine[shared] == other[shared]:
+        shared += 1
+    numbered = [n for n in range(shared) if any(map(str.isdigit, mine[n]))]
+    if mention == name or not numbered:
+        return mention
+    if shared < len(other):
+        return f"its {'.'.join(other[shared:])}"
+    rest = other[numbered[-1] + 1 :] or [*other[: numbered[-1]], "N"]
+    return f"its {'.'.join(rest)}"
 
 
 @given(
