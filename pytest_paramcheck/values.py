@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .messages.errors import ParamCheckUsageError
+from .messages.wording import a_or_an
 
 __all__ = [
     "Condition", "between", "nonnegative", "norm", "orthogonal", "positive", "symmetric",
@@ -78,7 +79,7 @@ class Norm(Condition):
             raise ParamCheckUsageError(f"{self.describe()}: give equals= or at_most=")
         for value in (self.p, self.bound):
             if not (_is_number(value) and value >= 0):
-                raise ParamCheckUsageError(f"{self.describe()}: {value!r} is no number >= 0")
+                raise ParamCheckUsageError(f"{self.describe()}: {value!r} is not a number >= 0")
 
     @property
     def bound(self) -> float:
@@ -152,7 +153,7 @@ class ZeroWhere(Condition):
         if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
             kind = f"{mask.dtype} tensor" if isinstance(mask, Tensor) else type(mask).__name__
             raise ParamCheckUsageError(
-                f"zero_where takes a bool tensor, not a {kind.removeprefix('torch.')}: "
+                f"zero_where takes a bool tensor, not {a_or_an(kind.removeprefix('torch.'))}: "
                 f"True where the values are zero (mask == 0 of a pruning mask)"
             )
 

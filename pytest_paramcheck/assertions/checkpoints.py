@@ -15,7 +15,7 @@ from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way, lost_through_dcp
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.folding import fold_names
-from ..messages.wording import shorten
+from ..messages.wording import a_or_an, shorten
 from ..parameters.files.contents import read_contents
 from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
@@ -79,8 +79,8 @@ def assert_roundtrip(
     __tracebackhide__ = True
     if not isinstance(model, nn.Module):
         raise ParamCheckUsageError(
-            f"a model is saved and loaded, not a {type(model).__name__}; for a state_dict on "
-            f"disk there is assert_loaded"
+            f"a model is saved and loaded, not {a_or_an(type(model).__name__)}; "
+            f"for a state_dict on disk there is assert_loaded"
         )
     round_trip(model, through, copied)
 

@@ -130,7 +130,7 @@ def assert_tied_grads_sum(
     grad: GradAt | None = None,
     backward: Backward | None = None,
 ) -> None:
-    """Assert that a tied parameter's gradient is the sum of its uses'.
+    """Assert that a tied parameter's gradient is the sum over its uses.
 
     Runs ``loss_fn(model)`` and its backward pass twice, from the same random states: on the model,
     and on a deep copy in which every name has a parameter of its own, shared modules taken apart.
@@ -167,8 +167,8 @@ def assert_tied_grads_sum(
         ...
     ParamCheckError: one use gets no gradient: 0.weight, 0.bias (Sequential)
     <BLANKLINE>
-      0.weight  tied to 2.weight: detached by .detach in loss_fn
-      0.bias    tied to 2.bias: detached by .detach in loss_fn
+      0.weight  tied to 2.weight: detached by .detach() in loss_fn
+      0.bias    tied to 2.bias: detached by .detach() in loss_fn
     """
     __tracebackhide__ = True
     [loss] = checks.parse_losses([loss_fn])

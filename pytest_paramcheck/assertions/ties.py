@@ -15,6 +15,7 @@ from ..checks import untied as apart_checks
 from ..checks.between import sharing_between
 from ..checks.same_ties import same_sharing
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..messages.wording import a_or_an
 from ..parameters.saving.operations import Operation, operation, usual
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.parts import Part
@@ -87,7 +88,7 @@ def assert_tied(*subjects: Any, by: Literal["object", "memory"] = "object", **na
 
 @one_verdict(values=False, slices=True)
 def assert_untied(*subjects: Any, **named: Any) -> None:
-    """Assert that nothing shares memory: no cell in common, buffers included.
+    """Assert that no two tensors share any memory, buffers included.
 
     Forms: ``assert_untied(t1, t2, ...)`` or with keywords for tensors; ``assert_untied(model,
     ema)`` for subjects, ``#1`` and ``#2`` in messages (keywords name them): any entry of one
@@ -311,7 +312,7 @@ def assert_ties_survive(
     __tracebackhide__ = True
     if not isinstance(model, nn.Module):
         raise ParamCheckUsageError(
-            f"operations are done to a model, not to a {type(model).__name__}"
+            f"operations are done to a model, not to {a_or_an(type(model).__name__)}"
         )
     named: list[tuple[str, Operation]] = []
     for given in operations or usual(model):

@@ -183,7 +183,7 @@ def _by_less(old: Kept, now: Tensor) -> str:
     if old.copy is None:
         return ""
     gap = moved_by_less(old.copy, old.elements_of(now))
-    return gap or "every bit is as it was"
+    return gap or "values are bit-identical"
 
 
 def _no_values_left(names: tuple[str, ...], now: Tensor) -> Finding | None:

@@ -33,7 +33,7 @@ def not_publishable(contents: Contents, inventory: Inventory) -> list[Finding]:
         Finding(
             (name,),
             "not in the index",
-            found=f"it lies in {file}",
+            found=f"it is in {file}",
             hint="write index and shards together, in one save: readers load what the index names",
         )
         for name, file in contents.unlisted

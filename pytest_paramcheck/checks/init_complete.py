@@ -208,7 +208,9 @@ def _compare(names: tuple[str, ...], a: Tensor, b: Tensor) -> tuple[Finding | No
     if not count:
         return None, differs
     every = count == total
-    found = describe(a) if every else f"{count:,} of {plural(total, 'value')}, from number {at}"
+    found = (
+        describe(a) if every else f"{count:,} of {plural(total, 'value')}, first at flat index {at}"
+    )
     return (
         Finding(
             names,

@@ -215,7 +215,7 @@ def _lost_ties(
             tuple(group),
             "tie of the checkpoint lost",
             found="one tensor in the checkpoint, several parameters in the model",
-            why="they part at the first optimizer step",
+            why="they will diverge at the first optimizer step",
             hint="tie them in the model before loading",
         )
         for group in groups.values()

@@ -231,7 +231,7 @@ def _by_memory(
     twin = next((o for o in others if memory_of(o).key == memory_of(tensor).key), None)
     other = inventory.entry_of(twin)
     if twin is None:
-        found, hint = f"{held.where(others)} is a tensor that it lies in", FLAT
+        found, hint = f"{held.where(others)} is a tensor that it is part of", FLAT
     elif other is not None:
         found = f"{held.where([twin])} is {other.name}, which is on the same memory"
         hint = "tie by assigning the Parameter itself"

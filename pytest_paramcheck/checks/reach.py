@@ -167,7 +167,9 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
         case "dropped":
             return f"used, but the loss does not depend on the result: last {at}", ""
         case "detached" if place.operation in ("detach", "detach_", "data"):
-            return f"detached by .{at}", ""
+            called = "" if place.operation == "data" else "()"
+            where = place_text(place, one.entry.name)
+            return f"detached by .{place.operation}{called}{where}", ""
         case "detached":
             return f"cut off: no gradient flows through {at}", ""
         case "swallowed":
@@ -220,7 +222,7 @@ def relative(name: str, to: str) -> str:
     if common and common == len(own) - 1:
         return f"its {'.'.join(parts[common:])}"
     if any(part.isdigit() for part in parts[:common]):
-        return f"{'.'.join(parts[common:])} beside it"
+        return f"its sibling {'.'.join(parts[common:])}"
     return name
 
 
@@ -256,7 +258,7 @@ def place_text(place: Place, name: str) -> str:
     while common < min(len(parts), len(own)) and parts[common] == own[common]:
         common += 1
     if any(part.isdigit() for part in parts[:common]):
-        return _inside(parts[common:], place) + " beside it"
+        return _inside(parts[common:], place).replace(" in ", " in the sibling module ", 1)
     return _inside([place.module], place)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
+from ..messages.wording import a_or_an
 from ..parameters.tensors.describe import kind_of
 from ..parameters.tensors.memory import inner_tensors
 from ..parameters.tensors.sharded import gathered
@@ -21,7 +22,7 @@ def plain_values(name: str, tensor: Tensor, *, keep_dtype: bool = False) -> Tens
         values = values.to_dense()
     elif inner_tensors(values) is not None:
         raise ParamCheckUsageError(
-            f"{name}: the values of a {kind_of(tensor)} are spread over other tensors; "
+            f"{name}: the values of {a_or_an(kind_of(tensor))} are spread over other tensors; "
             f"check the module before it is sharded, quantized or wrapped"
         )
     if values.is_quantized:

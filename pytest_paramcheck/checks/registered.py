@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..messages.findings import Finding
+from ..messages.wording import a_or_an
 from ..parameters.running.graph import GraphLeaf, graph_leaves
 from ..parameters.subject.hidden import Hidden, HiddenTensors
 from ..parameters.subject.inventory import Inventory
@@ -171,8 +172,7 @@ def _why(item: Hidden) -> str:
         if item.holder.startswith("class "):
             where = f"an attribute of the {item.holder}, shared by all its instances"
         else:
-            article = "an" if item.holder[0] in "aeiouAEIOU" else "a"
-            where = f"in {article} {item.holder}"
+            where = f"in {a_or_an(item.holder)}"
     return f"{item.module} {where}" if item.module else where
 
 

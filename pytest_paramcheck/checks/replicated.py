@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
+from ..messages.wording import a_or_an
 from ..parameters.running.gradstate import grad_of, is_parameter
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.content import no_values
@@ -98,7 +99,7 @@ def _digest(name: str, tensor: Tensor) -> bytes:
                 f'(only="flags" asks for names, shapes, dtypes and requires_grad)'
             ) from None
         raise ParamCheckUsageError(
-            f"{name}: a {type(tensor).__name__} has no bits that can be compared ({error})"
+            f"{name}: {a_or_an(type(tensor).__name__)} has no bits that can be compared ({error})"
         ) from None
 
 

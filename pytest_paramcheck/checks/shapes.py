@@ -40,7 +40,7 @@ def parse_spec(spec: object, of: str = "shape") -> tuple[Dim, ...]:
             )
         if isinstance(dim, int) and dim < 0:
             raise ParamCheckUsageError(
-                f"{of}: size {dim} in {spec_text(spec)} is negative; None stands for any size"
+                f"{of}: size {dim} in {spec_text(spec)} is negative; None is any size"
             )
         if isinstance(dim, str) and not dim.isidentifier():
             raise ParamCheckUsageError(

@@ -8,6 +8,7 @@ from typing import Any
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.folding import fold_rows
+from ..messages.wording import plural
 
 
 def parse_shares(at_least: object) -> Mapping[Any, float]:
@@ -45,7 +46,7 @@ def too_few(
         Finding(
             tuple(name for names, _ in lacking for name in names),
             problem,
-            expected=f"at least {share:.0%} of the {count} parameters of {pattern}",
+            expected=f"at least {share:.0%} of the {plural(count, 'parameter')} of {pattern}",
             found=f"{there} ({there / count:.0%})",
             rows=fold_rows((", ".join(names), text) for names, text in lacking),
         )

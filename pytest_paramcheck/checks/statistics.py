@@ -104,9 +104,7 @@ def _normal(flat: Tensor, of: Normal | TruncNormal, eps: float) -> list[Outcome]
             outside = (x < of.a - _ulps(of.a, flat.dtype)) | (x > of.b + _ulps(of.b, flat.dtype))
             if bool((outside | x.isnan()).any()):
                 worst = float(x[outside | x.isnan()][0])
-                return [
-                    Outcome(Test.SUPPORT, 0.0, f"{worst:.4g} lies outside [{of.a:g}, {of.b:g}]")
-                ]
+                return [Outcome(Test.SUPPORT, 0.0, f"{worst:.4g} is outside [{of.a:g}, {of.b:g}]")]
         elif not bool(x.isfinite().all()):
             return [Outcome(Test.SUPPORT, 0.0, "NaN or infinity among the values")]
         z = _scores(x, of, flat.dtype)
@@ -162,7 +160,7 @@ def _uniform(flat: Tensor, of: Uniform, eps: float) -> list[Outcome]:
     bounds = f"[{of.a:.4g}, {of.b:.4g}]"
     if not (low >= of.a - slack and high <= of.b + slack):
         worst = low if not low >= of.a - slack else high
-        return [Outcome(Test.SUPPORT, 0.0, f"{worst:.4g} lies outside {bounds}")]
+        return [Outcome(Test.SUPPORT, 0.0, f"{worst:.4g} is outside {bounds}")]
     slack = slack / width + eps / 2
     top = min(1.0, (high - of.a) / width + slack)
     bottom = min(1.0, (of.b - low) / width + slack)

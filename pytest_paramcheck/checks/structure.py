@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.folding import fold
-from ..messages.wording import first_line, plural, shorten
+from ..messages.wording import a_or_an, first_line, plural, shorten
 from ..parameters.subject.declared import Declared
 from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory
@@ -102,7 +102,7 @@ def _left_behind(
         why = f"its {hidden.module} is not registered: .to() leaves it behind"
         hint = "assert_registered(model) says how to register what .to() leaves behind"
     else:
-        where = "a plain attribute" if hidden.holder == "attribute" else f"a {hidden.holder}"
+        where = "a plain attribute" if hidden.holder == "attribute" else a_or_an(hidden.holder)
         why = f"in {where}: .to() leaves it behind"
         hint = f"self.register_buffer({hidden.attribute!r}, ...), persistent=False if not saved"
         if hidden.kind == "parameter" or hidden.holder != "attribute":

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
-from ..messages.wording import plural
+from ..messages.wording import a_or_an, cut, plural
 from ..parameters.subject.declared import Declared
 from ..parameters.subject.elements import elements
 from ..parameters.subject.inventory import Entry
 from ..parameters.tensors.content import no_values
-from ..parameters.tensors.describe import size_text
+from ..parameters.tensors.describe import dtype_name, size_text
 from ..values import Between, Condition, Norm, Orthogonal, Symmetric, Triangular, ZeroWhere
 from .orthogonality import not_orthogonal
 from .readable import plain_values
@@ -65,7 +65,7 @@ def demand_condition(pattern: str, asked: object) -> None:
         raise ParamCheckUsageError(f"{pattern}: values.{name} is not a condition: call it")
     if not callable(asked) or isinstance(asked, type):
         raise ParamCheckUsageError(
-            f"{pattern}: {asked!r} is no condition of pytest_paramcheck.values, like "
+            f"{pattern}: {asked!r} is not a condition of pytest_paramcheck.values, like "
             f"values.between(0, 1), and no function of a tensor"
         )
 
@@ -117,7 +117,7 @@ def _found(entry: Entry, values: Tensor, asked: Asked) -> str:
                     f"{size_text(asked.mask)}"
                 )
             return _zero(values, values.ne(0) & asked.mask.to(values.device))
-    raise ParamCheckUsageError(f"{asked!r} is no condition of pytest_paramcheck.values")
+    raise ParamCheckUsageError(f"{asked!r} is not a condition of pytest_paramcheck.values")
 
 
 def _demand_matrix(name: str, values: Tensor, asked: Condition, *, square: bool = False) -> None:
@@ -208,9 +208,11 @@ def _of_function(name: str, values: Tensor, asked: Callable[[Tensor], object]) -
     if isinstance(answer, bool):
         return "" if answer else "False of all of it"
     if not isinstance(answer, Tensor) or answer.dtype is not torch.bool:
-        kind = f"a {answer.dtype} tensor" if isinstance(answer, Tensor) else repr(answer)[:40]
+        kind = cut(repr(answer), 40)
+        if isinstance(answer, Tensor):
+            kind = a_or_an(f"{dtype_name(answer.dtype)} tensor")
         raise ParamCheckUsageError(
-            f"{text_of(asked)} returned {kind.replace('torch.', '')} for {name}: "
+            f"{text_of(asked)} returned {kind} for {name}: "
             f"a condition returns a bool tensor, or a bool"
         )
     wrong = ~answer

@@ -70,9 +70,9 @@ def parse_manifest(data: bytes, shown: str) -> list[Record]:
             try:
                 record = _parse_line(row)
                 if record.name in seen:
-                    reason = f"{record.name!r} already stands in line {seen[record.name]}"
+                    reason = f"{record.name!r} is already in line {seen[record.name]}"
                 elif record.tied_to and record.tied_to not in seen:
-                    reason = f"{record.tied_to!r} stands in no line above it"
+                    reason = f"{record.tied_to!r} is in no line above it"
             except ValueError as error:
                 reason = str(error)
             if reason:

@@ -21,7 +21,8 @@ def headline(problems: Sequence[tuple[str, Sequence[Finding]]], subject: str, wh
     Up to four names, folded. Where there are many, how many of how many it is and below which
     modules: ``zero gradient: 89 of 161 parameters below layer{1..4}``.
     """
-    end = f" ({subject})" if subject else ""
+    named = {name for _, findings in problems[:2] for finding in findings for name in finding.names}
+    end = f" ({subject})" if subject and named != {subject} else ""
     shortest = sum(len(problem) + 2 for problem, _ in problems) - 2 + len(end)
     known: list[list[str]] = []
     if shortest <= TOLERATED:

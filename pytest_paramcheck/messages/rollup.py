@@ -111,8 +111,8 @@ def rows_of(findings: Sequence[Finding], whole: Whole, at_most: int | None) -> I
     if len(groups) == 1 and not any(modules.values()) and len(items) == len(texts):
         (text,) = groups
         # What the headline has folded.
-        for row in whole.folds.first(len(items), [label for label, _, _ in items]):
-            yield _row(row, (text, 0, 1), whole)
+        for plain in whole.folds.first(len(items), [label for label, _, _ in items]):
+            yield _row(plain, (text, 0, 1), whole)
         return
     for row in folds((label, (text, size, n)) for (label, text, size), n in items.items()):
         yield _row(row, row.value, whole)

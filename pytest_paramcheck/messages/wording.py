@@ -61,6 +61,29 @@ def join_words(words: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
+#: What is read letter by letter though it is not in capitals, and what begins with another sound
+#: than its letter's.
+_SPELLED = ("mk", "nd", "np", "fp", "fx", "xl", "hp")
+_CONSONANT = ("uni", "use", "usa", "uint", "one", "once", "eu", "utf")
+_VOWEL = ("a", "e", "i", "o", "u", "8", "unin", "unim")
+
+
+def a_or_an(words: str) -> str:
+    """Return words with the article that they are read with: by sound, not by letter.
+
+    >>> a_or_an("mkldnn tensor"), a_or_an("MLP"), a_or_an("uint8"), a_or_an("Unit")
+    ('an mkldnn tensor', 'an MLP', 'a uint8', 'a Unit')
+    """
+    lower = words.lower()
+    if words[:2].isupper() or lower.startswith(_SPELLED):
+        vowel = lower.startswith(tuple("aefhilmnorsx"))
+    else:
+        vowel = lower.startswith(_VOWEL[-2:]) or (
+            lower.startswith(_VOWEL) and not lower.startswith(_CONSONANT)
+        )
+    return f"{'an' if vowel else 'a'} {words}"
+
+
 def plural(count: int, singular: str, several: str | None = None) -> str:
     """Return ``"1 parameter"`` or ``"2 parameters"``."""
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"

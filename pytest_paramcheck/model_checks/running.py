@@ -111,7 +111,7 @@ def check_tied_grads_sum(case: CaseRun) -> None:
     except Exception:  # whatever a module raises
         case.loss(case.model)  # a graph that was kept is the reason, and is said
         raise NothingToCheck(
-            "the model cannot be deep-copied, so its uses cannot be told apart: check_deepcopy "
+            "the model cannot be deep-copied, so its uses cannot be separated: check_deepcopy "
             "says why"
         ) from None
     with in_use(case) as model:

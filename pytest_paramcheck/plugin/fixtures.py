@@ -82,7 +82,7 @@ def assert_tied():
 @typed(lambda: public.assert_untied)
 @pytest.fixture(scope="session")
 def assert_untied():
-    """Assert that nothing shares memory: no cell in common, buffers included."""
+    """Assert that no two tensors share any memory, buffers included."""
     return public.assert_untied
 
 
@@ -152,7 +152,7 @@ def assert_grads_reach():
 @typed(lambda: public.assert_tied_grads_sum)
 @pytest.fixture(scope="session")
 def assert_tied_grads_sum():
-    """Assert that a tied parameter's gradient is the sum of its uses'."""
+    """Assert that a tied parameter's gradient is the sum over its uses."""
     return public.assert_tied_grads_sum
 
 

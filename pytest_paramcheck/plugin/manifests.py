@@ -195,15 +195,15 @@ class ManifestRun:
         return not named <= {*self._dtypes} or (bool(self._dtypes) and not named)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for verb, files in (
-            ("wrote", [Path(path) for path in self._written]),
-            ("no test asked for", self._stale),
+        wrote = f"wrote {plural(len(self._written), 'manifest')}"
+        them = "it" if len(self._stale) == 1 else "them"
+        unused = plural(len(self._stale), "unused manifest")
+        for said, files in (
+            (wrote, [Path(path) for path in self._written]),
+            (f"{unused} (delete {them} if no test needs {them})", self._stale),
         ):
             if files:
-                doubt = "" if verb == "wrote" else ", which may be unused"
-                terminalreporter.write_line(
-                    f"paramcheck: {verb} {plural(len(files), 'manifest')}{doubt}:"
-                )
+                terminalreporter.write_line(f"paramcheck: {said}:")
                 for path in files:
                     terminalreporter.write_line(f"  {printable(below_root(path, self._root))}")
 

@@ -38,7 +38,7 @@ def is_checkpoint(spec: str) -> bool:
         return True
     if ":" not in spec or path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".json"):
         raise ParamCheckUsageError(
-            f"{spec}: there is no such file, and it is no module:factory either"
+            f"{spec}: there is no such file, and it is not a module:factory either"
         )
     return False
 

@@ -161,7 +161,7 @@ def test_devices_share_a_file(run: Run) -> None:
 
 def stale(result: pytest.RunResult) -> list[str]:
     lines = result.outlines
-    start = [n for n, line in enumerate(lines) if line.startswith("paramcheck: no test asked for")]
+    start = [n for n, line in enumerate(lines) if " unused manifest" in line]
     return [line for n in start for line in lines[n:] if line.startswith(("paramcheck", "  __"))]
 
 
@@ -172,7 +172,7 @@ def test_what_is_stale_is_said_at_the_end_of_a_full_run_only(
     full = run(MANY.replace('"big"', '"large"'), UPDATE)
 
     assert stale(full) == [
-        "paramcheck: no test asked for 1 manifest, which may be unused:",
+        "paramcheck: 1 unused manifest (delete it if no test needs it):",
         f"  {FOLDER}/test_sizes-big.txt",
     ]
     assert full.ret == pytest.ExitCode.OK
@@ -226,7 +226,7 @@ def test_tests_that_were_left_out_by_others_leave_nothing_unused(
 
     # The file of which all was collected is still told of.
     assert stale(run("", *args)) == [
-        "paramcheck: no test asked for 1 manifest, which may be unused:",
+        "paramcheck: 1 unused manifest (delete it if no test needs it):",
         "  __params__/test_other/test_gone.txt",
     ]
 

@@ -64,7 +64,7 @@ def test_a_green_run(run: Run, pytester: pytest.Pytester) -> None:
     assert [line for line in result.outlines if line.startswith(("paramcheck:", "  __"))] == [
         "paramcheck: wrote 1 manifest:",
         f"  {FOLDER}/test_sizes-large.txt",
-        "paramcheck: no test asked for 1 manifest, which may be unused:",
+        "paramcheck: 1 unused manifest (delete it if no test needs it):",
         f"  {FOLDER}/test_sizes-big.txt",
     ]
 

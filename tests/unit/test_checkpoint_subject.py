@@ -197,7 +197,7 @@ class TestSafetensors:
             ({"a": ["F32", [2], [0, 8]]}, 9, "1 byte more than its tensors have"),
             ({"a": ["F32", [3], [0, 8]]}, 8, "'a' of shape [3] has 8 bytes, not 12"),
             ({"a": ["F6", [2], [0, 8]]}, 8, "'a' has the dtype F6, which torch does not have"),
-            ({"a": ["F32", [-2], [0, 8]]}, 8, "its header does not say where 'a' lies"),
+            ({"a": ["F32", [-2], [0, 8]]}, 8, "its header does not say where 'a' is"),
             ({"a": ["F32", [1], [4, 8]]}, 8, "'a' begins at byte 4, what is before it ends at 0"),
             ({"a": 3}, 0, "its header is not one of safetensors"),
         ],

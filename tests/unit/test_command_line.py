@@ -228,7 +228,9 @@ def test_a_checkpoint_is_checked(capsys: pytest.CaptureFixture[str], tmp_path: P
 def test_wrong_calls(capsys: pytest.CaptureFixture[str], models: str, tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2)}, tmp_path / "good.pt")
     for arguments, said in {
-        ("table", "none.pt"): "none.pt: there is no such file, and it is no module:factory either",
+        ("table", "none.pt"): (
+            "none.pt: there is no such file, and it is not a module:factory either"
+        ),
         ("table", f"{models}:mlpp"): (
             f"{models}:mlpp: {models} has no 'mlpp'; did you mean 'mlp'?"
         ),

@@ -216,7 +216,7 @@ LAYOUTS = {
         lambda: _two(torch.ones(2, 2).to_mkldnn(), torch.zeros(2, 2).to_mkldnn()),
         DISTINCT,
         unknown=(
-            "a mkldnn tensor does not say where its memory is "
+            "an mkldnn tensor does not say where its memory is "
             "(Cannot access storage of OpaqueTensorImpl)"
         ),
     ),
@@ -361,7 +361,7 @@ def test_what_cannot_be_asked_is_named() -> None:
 
     assert shared.groups == []
     assert shared.unknown == {
-        1: "a mkldnn tensor does not say where its memory is "
+        1: "an mkldnn tensor does not say where its memory is "
         "(Cannot access storage of OpaqueTensorImpl)",
     }
 

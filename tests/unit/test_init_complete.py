@@ -45,10 +45,10 @@ def test_everything_that_was_forgotten() -> None:
           never initialized:
             weight  Parameter 3x3 float32 cpu: it still holds uninitialized memory
             old     Parameter 4 float32 cpu: it still holds uninitialized memory
-            part    2 of 4 values, from number 2: it still holds uninitialized memory
+            part    2 of 4 values, first at flat index 2: it still holds uninitialized memory
             mask    Tensor 3 bool cpu: it still holds uninitialized memory
             codes   Tensor 3 uint8 cpu: it still holds uninitialized memory
-            grown   3 of 5 values, from number 2: it still holds uninitialized memory
+            grown   3 of 5 values, first at flat index 2: it still holds uninitialized memory
             window  Tensor 2x2 float32 cpu: it still holds uninitialized memory
           computed from uninitialized memory:
             scaled  Parameter 3 float32 cpu: its values follow what the memory held before

@@ -245,7 +245,7 @@ class TestLoaded:
             "tie of the checkpoint lost: emb.weight, head.weight (LM)",
             "",
             "  emb.weight, head.weight  one tensor in the checkpoint, several parameters in the "
-            "model: they part at the first optimizer step",
+            "model: they will diverge at the first optimizer step",
             "",
             "  hint: tie them in the model before loading",
         ]

@@ -23,7 +23,7 @@ def nan(found: str = "1 of 8 values: 1 NaN, first at [0]") -> Finding:
     return Finding(("w",), "not finite", found=found)
 
 
-def still(found: str = "every bit is as it was", names: tuple[str, ...] = ("w",)) -> Finding:
+def still(found: str = "values are bit-identical", names: tuple[str, ...] = ("w",)) -> Finding:
     return Finding(names, "not changed", found=found, everywhere=True)
 
 

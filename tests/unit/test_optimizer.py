@@ -247,9 +247,9 @@ def test_slices_of_a_flat_parameter_that_no_gradient_gets_to() -> None:
     assert failure(assert_optimizer_covers, optimizer, model, "b") == whole(r"""
         held through its memory alone: b.weight, b.bias (Net)
 
-          b.weight  SGD group 0, parameter 0 is a tensor that it lies in: \
+          b.weight  SGD group 0, parameter 0 is a tensor that it is part of: \
         its gradients are never used by a step
-          b.bias    SGD group 0, parameter 0 is a tensor that it lies in: \
+          b.bias    SGD group 0, parameter 0 is a tensor that it is part of: \
         its gradients are never used by a step
 
           hint: give the optimizer the parameters themselves, or set .grad of what it holds from \

@@ -222,7 +222,7 @@ NO_GRADIENT = {
         "used only under torch.inference_mode(): linear in b (Linear)",
         "run it with gradients enabled",
     ),
-    b_detached: ("detached by .detach in Net", ""),
+    b_detached: ("detached by .detach() in Net", ""),
     b_as_data: ("detached by .data in Net", ""),
     b_through_argmax: ("cut off: no gradient flows through argmax in Net", ""),
     b_as_number: (
@@ -233,13 +233,13 @@ NO_GRADIENT = {
         "used, but the loss does not depend on the result: last linear in b (Linear)",
         "",
     ),
-    b_copied_in_place: ("detached by .detach in Net", ""),
+    b_copied_in_place: ("detached by .detach() in Net", ""),
     b_in_reentrant_checkpoint_without_gradient: (
         "used only inside a reentrant checkpoint none of whose inputs requires grad",
         "checkpoint(..., use_reentrant=False) does not depend on its inputs",
     ),
-    b_detached_in_reentrant_checkpoint: ("detached by .detach in a checkpoint", ""),
-    b_detached_in_checkpoint: ("detached by .detach in Net", ""),
+    b_detached_in_reentrant_checkpoint: ("detached by .detach() in a checkpoint", ""),
+    b_detached_in_checkpoint: ("detached by .detach() in Net", ""),
     b_swallowed: ("SwallowingBackward in Net returned no gradient for it", ""),
     b_hidden_in_function: (
         "used only inside Hidden.forward, whose operations autograd does not record",
@@ -433,7 +433,8 @@ def test_a_tied_parameter_is_listed_once_under_all_names() -> None:
     net.c = nn.Linear(3, 3, bias=False)
     net.c.weight = net.b.weight
     assert message(net, loss, "c") == (
-        "no gradient: b.weight, c.weight (Net)\n\n  b.weight, c.weight  detached by .detach in Net"
+        "no gradient: b.weight, c.weight (Net)\n\n"
+        "  b.weight, c.weight  detached by .detach() in Net"
     )
     net.forward_fn = lambda net, x: net.c(net.a(x))
     assert_grads_reach(net, loss)
@@ -474,7 +475,7 @@ def test_several_losses_count_together_and_the_nearest_reason_is_told() -> None:
 
     assert_grads_reach(net, [loss, other])
     assert message(net, [loss, cut]) == (
-        "no gradient: b.weight (Net)\n\n  b.weight  detached by .detach in loss_fn"
+        "no gradient: b.weight (Net)\n\n  b.weight  detached by .detach() in loss_fn"
     )
 
 
@@ -493,7 +494,7 @@ def test_repeated_layers_fold() -> None:
         """
         no gradient: {0..11}.aux.weight, {0..11}.out.weight (Sequential)
 
-          {0..11}.aux.weight  used, but the loss does not depend on the result: last linear in out (Linear) beside it
+          {0..11}.aux.weight  used, but the loss does not depend on the result: last linear in the sibling module out (Linear)
           {0..11}.out.weight  used, but the loss does not depend on the result: last linear in its out (Linear)
         """  # noqa: E501
     )
@@ -505,7 +506,7 @@ def test_a_compiled_submodule_is_seen_through() -> None:
     inner = Net(lambda net, x: net.b(x).detach() + net.a(x))
     model = nn.Sequential(linear(), torch.compile(inner, backend="eager"))
     assert message(model) == (
-        "no gradient: 1.b.weight (Sequential)\n\n  1.b.weight  detached by .detach in its own Net"
+        "no gradient: 1.b.weight (Sequential)\n\n  1.b.weight  detached by .detach() in its own Net"
     )
     inner.forward_fn = b_after_a
     assert_grads_reach(model, loss)
@@ -520,8 +521,8 @@ def test_meta_tells_who_is_reached_but_not_zero() -> None:
         with pytest.raises(ParamCheckUsageError) as caught:
             assert_grads_reach(model, loss)
     assert str(caught.value) == (
-        "0.weight: on meta, where tensors have no values, so a gradient cannot be told from zero; "
-        "build Sequential on a real device, or pass allow_zero=True"
+        "0.weight: on meta, where tensors have no values, so a gradient cannot be distinguished "
+        "from zero; build Sequential on a real device, or pass allow_zero=True"
     )
 
 
@@ -554,8 +555,8 @@ def test_a_loss_without_a_graph_is_a_finding_with_the_reasons() -> None:
           no backward pass:
             loss_fn  returned a loss without a graph (Tensor scalar float32 cpu)
           no gradient:
-            a.weight  detached by .detach in Net
-            b.weight  detached by .detach in Net
+            a.weight  detached by .detach() in Net
+            b.weight  detached by .detach() in Net
         """
     )
 
@@ -850,7 +851,7 @@ def test_a_shared_module_is_one_row_with_both_names() -> None:
     assert_grads_reach(Both(lambda x: x), loss)
     assert message(Both(Tensor.detach)) == (
         "no gradient: a.weight, b.weight (Both)\n\n"
-        "  a.weight, b.weight  detached by .detach in Both"
+        "  a.weight, b.weight  detached by .detach() in Both"
     )
 
 

@@ -446,7 +446,7 @@ class TestRoundtrip:
             "through='statedict' is not a way to save a model; did you mean 'state_dict'?"
         )
         assert usage(assert_roundtrip, nn.Linear(2, 2).state_dict()) == (
-            "a model is saved and loaded, not a OrderedDict; for a state_dict on disk there is "
+            "a model is saved and loaded, not an OrderedDict; for a state_dict on disk there is "
             "assert_loaded"
         )
         assert usage(assert_roundtrip, nn.Linear(2, 2, device="meta")) == (

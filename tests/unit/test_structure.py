@@ -125,7 +125,7 @@ class TestShapes:
                 (2.0, 3),
                 "'weight': 2.0 in (2.0, 3) is not a dimension: use a size, a symbol like 'd', None for any size, or ...",
             ),
-            ((-1, 3), "'weight': size -1 in (-1, 3) is negative; None stands for any size"),
+            ((-1, 3), "'weight': size -1 in (-1, 3) is negative; None is any size"),
             (
                 ("2*d", 3),
                 "'weight': symbol '2*d' in (2*d, 3) is not a name: write 'd', no expression",

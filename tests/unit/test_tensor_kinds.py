@@ -174,7 +174,7 @@ def test_two_wrappers_that_hide_their_memory_are_not_apart() -> None:
     assert_untied({"a": Wrapper(torch.ones(3)), "b": Wrapper(torch.ones(3))})
 
 
-INSIDE = "inside torch.func.vmap or grad, where a tensor stands for others: ask outside"
+INSIDE = "inside torch.func.vmap or grad, where a tensor represents others: ask outside"
 
 
 @pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad])

@@ -137,7 +137,7 @@ def test_a_detached_use_is_named() -> None:
     assert failure_lines(assert_tied_grads_sum, LM(Tensor.detach), loss) == [
         "one use gets no gradient: head.weight (LM)",
         "",
-        "  head.weight  tied to emb.weight: detached by .detach in LM",
+        "  head.weight  tied to emb.weight: detached by .detach() in LM",
     ]
 
 

@@ -195,7 +195,7 @@ def test_a_model_without_ties() -> None:
 def test_a_state_dict_is_no_model() -> None:
     assert (
         usage(assert_ties_survive, LM(tied=True).state_dict(), "deepcopy")
-        == "operations are done to a model, not to a OrderedDict"
+        == "operations are done to a model, not to an OrderedDict"
     )
 
 

@@ -187,7 +187,7 @@ def test_more_than_a_bit() -> None:
     assert block_failure(assert_changed(model, "bias", more_than=1), lambda: None) == whole("""
         not changed by more than 1: bias (Linear)
 
-          bias  every bit is as it was""")
+          bias  values are bit-identical""")
 
 
 def test_one_value_that_moved_is_enough_and_a_cast_moves_none() -> None:

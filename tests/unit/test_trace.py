@@ -194,8 +194,8 @@ def test_a_zero_scale_is_named_and_rows_of_many_layers_fold(kind: str) -> None:
         rf"""
         zero gradient: {{0..2}}.fc.weight (Sequential)
 
-          {{0..2}}.fc.weight  its gradient is zero because last.weight beside it is all zeros: \
-        {operation} in last ({cls}) beside it
+          {{0..2}}.fc.weight  its gradient is zero because its sibling last.weight is all zeros: \
+        {operation} in the sibling module last ({cls})
 
           hint: {FIRST_STEP}
         """
@@ -233,13 +233,13 @@ def test_attention_whose_output_projection_is_zero() -> None:
     ("path", "said"),
     [
         # 1 + weight, as some norms scale: the parameter is zero and the factor is not
-        (lambda x, w: F.relu(x * (1 + w) - 100), "its gradient becomes zero at relu in last"),
+        (lambda x, w: F.relu(x * (1 + w) - 100), "its gradient becomes zero at relu in"),
         (
             lambda x, w: F.relu(x * torch.sigmoid(w) - 100),
-            "its gradient becomes zero at relu in la",
+            "its gradient becomes zero at relu in",
         ),
         # the weight is added, or is where it decides nothing
-        (lambda x, w: F.relu(x + w - 100), "its gradient becomes zero at relu in last"),
+        (lambda x, w: F.relu(x + w - 100), "its gradient becomes zero at relu in"),
         (lambda x, w: F.layer_norm(x, (3,), None, w) * 0, "reached, but the other operand"),
     ],
 )
@@ -423,7 +423,7 @@ def test_an_attribute_that_nobody_writes_is_not_blamed() -> None:
     model = Wide(Cut)
     model.function = type("Lost", (), {"apply": staticmethod(lambda x, w: x @ w.detach())})
     lines = failure(assert_grads_reach, model, total).splitlines()
-    assert lines[2] == "  a  detached by .detach in Wide"
+    assert lines[2] == "  a  detached by .detach() in Wide"
 
 
 def test_a_tie_whose_gradient_is_written_elsewhere() -> None:
@@ -551,8 +551,8 @@ def test_a_gradient_whose_values_cannot_be_read_is_no_pass() -> None:
         warnings.simplefilter("ignore")
         text = usage(assert_grads_reach, model, swapped)
     assert text == (
-        "the gradient of weight cannot be told from zero: Unread does not say which tensors hold "
-        "its values; pass allow_zero=True"
+        "the gradient of weight cannot be distinguished from zero: Unread does not say which "
+        "tensors hold its values; pass allow_zero=True"
     )
 
 

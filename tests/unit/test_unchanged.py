@@ -353,7 +353,7 @@ def test_values_without_values_are_a_wrong_call() -> None:
     with pytest.raises(ParamCheckUsageError) as caught, assert_unchanged(model):
         pass
     assert str(caught.value) == (
-        "weight: on meta, where tensors have no values; whether its values change cannot be told "
+        "weight: on meta, where tensors have no values; cannot check whether its values change "
         '(only=("objects", "flags") does not ask)'
     )
     with assert_unchanged(model, only=("objects", "flags")):
@@ -369,8 +369,8 @@ def test_values_without_values_are_a_wrong_call() -> None:
         """)
     lazy = nn.LazyLinear(2)
     assert usage(assert_unchanged(lazy).__enter__) == (
-        "weight: uninitialized: a lazy parameter gets its values in the first forward; whether its "
-        'values change cannot be told (only=("objects", "flags") does not ask)'
+        "weight: uninitialized: a lazy parameter gets its values in the first forward; cannot "
+        'check whether its values change (only=("objects", "flags") does not ask)'
     )
     with pytest.raises(ParamCheckError) as failed:
         with assert_unchanged(lazy, only=("objects", "flags")):

@@ -466,8 +466,7 @@ def test_nothing_to_look_at_is_a_wrong_call() -> None:
     )
     for assertion in (assert_updated, assert_changed):
         assert usage(assertion(nn.Linear(2, 2, device="meta")).__enter__) == (
-            "weight: on meta, where tensors have no values; whether its values change cannot be "
-            "told"
+            "weight: on meta, where tensors have no values; cannot check whether its values change"
         )
     model = Net()
     model.register_buffer("step", torch.zeros(()))

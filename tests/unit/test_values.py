@@ -255,8 +255,8 @@ def test_an_error_of_the_function_comes_through() -> None:
         (lambda: values.norm(), "norm(2): give equals= or at_most="),
         (lambda: values.norm(equals=1, at_most=2),
          "norm(2, equals=1, at_most=2): give equals= or at_most="),
-        (lambda: values.norm("fro", equals=1), "norm('fro', equals=1): 'fro' is no number >= 0"),
-        (lambda: values.norm(equals=-1), "norm(2, equals=-1): -1 is no number >= 0"),
+        (lambda: values.norm("fro", equals=1), "norm('fro', equals=1): 'fro' is not a number >= 0"),
+        (lambda: values.norm(equals=-1), "norm(2, equals=-1): -1 is not a number >= 0"),
         (lambda: values.orthogonal(0), "orthogonal(gain=0): gain must be greater than 0"),
         (lambda: values.zero_where(W),
          "zero_where takes a bool tensor, not a float32 tensor: True where the values are zero "
@@ -276,7 +276,7 @@ def test_conditions_that_are_none(make: Callable[[], Any], message: str) -> None
         ({}, "assert_values takes {pattern: condition}, with one pattern at least: "
              '{"std": values.positive()}'),
         ({"w": values.positive}, "'w': values.positive is not a condition: call it"),
-        ({"w": 3}, "'w': 3 is no condition of pytest_paramcheck.values, like "
+        ({"w": 3}, "'w': 3 is not a condition of pytest_paramcheck.values, like "
                    "values.between(0, 1), and no function of a tensor"),
         ({"w": lambda w: w.sum()}, "<lambda> returned a float32 tensor for w: a condition returns "
                                    "a bool tensor, or a bool"),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_paramcheck.messages.wording import (
+    a_or_an,
     cut,
     did_you_mean,
     first_line,
@@ -123,3 +124,34 @@ def test_names_by_the_hundred_thousand_are_not_all_compared() -> None:
 
 
 NO_DIGITS = str.maketrans("0123456789", "ghijklmnop")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "an mkldnn tensor",
+        "an MLP",
+        "an LM",
+        "an SGD",
+        "an NAdam",
+        "an ndarray",
+        "an fp16 copy",
+        "an int64 tensor",
+        "an UninitializedParameter",
+        "an OrderedDict",
+        "an 8-bit copy",
+        "a uint8 tensor",
+        "a Unit",
+        "a UNet",
+        "a user's class",
+        "a one-hot tensor",
+        "a float8 tensor",
+        "a GRU",
+        "a LayerNorm",
+        "a Model",
+        "a sparse_coo tensor",
+        "a Euler",
+    ],
+)
+def test_an_article_goes_by_the_sound(said: str) -> None:
+    assert a_or_an(said.partition(" ")[2]) == said

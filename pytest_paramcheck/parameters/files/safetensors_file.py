@@ -117,7 +117,7 @@ def _parsed(text: bytes) -> dict[str, tuple[torch.dtype, list[int], int, int]]:
     described = {}
     for name, (kind, shape, *offsets) in found.items():
         if len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in (*shape, *offsets)):
-            raise FormatError(f"its header does not say where {name!r} lies")
+            raise FormatError(f"its header does not say where {name!r} is")
         dtype = getattr(torch, _DTYPES.get(kind, ""), None) if isinstance(kind, str) else None
         if dtype is None:
             shown = kind if isinstance(kind, str) and re.fullmatch(r"\w{1,20}", kind) else "?"

@@ -24,7 +24,7 @@ def require_values(entries: Iterable[Entry], instead: str = "") -> None:
     for entry in entries:
         if entry.tensor is not None and (reason := no_values(entry.tensor)):
             raise ParamCheckUsageError(
-                f"{entry.name}: {reason}; whether its values change cannot be told{instead}"
+                f"{entry.name}: {reason}; cannot check whether its values change{instead}"
             )
 
 

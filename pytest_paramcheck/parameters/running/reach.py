@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ...messages.wording import a_or_an
 from ..subject.inventory import Entry
 from ..subject.walk import first_places
 from ..tensors.content import no_values
@@ -185,7 +186,8 @@ def loss_problem(loss: object) -> LossProblem | None:
     """Return why there can be no backward from a loss. Several losses in one are a wrong call."""
     if isinstance(loss, (tuple, list, Mapping)) or hasattr(loss, "keys"):
         raise ParamCheckUsageError(
-            f"loss_fn returned a {type(loss).__name__}: return the loss alone, a scalar tensor"
+            f"loss_fn returned {a_or_an(type(loss).__name__)}: "
+            f"return the loss alone, a scalar tensor"
         )
     if isinstance(loss, Tensor):
         if loss.numel() != 1:

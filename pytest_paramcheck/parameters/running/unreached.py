@@ -130,7 +130,7 @@ def _readable(entries: Sequence[Entry], outcomes: Sequence[Reached], remedy: str
         for entry, reason in zip(entries, outcome.unreadable, strict=True):
             if reason:
                 raise ParamCheckUsageError(
-                    f"the gradient of {entry.name} cannot be told from zero: {reason}"
+                    f"the gradient of {entry.name} cannot be distinguished from zero: {reason}"
                     + remedy.replace(", or", ";", 1)
                 )
 
@@ -144,7 +144,7 @@ def runnable(
     for entry, tensor in zip(entries, tensors, strict=True):
         if not allow_zero and (reason := no_values(tensor)):
             raise ParamCheckUsageError(
-                f"{entry.name}: {reason}, so a gradient cannot be told from zero; "
+                f"{entry.name}: {reason}, so a gradient cannot be distinguished from zero; "
                 f"build {inventory.title} on a real device{remedy}"
             )
     return tensors

@@ -159,7 +159,7 @@ def untied_copy(model: nn.Module) -> nn.Module:
         copied = deep_copy(model)
     except Exception as error:
         raise ParamCheckUsageError(
-            f"{type(model).__name__} cannot be deep-copied, so its uses cannot be told apart: "
+            f"{type(model).__name__} cannot be deep-copied, so its uses cannot be separated: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
     _keep_flags(model, copied)

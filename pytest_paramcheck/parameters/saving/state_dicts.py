@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import join_words
+from ...messages.wording import a_or_an, join_words
 from ..files.checkpoint import read_checkpoint
 from ..files.nested import DEEPEST, is_extra_state
 from ..subject.inventory import Inventory, kind_in_words
@@ -67,7 +67,7 @@ def take_checkpoint(
         )
     if isinstance(checkpoint, nn.Module):
         raise ParamCheckUsageError(
-            f"the checkpoint is a {type(checkpoint).__name__}; pass its state_dict()"
+            f"the checkpoint is {a_or_an(type(checkpoint).__name__)}; pass its state_dict()"
         )
     if not isinstance(checkpoint, Mapping):
         raise ParamCheckUsageError(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import cut, join_words
+from ...messages.wording import a_or_an, cut, join_words
 from ..files.checkpoint import read_tensors
 from ..files.nested import is_extra_state
 from ..tensors.describe import kind_in_words as kind_in_words
@@ -355,7 +355,7 @@ def _read_path(path: Path, key: str | None = None) -> Inventory:
 def _mapping_title(subject: Mapping[Any, Any]) -> str:
     """Return what messages call a mapping; the class alone (``dict``) would say nothing."""
     name = type(subject).__name__
-    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name} of tensors"
+    return a_or_an(f"{name} of tensors")
 
 
 def _read_pairs(title: str, pairs: Iterable[Any]) -> Inventory:

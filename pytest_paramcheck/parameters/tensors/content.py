@@ -49,7 +49,7 @@ def _why_none(tensor: Tensor) -> str:
     if type(tensor) in PLAIN_TYPES and not is_lazy(tensor) and is_ordinary(tensor):
         return ""
     if in_transform(tensor):
-        return "inside torch.func.vmap or grad, where a tensor stands for others: ask outside"
+        return "inside torch.func.vmap or grad, where a tensor represents others: ask outside"
     if is_lazy(tensor):
         return "uninitialized: a lazy parameter gets its values in the first forward"
     if is_fake(tensor):

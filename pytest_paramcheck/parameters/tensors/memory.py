@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import first_line
+from ...messages.wording import a_or_an, first_line
 from .describe import layout_name
 from .overlap import Layout, overlap, overlaps_itself
 
@@ -121,7 +121,8 @@ def _why_unknown(tensor: Tensor, error: Exception) -> str:
         return raised_by(tensor, error)
     # Opaque layouts (mkldnn, vendor backends) have no storage to ask.
     reason = first_line(error, 80) or type(error).__name__
-    return f"a {layout_name(tensor.layout)} tensor does not say where its memory is ({reason})"
+    what = a_or_an(f"{layout_name(tensor.layout)} tensor")
+    return f"{what} does not say where its memory is ({reason})"
 
 
 def raised_by(tensor: Tensor, error: Exception) -> str:

@@ -236,7 +236,7 @@ class Call:
             return None
         self.over = True
         raise ParamCheckUsageError(
-            f"the tensors of {self.title} lie on {len(of)} meshes, and none has the ranks of all: "
+            f"the tensors of {self.title} are on {len(of)} meshes, and none has the ranks of all: "
             f"pass the part of the model that is on one mesh at a time"
         )
 
@@ -299,7 +299,7 @@ def group_of_call() -> Any:
     if mesh.ndim == 1:
         return mesh.get_group()
     raise ParamCheckUsageError(
-        f"the ranks of {call.title} are no process group of their own: a mesh of "
+        f"the ranks of {call.title} are not a process group of their own: a mesh of "
         f"{'x'.join(map(str, mesh.shape))} out of {dist.get_world_size()} ranks"
     )
 
