@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from timing import milliseconds
+from timing import keep_memory, milliseconds
 from torch import nn
 
 from pytest_paramcheck import assert_averaged
@@ -71,4 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_memory()
     main()

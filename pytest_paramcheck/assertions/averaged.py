@@ -17,6 +17,7 @@ from ..parameters.subject.inventory import Inventory, Subject, take_inventory
 from ..parameters.subject.namesakes import namesakes
 from ..parameters.tensors.blend import spread_over
 from ..parameters.tensors.content import no_values
+from ..parameters.tensors.raw import plain_address
 from .blocks import Block
 
 
@@ -118,9 +119,10 @@ class _Averaged(Block):
                     self._before[name] = entry.tensor.detach().clone()
             for source in model.parameters:
                 tensor = source.tensor
-                if tensor is None or not sources.intersection(source.names):
+                if tensor is None or not any(name in sources for name in source.names):
                     continue
-                if (tensor.is_floating_point() or tensor.is_complex()) and not no_values(tensor):
+                floating = tensor.is_floating_point() or tensor.is_complex()
+                if floating and (plain_address(tensor) is not None or not no_values(tensor)):
                     self._samples[source.name] = spread_over(tensor)
         self._counters = Counters(inventory, self._pairs)
 
@@ -138,7 +140,8 @@ class _Averaged(Block):
             first=counters is not None and counters.copies_first and number == 0,
             counted=counted,
         )
-        return checks.not_averaged(inventory, take_inventory(self._model), kept)
+        with torch.no_grad():
+            return checks.not_averaged(inventory, take_inventory(self._model), kept)
 
 
 def _validate(decay: object, buffers: object) -> None:

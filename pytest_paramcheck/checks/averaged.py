@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import plural
 from ..parameters.subject.inventory import Entry, Inventory
-from ..parameters.tensors.blend import WAYS, Blend, Way, blend_of, spread_over
+from ..parameters.tensors.blend import Blend, Ways, blend_of, spread_over
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import dtype_name, size_text
 from ..parameters.tensors.memory import memory_of
+from ..parameters.tensors.raw import plain_address
 
 #: What becomes of a buffer: it is copied, averaged as a parameter is, or left as it is.
 Buffers: TypeAlias = Literal["copy", "average", "keep"]
@@ -43,7 +43,7 @@ class Averaged:
     samples: Mapping[str, Tensor]
     first: bool
     counted: int | None
-    ways: list[Way] = field(default_factory=lambda: list(WAYS))
+    ways: Ways = field(default_factory=Ways)
 
 
 class _Verdict(NamedTuple):
@@ -70,8 +70,7 @@ def not_averaged(average: Inventory, model: Inventory, kept: Averaged) -> list[F
         asked.add(id(source.tensor))
         if name not in kept.before:
             continue
-        with torch.no_grad():
-            verdict = _compare(entry, source, kept.before[name], model, kept)
+        verdict = _compare(entry, source, kept.before[name], model, kept)
         told = told or verdict.told
         findings += [verdict.finding] if verdict.finding else []
     findings += [
@@ -105,7 +104,7 @@ def _compare(
         found = f"{size_text(now)} in the average, {size_text(other)} in the model"
         return _Verdict(Finding(names, "different shape", found=found))
     for tensor, where in ((now, "the average"), (other, "the model")):
-        if reason := no_values(tensor):
+        if plain_address(tensor) is None and (reason := no_values(tensor)):
             raise ParamCheckUsageError(f"{names[0]} of {where}: {reason}; it cannot be compared")
     mode: Buffers = kept.buffers if source.kind == "buffer" else "average"
     floating = now.is_floating_point() or now.is_complex()

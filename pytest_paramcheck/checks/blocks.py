@@ -19,7 +19,7 @@ from ..parameters.tensors.digest import content_difference
 from ..parameters.tensors.memory import memory_of
 from .same_values import beyond, moved_by_less
 from .shares import too_few
-from .tolerance import in_one_dtype, other_form
+from .tolerance import Tolerance, in_one_dtype, other_form
 from .writers import Cause, not_changed, without_gradient
 
 ASPECTS = ("values", "objects", "flags", "attributes")
@@ -59,26 +59,30 @@ def require_objects(aspects: frozenset[str], inventory: Inventory) -> None:
 
 def off_by_more(rtol: float, atol: float) -> Callable[[Tensor, Tensor], str]:
     """Return what says how far values are from what they were, where it is beyond tolerances."""
-    tolerance = ", ".join(f"{n}={v:g}" for n, v in (("rtol", rtol), ("atol", atol)) if v)
+    said = ", ".join(f"{n}={v:g}" for n, v in (("rtol", rtol), ("atol", atol)) if v)
+    tolerance = Tolerance(rtol, atol)
 
     def differs(before: Tensor, now: Tensor) -> str:
+        if tolerance.holds(now, before):
+            return ""
         if form := other_form(before, now):
             return form
         # As torch.testing: relative to what is expected, which is what it was.
-        found = beyond(now, before, rtol, atol, ("after", "before"))
-        return f"{found} ({tolerance})" if found else ""
+        found = beyond(now, before, tolerance, ("after", "before"))
+        return f"{found} ({said})" if found else ""
 
     return differs
 
 
 def moved_more(more_than: float) -> Callable[[Tensor, Tensor], str]:
     """Return what says by how much values moved, where one of them did by more than that."""
+    tolerance = Tolerance(0.0, more_than)
 
     def differs(before: Tensor, now: Tensor) -> str:
         if before.shape != now.shape or before.layout != now.layout:
             return other_form(before, now)
         new, old = in_one_dtype(now, before)
-        return beyond(new, old, 0.0, more_than, ("after", "before"))
+        return beyond(new, old, tolerance, ("after", "before"))
 
     return differs
 
@@ -95,8 +99,9 @@ def changes(
         if now is None:
             findings.append(Finding(names, REMOVED, found=f"was {old.described}"))
             continue
-        replaced = replacement(old, now)
-        if "values" in aspects and after.moved(old, now):
+        moved = "values" in aspects and after.moved(old, now)
+        replaced = replacement(old, now) if moved or "objects" in aspects else ""
+        if moved:
             why, hint = cause(old, names, now, replaced)
             said = [moved_text(old, now, after), replaced, why]
             findings.append(

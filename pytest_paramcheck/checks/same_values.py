@@ -19,7 +19,7 @@ from ..parameters.tensors.context import Fact, context_tensors, facts_of
 from ..parameters.tensors.describe import describe, dtype_name, layout_name, size_text
 from ..parameters.tensors.memory import PLAIN_TYPES, inner_tensors
 from ..parameters.tensors.sharded import index_in_whole, is_dtensor, local_of
-from .tolerance import common_dtype, in_one_dtype, within
+from .tolerance import Tolerance, common_dtype, in_one_dtype
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
 CHUNK = 1 << 22
@@ -123,18 +123,16 @@ def _compare(
             f"{names[0]} is {describe(a)} in the first and {describe(b)} in the second: tensors "
             f"that are sharded in two ways cannot be compared yet; compare their full_tensor()"
         )
-    found = beyond(a, b, rtol, atol)
+    found = beyond(a, b, Tolerance(rtol, atol))
     return Finding(names, "different values", found=found + said) if found else None
 
 
-def beyond(
-    a: Tensor, b: Tensor, rtol: float, atol: float, sides: tuple[str, str] | None = None
-) -> str:
+def beyond(a: Tensor, b: Tensor, tolerance: Tolerance, sides: tuple[str, str] | None = None) -> str:
     """Say how two tensors of one shape and dtype differ by more than tolerances, or ``""``."""
-    if (rtol or atol) and within(a, b, rtol, atol):
+    if (tolerance.rtol or tolerance.atol) and tolerance.holds(a, b):
         return ""
     with torch.no_grad():
-        return difference(a, b, rtol, atol, sides or _SIDES)
+        return difference(a, b, tolerance.rtol, tolerance.atol, sides or _SIDES)
 
 
 def moved_by_less(before: Tensor, now: Tensor) -> str:

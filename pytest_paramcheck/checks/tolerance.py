@@ -1,7 +1,8 @@
 """Tolerances: what is one, a quick look whether two tensors are within it, two dtypes as one.
 
 An exact comparison takes differences in float64 on the cpu (``same_values``); nearly always all
-values are so near that their own arithmetic, with room for its rounding, can tell.
+bits are the same, or all values so near that their own arithmetic, with room for its rounding,
+can tell.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe, dtype_name
 from ..parameters.tensors.memory import PLAIN_TYPES
+from ..parameters.tensors.raw import plain_address, same_at
 
 #: Values looked at together: what is computed of them stays in the cache of a core.
 _PIECE = 1 << 17
@@ -29,30 +31,75 @@ def demand_tolerances(**tolerances: object) -> None:
             raise ParamCheckUsageError(f"{name}={value!r} is not a tolerance: pass a number >= 0")
 
 
-def within(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
-    """Whether all of ``|a - b| <= atol + rtol * |b|`` for certain; False says nothing.
+class Tolerance:
+    """A quick look whether two tensors are within tolerances, one of which is not 0.
 
-    A NaN is within nothing.
+    It keeps what it computes in, since it is asked about many tensors.
     """
-    if not (_plain(a) and _plain(b)) or a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.device != b.device:
-        return False
-    wide = a.dtype if a.dtype.itemsize >= 4 else torch.float32
-    exact = 1 - _ROUNDINGS * torch.finfo(wide).eps
-    size = _PIECE if a.device.type == "cpu" else _LARGE_PIECE
-    with torch.no_grad():
+
+    def __init__(self, rtol: float, atol: float) -> None:
+        self.rtol, self.atol = rtol, atol
+        self._rooms: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def holds(self, a: Tensor, b: Tensor) -> bool:
+        """Whether all of ``|a - b| <= atol + rtol * |b|`` for certain; False says nothing.
+
+        The same bits are within any tolerance, a NaN is within nothing else.
+        """
+        if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+            return False
+        here, there = plain_address(a), plain_address(b)
+        if here is None or there is None:
+            return _plain(a) and _plain(b) and self._values_near(a, b, None)
+        if a.numel() <= _PIECE and same_at(here, there, a.numel() * a.element_size()):
+            return True
+        computes = a.is_floating_point() and a.element_size() > 1
+        return computes and self._values_near(a, b, (here, there))
+
+    def _values_near(self, a: Tensor, b: Tensor, places: tuple[int, int] | None) -> bool:
+        wide = a.dtype if a.element_size() >= 4 else torch.float32
+        size = _PIECE if a.is_cpu else _LARGE_PIECE
+        rooms = self._rooms_for(wide, a.device, min(size, a.numel()))
         x, y = (tensor.detach().contiguous().view(-1) for tensor in (a, b))
-        room, more = torch.empty(2, min(size, x.numel()), dtype=wide, device=x.device)
+        if x.numel() <= size:
+            return self._near(x, y, *rooms)
+        step, at = size * x.element_size(), 0
         for left, right in zip(torch.split(x, size), torch.split(y, size), strict=True):
-            # A norm of order infinity takes ten times as long as these two.
-            gap = torch.sub(left.to(wide), right.to(wide), out=room[: len(left)]).abs_()
-            if rtol:
-                magnitude = torch.abs(right.to(wide), out=more[: len(left)])
-                gap.sub_(magnitude, alpha=rtol * exact)
-            if not float(gap.amax()) <= min(atol * exact, torch.finfo(wide).max):
+            length = left.numel() * left.element_size()
+            same = places and same_at(places[0] + at, places[1] + at, length)
+            if not same and not self._near(left, right, *rooms):
                 return False
-    return True
+            at += step
+        return True
+
+    def _near(self, a: Tensor, b: Tensor, room: Tensor, more: Tensor) -> bool:
+        if room.numel() > a.numel():
+            room = room[: a.numel()]
+        if room.dtype != a.dtype:
+            a, b = a.to(room.dtype), b.to(room.dtype)
+        spacing = torch.finfo(room.dtype).eps
+        if _ROUNDINGS * spacing < self.rtol < 0.5:
+            # One quotient tells it in half of the passes. 0 / 0 is a NaN, and near to nothing.
+            low, high = torch.aminmax(torch.div(a, b, out=room))
+            far = self.rtol - _ROUNDINGS * spacing
+            if 1 - far <= float(low) and float(high) <= 1 + far:
+                return True
+        exact = 1 - _ROUNDINGS * spacing
+        # A norm of order infinity takes ten times as long as these two.
+        gap = torch.sub(a, b, out=room).abs_()
+        if self.rtol:
+            magnitude = torch.abs(b, out=more[: b.numel()])
+            gap.sub_(magnitude, alpha=self.rtol * exact)
+        return float(gap.amax()) <= min(self.atol * exact, torch.finfo(room.dtype).max)
+
+    def _rooms_for(
+        self, dtype: torch.dtype, device: torch.device, size: int
+    ) -> tuple[Tensor, Tensor]:
+        rooms = self._rooms.get((dtype, device))
+        if rooms is None or rooms[0].numel() < size:
+            one, other = torch.empty(2, size, dtype=dtype, device=device)
+            rooms = self._rooms[dtype, device] = one, other
+        return rooms
 
 
 def _plain(tensor: Tensor) -> bool:

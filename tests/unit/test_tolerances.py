@@ -19,7 +19,7 @@ from pytest_paramcheck import (
     assert_unchanged,
     assert_updated,
 )
-from pytest_paramcheck.checks.tolerance import within
+from pytest_paramcheck.checks.tolerance import Tolerance
 
 from .messages import failure, usage, whole
 
@@ -154,11 +154,25 @@ def test_the_quick_look_is_never_wrong(
     a, b = (torch.tensor(side, dtype=dtype) for side in zip(*pairs, strict=True))
     x, y = a.double(), b.double()
     near = ((x - y).abs() <= atol + rtol * y.abs()) & (x - y).isfinite()
+    same = (x == y) | (x.isnan() & y.isnan())
 
-    if within(a, b, rtol, atol):
-        assert bool(near.all())
-    if bool(x.isfinite().all()):
-        assert within(a, a.clone(), rtol, max(min(atol, 1.0), 1e-3))
+    if Tolerance(rtol, atol).holds(a, b):
+        assert bool((near | same).all())
+    assert Tolerance(rtol, max(min(atol, 1.0), 1e-3)).holds(a, a.clone())
+
+
+@given(st.integers(0, 2**18), st.sampled_from([1e-5, 0.3]), st.sampled_from([0.0, 1e-3]))
+@settings(max_examples=20, deadline=None)
+def test_the_quick_look_looks_everywhere(at: int, rtol: float, atol: float) -> None:
+    """In pieces, of which one has a value too far off; the others are near, or the same."""
+    b = torch.linspace(1, 2, 2**18 + 1)
+    a = b.clone()
+    a[: 2**17] *= 1 + 1e-6
+    tolerance = Tolerance(rtol, atol)
+    assert tolerance.holds(a, b)
+
+    a[at] += 2 * (rtol * b[at] + atol)
+    assert not tolerance.holds(a, b)
 
 
 # --- assert_changed(more_than=) --------------------------------------------------------------

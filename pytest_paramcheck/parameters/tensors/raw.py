@@ -60,3 +60,8 @@ def same_bytes(a: Tensor, b: Tensor) -> bool | None:
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     return here == there or _compare(here, there, a.numel() * a.element_size()) == 0
+
+
+def same_at(here: int, there: int, size: int) -> bool | None:
+    """Whether two places in host memory hold the same bytes; None where that cannot be told."""
+    return None if _compare is None else _compare(here, there, size) == 0
