@@ -70,6 +70,15 @@ def test_what_was_cast_afterwards_passes(dtype: torch.dtype) -> None:
     assert_init({"w": torch.full((3,), 0.1).to(dtype)}, {"w": init.constant(0.1)})
 
 
+def test_double_precision_is_compared_as_it_is() -> None:
+    weight = torch.ones(3, dtype=torch.float64)
+    assert_init({"w": weight}, {"w": init.ones()})
+    weight[1] += 1e-12
+    assert failure(assert_init, {"w": weight}, {"w": init.ones()}).endswith(
+        "w  expected constant(1), found 1 of 3 values off, first 1 at [1]"
+    )
+
+
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (6, 3, 2, 2)], ids=str)
 def test_orthogonal(shape: tuple[int, ...]) -> None:
     weight = nn.init.orthogonal_(torch.empty(shape), gain=2)

@@ -176,6 +176,23 @@ def test_a_forward_that_fails_anyway_tells_nothing_of_plain_tensors(name: str) -
     assert outcome(name, Fails, inputs=ROWS) == "ok"
 
 
+def test_of_a_class_without_source_the_values_alone_decide() -> None:
+    namespace: dict[str, Any] = {"nn": nn, "torch": torch}
+    exec(WITHOUT_SOURCE, namespace)
+    assert outcome("check_dtype_move", namespace["Made"]) == "ok"
+
+
+WITHOUT_SOURCE = """
+class Made(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.window = torch.ones(3)
+
+    def forward(self, x):
+        return super().forward(x * self.window)
+"""
+
+
 def test_meta_loses_ties_and_laziness_on_torchs_own_account() -> None:
     def shared() -> nn.Module:
         layer = nn.Linear(2, 2)

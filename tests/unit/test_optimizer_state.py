@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from pytest_paramcheck import ParamCheckUsageError, assert_optimizer_state
 
-from .messages import failure, whole
+from .messages import failure, failure_lines, whole
 
 
 class Net(nn.Module):
@@ -218,6 +218,22 @@ def test_positions_are_compared_where_no_names_were_saved() -> None:
           a.weight  has the state saved for position 2
           b.weight  has the state saved for position 0
         """)
+
+
+def test_a_neighbors_state_is_known_in_the_dtype_that_it_was_cast_to() -> None:
+    """torch casts state to its parameter's dtype as it loads it."""
+    model = Net()
+    saved = copy.deepcopy(stepped(model, Adam(model.parameters())).state_dict())
+    model.bfloat16()
+    optimizer = Adam(model.parameters())
+    optimizer.load_state_dict(saved)
+    state = optimizer.state
+    state[model.a.weight], state[model.b.weight] = state[model.b.weight], state[model.a.weight]
+    assert failure_lines(assert_optimizer_state, optimizer, model, saved)[2:5] == [
+        "  state of another parameter:",
+        "    a.weight  has the state saved for position 2",
+        "    b.weight  has the state saved for position 0",
+    ]
 
 
 def test_positions_need_the_same_number_of_parameters() -> None:

@@ -371,6 +371,17 @@ def test_html_for_notebooks() -> None:
     ElementTree.fromstring(html.replace("&#", "#"))  # every tag is closed
 
 
+def test_html_shows_the_share_of_each_module() -> None:
+    html = param_table(nn.Transformer(8, 2, 2, 3, 16, batch_first=True))._repr_html_()
+    shares = re.findall(r"<tr><td>([^<]+)<.*width: ([0-9.]+)em.* ([0-9.]+)%", html)
+    assert shares == [
+        ("encoder.layers.{0,1}", "2.4", "30.4"),
+        ("encoder.norm", "0.0", "0.4"),
+        ("decoder.layers.{0..2}", "5.5", "68.8"),
+        ("decoder.norm", "0.0", "0.4"),
+    ]
+
+
 def test_html_shows_some_of_very_many_rows() -> None:
     subject = {f"{'x' * n}.w": torch.ones(1) for n in range(1, 601)}
 

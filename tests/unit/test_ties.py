@@ -211,6 +211,12 @@ class TestComputedWeights:
             "head.weight",
         ]
 
+    def test_half_of_the_names_of_weight_norm_are_names_like_others(self) -> None:
+        model = nn.ParameterDict({"weight_g": torch.ones(1), "weight_u": torch.ones(1)})
+        assert failure_lines(assert_tied, model, "weight_g", "weight_u")[0] == (
+            "not tied: weight_g, weight_u (ParameterDict)"
+        )
+
     def test_spectral_norm_keeps_the_object_and_breaks_the_tie(self) -> None:
         model = LM(tied=True)
         parametrizations.spectral_norm(model.head)

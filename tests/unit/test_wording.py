@@ -103,6 +103,10 @@ def test_what_can_be_printed_is_left_as_it_is() -> None:
     assert printable("größe.重み 'a\\b'") == "größe.重み 'a\\b'"
 
 
+def test_what_cannot_be_printed_is_shown_as_python_writes_it() -> None:
+    assert printable("\x1b]w\n\u202e\ud800") == r"\x1b]w\n\u202e\ud800"
+
+
 @given(st.text(st.characters(exclude_categories=()), max_size=20))
 def test_printable_text_holds_nothing_that_a_terminal_acts_on(text: str) -> None:
     assert printable(text).isprintable()

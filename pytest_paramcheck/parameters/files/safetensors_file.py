@@ -70,7 +70,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         size = opened.seek(0, 2)
-        if size < 8 or length > min(_LARGEST_HEADER, size - 8):
+        if length > min(_LARGEST_HEADER, size - 8):
             raise FormatError("the file ends before its header does")
         opened.seek(8)
         header = _parsed(opened.read(length))
