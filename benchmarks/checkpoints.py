@@ -1,4 +1,4 @@
-"""Manifest and assert_loaded against what a user would otherwise run.
+"""Manifest, assert_loaded and names of a checkpoint, against what a user would otherwise run.
 
 python benchmarks/checkpoints.py
 """
@@ -6,6 +6,8 @@ python benchmarks/checkpoints.py
 from __future__ import annotations
 
 import functools
+import json
+import pickle
 import sys
 import tempfile
 import time
@@ -15,14 +17,54 @@ import torch
 from ties import layers, seventy_billion
 from timing import Row, alternate, median, paired_ratio, show
 from torch import Tensor, nn
+from torch.distributed.checkpoint import metadata as dcp
 
-from pytest_paramcheck import assert_loaded, assert_manifest
+from pytest_paramcheck import assert_dtypes, assert_loaded, assert_manifest, assert_shapes
 
 
 def read_both(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Read every byte of both sides once."""
     for tensor in (*model.state_dict().values(), *state.values()):
         tensor.sum()
+
+
+def sparse_safetensors(folder: Path, gigabytes: int) -> Path:
+    """A file of that size in tensors of 32 MiB that takes no room on the disk."""
+    count = gigabytes * 32
+    header = {
+        f"layers.{n}.weight": {
+            "dtype": "BF16",
+            "shape": [1 << 14, 1 << 10],
+            "data_offsets": [n << 25, (n + 1) << 25],
+        }
+        for n in range(count)
+    }
+    text = json.dumps(header).encode()
+    path = folder / "model.safetensors"
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + (count << 25))
+    return path
+
+
+def sparse_dcp(folder: Path, gigabytes: int) -> Path:
+    """The metadata of a folder of that size, without the files that hold values."""
+    path = folder / "step1"
+    path.mkdir()
+    whole = torch.Size([1 << 14, 1 << 10])
+    properties = dcp.TensorProperties(dtype=torch.bfloat16)
+    chunks = [dcp.ChunkStorageMetadata(torch.Size([0, 0]), whole)]
+    said = dcp.TensorStorageMetadata(properties, whole, chunks)
+    names = [f"layers.{n}.weight" for n in range(gigabytes * 32)]
+    metadata = dcp.Metadata(dict.fromkeys(names, said), {name: (name,) for name in names}, {})
+    (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    return path
+
+
+def names_and_shapes(path: Path) -> None:
+    """Ask what needs no value."""
+    assert_shapes(path, {"*.weight": (1 << 14, 1 << 10)})
+    assert_dtypes(path, torch.bfloat16)
 
 
 def main() -> int:
@@ -49,6 +91,13 @@ def main() -> int:
                 "manifest of 69 billion on meta", f"{seconds * 1e3:.0f} ms", "200 ms", seconds < 0.2
             )
         )
+
+        for title, make in (("safetensors file", sparse_safetensors), ("DCP folder", sparse_dcp)):
+            path = make(Path(folder), 10)
+            ours, _ = alternate(7, functools.partial(names_and_shapes, path), int)
+            seconds = median(ours)
+            what = f"names, shapes and dtypes of a {title} of 10 GiB"
+            rows.append(Row(what, f"{seconds * 1e3:.0f} ms", "200 ms", seconds < 0.2))
 
     small = nn.Sequential(*[nn.Linear(4, 4) for _ in range(10_000)])
     state = {key: value.clone() for key, value in small.state_dict().items()}

@@ -227,9 +227,9 @@ def assert_loaded(
 def assert_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> None:
     """Assert that a checkpoint is whole, finite and no larger than its tensors.
 
-    ``path`` is a file (``torch.save``, safetensors), the ``.index.json`` of several files, or a
-    folder with one of these in it. All tensors in it are looked at, an optimizer's too. Nothing in
-    it is run.
+    ``path`` is a file (``torch.save``, safetensors), the ``.index.json`` of several files, a
+    folder with one of these in it, or one of torch.distributed.checkpoint. All tensors in it are
+    looked at, an optimizer's too. Nothing in it is run.
 
     Passes where every file can be read without unpickling code, the index and its shards name
     the same tensors, and every tensor has elements and finite values. A mask of 0 and ``-inf``
@@ -238,7 +238,8 @@ def assert_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -
     * ``key=``: asks about one part of a file (``"model"``).
 
     Fails, all at once: a file that is truncated, a Git LFS pointer or of another kind, one that
-    holds objects, a shard that is not there, names and files on one side of the index only,
+    holds objects, a shard that is not there, a folder whose save did not finish or to which not
+    all ranks wrote, names and files on one side of the index only,
     tensors that are empty or on meta, a NaN or an infinity, and views that were saved with all
     of the memory they look into.
 

@@ -83,7 +83,7 @@ def manifest_at(target: Path, model: Subject, *, update: bool, remedy: str) -> b
     no manifest of this format is never written over; one that matches is not touched.
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model)
+    inventory = take_inventory(model, values=False)
     current = records(inventory)
     shown = as_typed(target)
     data = _read(target, shown)

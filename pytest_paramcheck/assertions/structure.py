@@ -84,7 +84,7 @@ def assert_shapes(
             f"expected shapes must map patterns to shapes, not {type(expected).__name__} "
             f"{expected!r}; assert_shapes(tensor, shape) takes a single shape"
         )
-    inventory = take_inventory(subject, allow_none=True, key=key)
+    inventory = take_inventory(subject, allow_none=True, key=key, values=False)
     if not expected:
         raise ParamCheckUsageError("an empty mapping expects nothing: there is nothing to check")
     decided = decide(inventory, expected)
@@ -256,7 +256,7 @@ def assert_param_count(
         )
     checks.validate_count(total, "total")
     checks.validate_count(trainable, "trainable")
-    inventory = take_inventory(model, key=key)
+    inventory = take_inventory(model, key=key, values=False)
     if trainable is not None:
         demand_flags(inventory)
     raise_if(checks.param_counts(inventory, total, trainable), inventory)
@@ -302,7 +302,7 @@ def _with_attributes(
     ``moved``: also where a class moves its tensors itself.
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model, allow_empty=True, key=key)
+    inventory = take_inventory(model, allow_empty=True, key=key, values=False)
     hidden = {id(h.tensor): h for h in stored_tensors(inventory)}
     if not hidden:
         require_tensors(inventory)

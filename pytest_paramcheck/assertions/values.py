@@ -47,10 +47,11 @@ def assert_finite(model: Subject, *patterns: Pattern, key: str | None = None) ->
       w  1 of 2 values: 1 NaN, first at [1]
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model, key=key)
+    inventory = take_inventory(model, key=key, values=False)
     entries = select(
         inventory, patterns, default=parameters_only, eligible=with_elements, parts=True
     )
+    inventory.read_values(entry.tensor for entry in entries)
     raise_if(finite.not_finite(entries), inventory)
 
 
@@ -103,6 +104,8 @@ def assert_same_values(
     first, second = _both(a, b, key)
     require_tensors(first, second)
     names = select_of_both(first, second, patterns)
+    for one in (first, second):
+        one.read_values(one.tensor_at(name) for name, _ in names)
     first, second = sharded_alike(first, second, ((name, name) for name, _ in names))
     title = " and ".join(dict.fromkeys((first.title, second.title)))
     raise_if(values.differences(first, second, names, rtol=rtol, atol=atol, dtypes=dtypes), title)
@@ -152,7 +155,7 @@ def assert_values(
         )
     for pattern, asked in expected.items():
         conditions.demand_condition(pattern_text(pattern), asked)
-    inventory = take_inventory(subject, key=key)
+    inventory = take_inventory(subject, key=key, values=False)
     decided = decide(
         inventory,
         expected,
@@ -160,6 +163,7 @@ def assert_values(
         what="parameter or buffer with elements",
         parts=True,
     )
+    inventory.read_values(item.entry.tensor for item in decided)
     findings = conditions.broken(decided)
     raise_if(with_rivals(findings, decided, conditions.text_of), inventory)
 
@@ -169,7 +173,10 @@ def _both(a: Subject, b: Subject, key: str | None) -> tuple[Inventory, Inventory
     paths = isinstance(a, Path) or isinstance(b, Path)
     first, second = (
         take_inventory(
-            one, allow_none=True, key=key if isinstance(one, Path) or not paths else None
+            one,
+            allow_none=True,
+            key=key if isinstance(one, Path) or not paths else None,
+            values=False,
         )
         for one in (a, b)
     )

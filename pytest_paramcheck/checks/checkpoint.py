@@ -21,6 +21,10 @@ _DAMAGES: dict[Damage, tuple[str, str]] = {
         "code in the file",
         "save tensors and plain values only: torch.save(model.state_dict(), path)",
     ),
+    "pickled": (
+        "code in the file",
+        "save tensors and plain values only: torch.distributed.checkpoint unpickles all else",
+    ),
     "absent": ("shard missing", "publish every file that the index names"),
     "lacking": ("missing in its shard", "write index and shards together, in one save"),
 }

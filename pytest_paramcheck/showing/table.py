@@ -120,7 +120,7 @@ def param_table(
     ('weight', 24, 8)
     """
     __tracebackhide__ = True
-    inventory = take_inventory(model, allow_none=True, key=key)
+    inventory = take_inventory(model, allow_none=True, key=key, values=False)
     entries = [entry for entry in select(inventory, patterns) if entry.tensor is not None]
     if not entries:
         raise ParamCheckUsageError(f"{inventory.title} holds None only: there is nothing to show")

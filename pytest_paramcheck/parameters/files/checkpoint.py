@@ -10,7 +10,6 @@ Tests: ``tests/unit/test_loaded.py``, ``test_checkpoint_subject.py``.
 from __future__ import annotations
 
 import os
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -23,7 +22,8 @@ from torch import Tensor
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import did_you_mean, first_line, join_words, shorten
 from ..tensors.describe import kind_in_words
-from .damage import DamagedError
+from .damage import DamagedError, as_wrong_call, refused_name
+from .dcp import Folder, is_dcp, open_dcp
 from .nested import is_extra_state, mappings_below
 from .paths import is_there, not_there, reason_of
 from .safetensors_file import SUFFIX, FormatError, read_safetensors
@@ -40,21 +40,26 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Any
     device), unreadable, for a folder in which nothing or too much is found, and for a file that is
     damaged, of another kind, or that holds more than tensors and plain Python values.
     """
-    try:
+    with as_wrong_call():
         found = locate(path)
         held = _merged(found) if isinstance(found, Shards) else read_file(found)
-    except DamagedError as damage:
-        raise ParamCheckUsageError(*damage.args) from None
     return held if key is None else below(held, key, str(path))
 
 
-def read_tensors(path: Path, key: str | None = None) -> Mapping[str, Any]:
-    """Return the state_dict of a checkpoint: tensors by name, ``_extra_state`` and Nones.
+def read_tensors(path: Path, key: str | None = None) -> tuple[Mapping[str, Any], Folder | None]:
+    """Return the state_dict of a checkpoint: tensors by name, ``_extra_state`` and Nones; and
+    where it is a folder whose values are still to be read, that folder.
 
     Raises :class:`ParamCheckUsageError` for one that holds more, with the keys below which
     there are tensors.
     """
-    held = read_checkpoint(path, key)
+    folder: Folder | None = None
+    if is_dcp(path):
+        with as_wrong_call():
+            folder = open_dcp(path)
+        held = folder.held if key is None else below(folder.held, key, str(path))
+    else:
+        held = read_checkpoint(path, key)
     where = path.name if key is None else f"{key!r} of {path.name}"
     if not isinstance(held, Mapping):
         raise ParamCheckUsageError(
@@ -66,10 +71,12 @@ def read_tensors(path: Path, key: str | None = None) -> Mapping[str, Any]:
         above = f"{key}." if key else ""
         inside = [f"key={above + found!r}" for found, _ in mappings_below(held)]
         hint = f"; did you mean {join_words(inside[:3], 'or')}?" if inside else ""
-        raise ParamCheckUsageError(
-            f"{name!r} in {where} is not a tensor but {kind_in_words(value)}{hint}"
-        )
-    return held
+        raise ParamCheckUsageError(f"{name!r} in {where} is not a tensor but {_kind(value)}{hint}")
+    return held, folder
+
+
+def _kind(value: object) -> str:
+    return "bytes" if isinstance(value, bytes) else kind_in_words(value)
 
 
 def locate(path: str | os.PathLike[str]) -> Path | Shards:
@@ -188,12 +195,6 @@ def load_file(file: Path) -> Any:
         # Only the zip format can be mapped; torch's older ones are read whole.
         mapped = zipfile.is_zipfile(file)
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-
-
-def refused_name(text: str) -> str:
-    """Return the class or function that weights_only refused, from torch's message, or ``""``."""
-    found = re.search(r"GLOBAL (\S+)", text)
-    return found.group(1) if found else ""
 
 
 def _other_kind(file: Path, start: bytes, size: int) -> str:

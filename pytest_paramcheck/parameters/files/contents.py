@@ -17,6 +17,7 @@ from ..tensors.describe import kind_in_words
 from ..tensors.memory import PLAIN_TYPES
 from .checkpoint import below, lacking, locate, read_file, read_shard
 from .damage import DamagedError
+from .dcp import SHARD, code_in, damages_of, is_dcp, open_dcp, shards_of
 from .nested import every_tensor
 from .safetensors_file import SUFFIX
 from .shards import Shards, left_over
@@ -61,6 +62,9 @@ def read_contents(path: str | os.PathLike[str], key: str | None = None) -> Conte
         )
     contents = Contents(Path(os.fsdecode(path)).name)
     try:
+        if is_dcp(folder := Path(os.fsdecode(path))):
+            _read_folder(contents, folder, key)
+            return contents
         found = locate(path)
     except DamagedError as damage:
         contents.damages.append(damage)
@@ -81,6 +85,19 @@ def read_contents(path: str | os.PathLike[str], key: str | None = None) -> Conte
         everything = dict(every_tensor(held)) if key is not None else contents.tensors
         contents.dragged = _dragged(everything, contents.tensors)
     return contents
+
+
+def _read_folder(contents: Contents, path: Path, key: str | None) -> None:
+    folder = open_dcp(path)
+    held = folder.held if key is None else below(folder.held, key, str(path))
+    tensors = dict(every_tensor(held))
+    contents.damages = damages_of(folder)
+    if not contents.damages:
+        folder.read(tensors.values())
+        contents.tensors = tensors
+        contents.damages = code_in(folder)
+    named = shards_of(folder)
+    contents.left_over = [file for file in sorted(path.glob(f"*{SHARD}")) if file.name not in named]
 
 
 def _read_shard(contents: Contents, shards: Shards, file: Path, names: list[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import shorten
 from .damage import DamagedError
+from .dcp import METADATA, SHARD
 from .paths import reason_of
 
 INDEX = ".index.json"
@@ -72,12 +73,9 @@ def in_folder(folder: Path) -> Path:
     for name in _NAMES:
         if name in names:
             return folder / name
-    if ".metadata" in names:
-        raise ParamCheckUsageError(
-            f"{folder} is a folder of torch.distributed.checkpoint, whose metadata is a pickle: "
-            f"write it as a file first, with "
-            f"torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
-        )
+    if any(name.endswith(SHARD) for name in names):
+        found = f"it has shards and no {METADATA}, which is written last: the save did not finish"
+        raise DamagedError(folder, "damaged", f"{folder}: {found}", found=found)
     indices = [name for name in names if name.endswith(INDEX)]
     files = indices or [name for name in names if name.endswith(_SUFFIXES)]
     if len(files) == 1:

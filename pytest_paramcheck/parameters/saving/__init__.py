@@ -1,7 +1,7 @@
 """Copies, moves, saves and loads.
 
-``operations`` (what is done to a copy: deepcopy, pickle, ``.to(...)``, ...), ``dcp`` (folders
-of torch.distributed.checkpoint), ``roundtrips`` (save a model, load it into another),
+``operations`` (what is done to a copy: deepcopy, pickle, ``.to(...)``, ...), ``dcp`` (through a
+folder of torch.distributed.checkpoint), ``roundtrips`` (save a model, load it into another),
 ``overwrite`` (other values first, so that a load which does nothing shows), ``resets`` (what
 ``reset_parameters()`` leaves of those), ``state_dicts`` (a checkpoint as an inventory),
 ``renaming`` (its keys as a loader translates them) and ``asked``

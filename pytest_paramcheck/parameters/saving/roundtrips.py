@@ -22,7 +22,8 @@ from torch import nn
 from ...messages.errors import ParamCheckUsageError
 from ...messages.folding import fold_names
 from ...messages.wording import did_you_mean, first_line, shorten
-from ..files.checkpoint import load_file, refused_name
+from ..files.checkpoint import load_file
+from ..files.damage import refused_name
 from ..files.paths import reason_of
 from ..files.safetensors_file import safetensors_torch
 from ..subject.fsdp import is_sharded_by_fsdp

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import a_or_an, join_words
 from ..files.checkpoint import read_checkpoint
+from ..files.damage import as_wrong_call
+from ..files.dcp import is_dcp, read_dcp
 from ..files.nested import DEEPEST, is_extra_state
 from ..subject.inventory import Inventory, kind_in_words
 from ..subject.walk import walk_modules
-from .dcp import is_dcp, read_dcp
 from .renaming import Rename, renamed
 
 
@@ -58,7 +59,8 @@ def take_checkpoint(
         below = f"{key}." if key else ""
         folder = Path(checkpoint)
         if is_dcp(folder):
-            checkpoint = read_dcp(folder, model.named, key)
+            with as_wrong_call():
+                checkpoint = read_dcp(folder, model.named, key)
         else:
             checkpoint = read_checkpoint(checkpoint, key)
     elif key is not None:

@@ -24,6 +24,8 @@ from torch.nn.parameter import is_lazy
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import a_or_an, cut, join_words
 from ..files.checkpoint import read_tensors
+from ..files.damage import as_wrong_call
+from ..files.dcp import Folder
 from ..files.nested import is_extra_state
 from ..tensors.describe import kind_in_words as kind_in_words
 from ..tensors.memory import PLAIN_TYPES, raised_by
@@ -99,6 +101,8 @@ class Inventory:
         self.from_pairs = False
         #: Whether it was read from a state_dict: values without flags and gradients.
         self.saved = False
+        #: A folder of which only names and shapes were read, or None.
+        self.folder: Folder | None = None
         self._named: dict[str, Tensor | None] = {}
         self._all_named = True
         #: The names registered as buffers, and whether each is persistent.
@@ -132,6 +136,12 @@ class Inventory:
     def known_names(self) -> Mapping[str, object]:
         """Every name, or none where there are too many: what a message may count."""
         return self._named if self._all_named else {}
+
+    def read_values(self, tensors: Iterable[Tensor | None] | None = None) -> None:
+        """Read values that were not read yet: of a folder, whose names are read alone."""
+        if self.folder is not None:
+            with as_wrong_call():
+                self.folder.read(self.tensors if tensors is None else tensors)
 
     @property
     def empty(self) -> bool:
@@ -253,7 +263,12 @@ def subject_readers(*readers: NamedTensors) -> Iterator[None]:
 
 
 def take_inventory(
-    subject: Any, *, allow_empty: bool = False, allow_none: bool = False, key: str | None = None
+    subject: Any,
+    *,
+    allow_empty: bool = False,
+    allow_none: bool = False,
+    key: str | None = None,
+    values: bool = True,
 ) -> Inventory:
     """Read a subject: an ``nn.Module``, a mapping name -> tensor, (name, tensor) pairs, or the
     path of a checkpoint, of which ``key`` says where in the file the tensors are.
@@ -261,7 +276,8 @@ def take_inventory(
     A subject that is already an :class:`Inventory` is returned as it is. One with nothing in
     it raises :class:`ParamCheckUsageError` unless ``allow_empty``: an assertion about nothing
     must not pass. A mapping of Nones is nothing either, but for who asks about gradients
-    (``allow_none``).
+    (``allow_none``). Without ``values`` the caller asks for those of a folder that it needs, by
+    :meth:`Inventory.read_values`, or for none.
     """
     if key is not None and not isinstance(subject, Path):
         raise ParamCheckUsageError(
@@ -279,6 +295,8 @@ def take_inventory(
     _require_answers(inventory)
     if not allow_empty:
         require_tensors(inventory, allow_none=allow_none)
+    if values:
+        inventory.read_values()
     return inventory
 
 
@@ -347,8 +365,10 @@ def _read(subject: Any) -> Inventory:
 
 
 def _read_path(path: Path, key: str | None = None) -> Inventory:
-    inventory = _read_pairs(path.name, read_tensors(path, key).items())
+    held, folder = read_tensors(path, key)
+    inventory = _read_pairs(path.name, held.items())
     inventory.saved = True
+    inventory.folder = folder
     return inventory
 
 

@@ -73,6 +73,7 @@ def _chosen_by(function: Callable[[str, Tensor], Any], inventory: Inventory) -> 
         ) from None
     except ValueError:
         pass  # a builtin that does not say what it takes
+    inventory.read_values()  # it may look at any
     names = []
     for name, tensor in inventory.named.items():
         if tensor is None:
