@@ -472,7 +472,10 @@ def test_frozen_on_the_memory_of_what_is_trained() -> None:
 # --- against what a step moves -----------------------------------------------------------------
 
 
-HELD = ["itself", "left out", "twice", "twin", "twin with the gradient", "rows", "rows and rest"]
+HELD = [
+    *("itself", "left out", "twice", "twin", "twin with the gradient"),
+    *("rows", "rows and rest", "all but one element"),
+]
 
 
 @settings(max_examples=settings.default.max_examples // 2)
@@ -508,8 +511,12 @@ def test_coverage_against_what_a_step_moves(ways: list[str], flat: str, transpos
         elif way.startswith("twin"):
             held.append(nn.Parameter(parameter.data))
             held[-1].grad = parameter.grad if way != "twin" else None
-        elif way.startswith("rows"):
-            pieces = (slice(0, 1), slice(1, None)) if way != "rows" else (slice(0, 1),)
+        elif way != "left out":
+            pieces: list[Any] = [slice(0, 1)]
+            if way == "rows and rest":
+                pieces.append(slice(1, None))
+            elif way == "all but one element":
+                pieces = [slice(0, -1), (-1, slice(0, -1))][: len(shape)]
             for piece in pieces:
                 held.append(nn.Parameter(parameter.data[piece]))
                 held[-1].grad = parameter.grad[piece]
