@@ -1,4 +1,7 @@
-"""What a declared model's loss does not reach, with the declaration that says it is meant."""
+"""What a declared model's loss does not reach, with the declaration that says it is meant.
+
+Tests: ``tests/unit/test_running_checks.py``, ``test_grad_places.py`` and ``test_model_checks.py``.
+"""
 
 from __future__ import annotations
 

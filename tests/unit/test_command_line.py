@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pytest_paramcheck.__main__ import main
+from pytest_paramcheck.showing.progress import doing
 
 from ..models import LM
 
@@ -290,6 +291,7 @@ def test_no_command_but_check_loads_pytest(folder: Path, models: str) -> None:
     script = dedent(f"""
         import sys
         from pytest_paramcheck.__main__ import main
+from pytest_paramcheck.showing.progress import doing
         try:
             main(["--help"])
         except SystemExit:
@@ -337,3 +339,15 @@ def test_a_reader_that_has_seen_enough(models: str, monkeypatch: pytest.MonkeyPa
     with Path("kept").open("w", encoding="utf-8") as kept:
         monkeypatch.setattr(sys, "stdout", Closed())
         assert main(["table", f"{models}:mlp"]) == 0
+
+
+@pytest.mark.parametrize("stderr", [None, io.StringIO()], ids=["none", "closed"])
+def test_progress_needs_no_standard_error(
+    stderr: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under pythonw there is none."""
+    if stderr is not None:
+        stderr.close()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with doing("reading"):
+        pass

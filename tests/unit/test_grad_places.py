@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import (
+    CHECKS,
+    ModelCase,
     ParamCheckError,
     assert_grad_norm,
     assert_grads_finite,
@@ -18,6 +20,8 @@ from pytest_paramcheck import (
     assert_tied_grads_sum,
     assert_updated,
 )
+from pytest_paramcheck.model_checks.check import run_check
+from pytest_paramcheck.model_checks.run import CaseRun
 
 from .messages import failure, failure_lines, usage, whole
 
@@ -297,3 +301,15 @@ def test_wrong_calls() -> None:
     assert usage(assert_grads_present, model, grad=lambda name, parameter: name) == (
         "the gradient of 0.weight is str '0.weight'"
     )
+
+
+def test_a_case_is_not_told_to_declare_unreached_what_a_kernel_wrote_elsewhere() -> None:
+    def message(factory: Any) -> str:
+        case = ModelCase(factory, inputs=torch.ones(3, 4), loss=lambda out: out.square().sum())
+        return failure(run_check, CHECKS["check_grads_reach"], CaseRun(case))
+
+    def first(adds: bool) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 4), Fused(adds))
+
+    assert "unreached" not in message(lambda: first(True))
+    assert message(lambda: first(False)).endswith('ModelCase(unreached=["1"])')

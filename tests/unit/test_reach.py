@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import random
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -940,3 +943,17 @@ def test_exactly_lists_all_there_are() -> None:
     assert usage(assert_grads_reach, pair_of_layers(), loss, exactly="a") == (
         "exactly='a': pass a list of patterns; [] means no parameter"
     )
+
+
+def test_the_second_run_leaves_no_cycle_that_keeps_the_model() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    weight = weakref.ref(model[0].weight)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ParamCheckError):
+            assert_grads_reach(model, lambda m: m[1](m[0](torch.ones(1, 2)).detach()).sum())
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()

@@ -1,4 +1,7 @@
-"""An inventory as records: what a manifest keeps and copies are compared by."""
+"""An inventory as records: what a manifest keeps and copies are compared by.
+
+Tests: ``tests/unit/test_manifest.py`` and ``test_manifest_text.py``.
+"""
 
 from __future__ import annotations
 
