@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..messages.errors import ParamCheckUsageError, raise_if
@@ -366,7 +367,7 @@ def projection(output: Any) -> Tensor:
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """Return the tensors in what a forward returned: in mappings, sequences and dataclasses."""
+    """Return the tensors in what a forward returned: in mappings, sequences and other objects."""
     return _tensors(value, set())
 
 
@@ -384,6 +385,8 @@ def _tensors(value: Any, seen: set[int]) -> list[Tensor]:
         parts = value
     elif hasattr(value, "__dataclass_fields__"):
         parts = [getattr(value, name) for name in value.__dataclass_fields__]
-    else:
+    elif isinstance(value, (type, ModuleType, torch.nn.Module)):
         return []
+    else:  # a distribution, a batch of a graph: what it is made of
+        parts = list(getattr(value, "__dict__", {}).values())
     return [tensor for part in parts for tensor in _tensors(part, seen)]

@@ -11,6 +11,7 @@ import sys
 import typing
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -222,6 +223,8 @@ def test_the_projection_sees_through_what_a_sum_does_not(last: nn.Module) -> Non
         lambda y: Pair(y, 3),
         lambda y: torch.complex(y, y),
         lambda y: (y.argmax(), y.detach(), y),
+        lambda y: torch.distributions.Categorical(logits=y),
+        lambda y: SimpleNamespace(batch=SimpleNamespace(x=y)),
     ],
 )
 def test_the_projection_finds_the_tensors_of_an_output(wrap: Callable[[Tensor], Any]) -> None:
@@ -229,6 +232,13 @@ def test_the_projection_finds_the_tensors_of_an_output(wrap: Callable[[Tensor], 
     model = nn.Linear(3, 4)
 
     assert reached(model, wrap(model(torch.randn(2, 3))))
+
+
+def test_the_projection_takes_no_parameters_of_what_an_output_holds() -> None:
+    model = nn.Linear(3, 4)
+    output = [model, nn.Linear, torch, SimpleNamespace(owner=model, y=torch.ones(1))]
+
+    assert not projection(output).requires_grad
 
 
 def test_the_projection_draws_nothing_and_ignores_the_default_device() -> None:

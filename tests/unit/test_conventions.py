@@ -221,7 +221,13 @@ def test_a_config_that_promises_nothing_is_no_finding() -> None:
             super().__init__(**given)
             self.config.text_config = SimpleNamespace(tie_word_embeddings=False)
 
-    for model in (NoHead, Raises, Parts):
+    class OfTheDecoder(Configured):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+            self.decoder = nn.Embedding(7, 4)
+            self.head.weight = self.decoder.weight
+
+    for model in (NoHead, Raises, Parts, OfTheDecoder):
         assert outcome("check_ties", lambda model=model: model(says=True, tied=False)) == "ok"
     assert outcome("check_ties", lambda: Configured(says=None, tied=False)) == "ok"
     # Of other sizes they cannot be tied.
