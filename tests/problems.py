@@ -7,16 +7,18 @@ what is not the same each time.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest_paramcheck
+from pytest_paramcheck.messages.findings import Finding
 
 PACKAGE = Path(pytest_paramcheck.__file__).parent
-#: The position of ``problem`` among the arguments of a finding.
-POSITION = 1
+#: The arguments of a finding, in order.
+FIELDS = [field.name for field in dataclasses.fields(Finding)]
 
 
 class Code:
@@ -51,13 +53,22 @@ class Code:
 
     def problems(self) -> set[str]:
         """Return what every finding in the code can have as its problem."""
+        return self.given("problem")
+
+    def hints(self) -> set[str]:
+        """Return what every finding in the code can have as its hint."""
+        return self.given("hint")
+
+    def given(self, field: str) -> set[str]:
+        """Return what findings are made with as a field."""
         found: set[str] = set()
+        place = FIELDS.index(field)
         for call in (*self.called["Finding"], *self.called["replace"]):
             for keyword in call.keywords:
-                if keyword.arg == "problem":
+                if keyword.arg == field:
                     found |= self.texts(keyword.value, call)
-            if call in self.called["Finding"] and len(call.args) > POSITION:
-                found |= self.texts(call.args[POSITION], call)
+            if call in self.called["Finding"] and len(call.args) > place:
+                found |= self.texts(call.args[place], call)
         return found - {""}
 
     def texts(self, value: ast.expr, at: ast.AST, seen: tuple[ast.expr, ...] = ()) -> set[str]:
@@ -69,6 +80,8 @@ class Code:
             return {str(value.value)}
         if isinstance(value, ast.IfExp):
             return self.texts(value.body, at, seen) | self.texts(value.orelse, at, seen)
+        if isinstance(value, ast.BoolOp):
+            return set().union(*(self.texts(one, at, seen) for one in value.values))
         if isinstance(value, ast.JoinedStr):
             written = {""}
             for part in value.values:
@@ -109,8 +122,46 @@ class Code:
                 for node in ast.walk(function)
                 if isinstance(node, ast.Return) and node.value is not None
             ]
+        elif isinstance(value, ast.Call) and value.args and ast.unparse(value.func) == "replace":
+            several = [(value.args[0], at)]
         found = set().union(*(self.texts(one, where, seen) for one, where in several), set())
         return found or {"*"}
+
+    def elements(
+        self, value: ast.expr, place: int, at: ast.AST, seen: tuple[ast.AST, ...]
+    ) -> Iterator[tuple[ast.expr, ast.AST]]:
+        """Yield what stands at a place of the tuples that an expression can be."""
+        if value in seen:
+            return
+        seen = (*seen, value)
+        if isinstance(value, ast.Tuple):
+            if place < len(value.elts) and not isinstance(value.elts[place], ast.Starred):
+                yield value.elts[place], at
+        elif isinstance(value, ast.IfExp):
+            yield from self.elements(value.body, place, at, seen)
+            yield from self.elements(value.orelse, place, at, seen)
+        elif isinstance(value, ast.BoolOp):
+            for one in value.values:
+                yield from self.elements(one, place, at, seen)
+        elif isinstance(value, ast.Name):
+            for one, where in self.values_of(value.id, at):
+                yield from self.elements(one, place, where, seen)
+        elif isinstance(value, (ast.Subscript, ast.Call)):
+            table = value.value if isinstance(value, ast.Subscript) else value.func
+            if isinstance(table, ast.Attribute) and table.attr == "get":
+                table = table.value
+            if not isinstance(table, ast.Name):
+                return
+            for constant in self.constant(table.id, at):
+                if isinstance(constant, ast.Dict):
+                    for one in constant.values:
+                        yield from self.elements(one, place, at, seen)
+            if isinstance(value, ast.Call):
+                called = self.functions.get(table.id, ())
+                for function in called:
+                    for node in ast.walk(function):
+                        if isinstance(node, ast.Return) and node.value is not None:
+                            yield from self.elements(node.value, place, node, seen)
 
     def constant(self, name: str, at: ast.AST) -> list[ast.expr]:
         """Return what a name is in the module of a place, or in those that it may come from."""
@@ -141,14 +192,12 @@ class Code:
                     if isinstance(target, ast.Name) and target.id == name:
                         given = True
                         yield node.value, node
-                    elif isinstance(target, ast.Tuple) and isinstance(
-                        node.value, (ast.Tuple, ast.IfExp)
-                    ):
-                        for value in _alternatives(node.value):
-                            for one, text in zip(target.elts, value.elts, strict=True):
-                                if isinstance(one, ast.Name) and one.id == name:
+                    elif isinstance(target, ast.Tuple):
+                        for place, one in enumerate(target.elts):
+                            if isinstance(one, ast.Name) and one.id == name:
+                                for text in self.elements(node.value, place, node, ()):
                                     given = True
-                                    yield text, node
+                                    yield text
             elif isinstance(node, ast.For):
                 listed = [node.iter]
                 if isinstance(node.iter, ast.Name):
@@ -183,14 +232,6 @@ class Code:
             yield from ((value, function) for value in self.constant(name, at))
 
 
-def _alternatives(value: ast.expr) -> Iterator[ast.Tuple]:
-    if isinstance(value, ast.IfExp):
-        yield from _alternatives(value.body)
-        yield from _alternatives(value.orelse)
-    elif isinstance(value, ast.Tuple):
-        yield value
-
-
 def _rows(value: ast.expr) -> Iterator[ast.expr]:
     """Yield the rows of a literal tuple of tuples, those of ``*(rows if it else ())`` too."""
     if isinstance(value, (ast.Tuple, ast.List)):
@@ -206,6 +247,11 @@ def _rows(value: ast.expr) -> Iterator[ast.expr]:
 def problems() -> list[str]:
     """Return the problems of the package, in the order of the alphabet."""
     return sorted(Code().problems())
+
+
+def hints() -> list[str]:
+    """Return the hints of the package, in the order of the alphabet."""
+    return sorted(Code().hints())
 
 
 def matches(pattern: str, problem: str) -> bool:

@@ -55,6 +55,8 @@ def assert_frozen(
     ParamCheckError: not frozen: bias (Linear)
     <BLANKLINE>
       bias  requires_grad=True
+    <BLANKLINE>
+      hint: freeze it: requires_grad_(False)
     """
     __tracebackhide__ = True
     _assert_flags(model, patterns, exactly, frozen=True, in_eval=in_eval)
@@ -89,6 +91,8 @@ def assert_trainable(
     ParamCheckError: not trainable: bias (Linear)
     <BLANKLINE>
       bias  requires_grad=False
+    <BLANKLINE>
+      hint: let it train: requires_grad_(True)
     """
     __tracebackhide__ = True
     _assert_flags(model, patterns, exactly, frozen=False)

@@ -139,6 +139,8 @@ def assert_optimizer_state(
     <BLANKLINE>
       weight  none, saved: step, exp_avg, exp_avg_sq
       bias    none, saved: step, exp_avg, exp_avg_sq
+    <BLANKLINE>
+      hint: load it again, and keep it from then on: optimizer.load_state_dict(saved)
     """
     __tracebackhide__ = True
     if isinstance(optimizer, (list, tuple)):

@@ -169,6 +169,8 @@ def assert_tied_grads_sum(
     <BLANKLINE>
       0.weight  tied to 2.weight: detached by .detach() in loss_fn
       0.bias    tied to 2.bias: detached by .detach() in loss_fn
+    <BLANKLINE>
+      hint: use it without .detach() where it has to train
     """
     __tracebackhide__ = True
     [loss] = checks.parse_losses([loss_fn])

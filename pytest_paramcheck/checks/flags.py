@@ -51,6 +51,19 @@ def why_not_trainable(tensor: Tensor) -> str:
     return ""
 
 
+_FREEZE = "freeze it: requires_grad_(False)"
+_TRAIN = "let it train: requires_grad_(True)"
+
+
+def _trainable_by(tensor: Tensor) -> str:
+    """Return what makes a parameter trainable that is not."""
+    if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
+        return "convert it before it is made a parameter: nn.Parameter(x.float())"
+    if not is_lazy(tensor) and tensor.is_inference():
+        return "build the model outside torch.inference_mode()"
+    return _TRAIN
+
+
 def flags(
     entries: Iterable[Entry],
     *,
@@ -78,11 +91,15 @@ def flags(
         if asked and not holds:
             found = "requires_grad=True" if frozen else reason
             why = _one_parameter(names, asked)
-            findings.append(Finding(names, f"not {wanted}", found=found, why=why))
+            hint = _FREEZE if frozen else _trainable_by(entry.tensor)
+            findings.append(Finding(names, f"not {wanted}", found=found, why=why, hint=hint))
         elif exactly and not asked and holds:
             found = f"requires_grad={not frozen}"
             why = _taken_away(names, against)
-            findings.append(Finding(names, f"{wanted}, but not listed", found=found, why=why))
+            # One parameter that is asked to be both has no flag that is right.
+            hint = "" if why else f"{_TRAIN if frozen else _FREEZE}; if it is right so, list it"
+            problem = f"{wanted}, but not listed"
+            findings.append(Finding(names, problem, found=found, why=why, hint=hint))
     return findings
 
 

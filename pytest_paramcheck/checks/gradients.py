@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..messages.errors import ParamCheckUsageError
@@ -37,6 +37,7 @@ from .finite import not_finite
 from .reach import INFERENCE, NONFINITE_HINT
 
 _NO_BACKWARD = "call loss.backward() first, and zero_grad() only after the assertion"
+_SAY_WHERE = "assert_grads_reach(model, loss_fn) says which operation it comes from"
 _SAY_WHY = "assert_grads_reach(model, loss_fn) says why"
 
 
@@ -189,7 +190,12 @@ def grads_finite(entries: Sequence[Entry]) -> list[Finding]:
             dense.append(alias)
         elif not bool(torch.isfinite(stored_values(grad)).all()):
             findings.append(Finding(tuple(entry.names), "", found=count_text(grad)))
-    return [replace(f, problem="gradient not finite") for f in (*not_finite(dense), *findings)]
+    # In a mapping there is no model that a loss could be run with.
+    model = all(isinstance(entry.tensor, nn.Parameter) for entry in entries)
+    return [
+        replace(f, problem="gradient not finite", hint=_SAY_WHERE if model else "")
+        for f in (*not_finite(dense), *findings)
+    ]
 
 
 def validate_bounds(at_most: object, at_least: object) -> None:

@@ -21,6 +21,9 @@ Masters: TypeAlias = bool | Mapping[str, Tensor] | Mapping[Tensor, Tensor]
 MasterOf: TypeAlias = Callable[[str, Tensor], "Tensor | None"]
 
 
+_OF_ITS_OWN = "make each parameter a master of its own: parameter.detach().clone().float()"
+
+
 def declared_masters(
     masters: Masters | MasterOf,
     inventory: Inventory,
@@ -56,7 +59,9 @@ def declared_masters(
         stepped[id(entry.tensor)] = master
         if master is not entry.tensor and master.shape != entry.tensor.shape:
             said = f"{size_text(master)}, the parameter {size_text(entry.tensor)}"
-            findings.append(Finding(tuple(entry.names), "master of another shape", found=said))
+            findings.append(
+                Finding(tuple(entry.names), "master of another shape", found=said, hint=_OF_ITS_OWN)
+            )
     by_master: dict[int, list[str]] = {}
     for entry, master in found.items():
         by_master.setdefault(id(master), []).append(entry.name)
@@ -66,6 +71,7 @@ def declared_masters(
             "one master for several parameters",
             found=describe(next(m for e, m in found.items() if e.name == names[0])),
             why="each is overwritten with the values of the others",
+            hint=_OF_ITS_OWN,
         )
         for names in by_master.values()
         if len(names) > 1

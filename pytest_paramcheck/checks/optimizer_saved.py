@@ -42,6 +42,7 @@ def state_saved(
                 "another number of parameters",
                 expected=f"{plural(len(saved), 'parameter')} as saved",
                 found=plural(len(slots), "parameter"),
+                hint="build the optimizer over the parameters that it was saved with",
             )
         ]
     by_name = {_bare(slot.name): slot for slot in saved if slot.name}
@@ -66,6 +67,7 @@ def state_saved(
                         "state not saved under its name",
                         found=_whose(owners) or "its state matches no saved state",
                         why="" if owners else did_you_mean(entry.name, unknown).strip(),
+                        hint=_RENAME,
                     )
                 )
             continue
@@ -73,11 +75,20 @@ def state_saved(
         findings += _compare(names, slot, state, twin, lookup)
     if named:
         findings += [
-            Finding((twin.name,), "saved, but not in the optimizer", found="its state is lost")
+            Finding(
+                (twin.name,),
+                "saved, but not in the optimizer",
+                found="its state is lost",
+                hint=_RENAME,
+            )
             for twin in saved
             if twin.position not in met and twin.state
         ]
     return findings
+
+
+_LOAD = "load it again, and keep it from then on: optimizer.load_state_dict(saved)"
+_RENAME = "if it was renamed, rename it in the saved state too: its param_names in param_groups"
 
 
 class _Now:
@@ -104,18 +115,19 @@ def _compare(
     if not twin.state and not state:
         return []
     if not state:
-        return [Finding(names, "state lost", found=f"none, saved: {shorten([*twin.state], KEYS)}")]
+        found = f"none, saved: {shorten([*twin.state], KEYS)}"
+        return [Finding(names, "state lost", found=found, hint=_LOAD)]
     keys = list(dict.fromkeys((*twin.state, *state)))
     different = [key for key in keys if not _alike(state, twin.state, key)]
     label = twin.name or f"position {twin.position}"
     if different:
         owners = lookup.owners(state)
         if owners:
-            hint = (
-                "state is loaded by position: keep the order, or reorder the saved one by names"
-                if twin.name
-                else ""
-            )
+            hint = "state is loaded by position: build the optimizer in the order of the saved one"
+            if twin.name:
+                hint = (
+                    "state is loaded by position: keep the order, or reorder the saved one by names"
+                )
             return [Finding(names, "state of another parameter", found=_whose(owners), hint=hint)]
         shapes = [
             f"saved {key} is {shape_text(was)}, found {shape_text(now)}"
@@ -126,7 +138,7 @@ def _compare(
         ]
         why = shapes[0] if shapes else ""
         found = f"{shorten(different, KEYS)} not as saved for {label}"
-        return [Finding(names, "state not as saved", found=found, why=why)]
+        return [Finding(names, "state not as saved", found=found, why=why, hint=_LOAD)]
     cast: dict[tuple[torch.dtype, torch.dtype], list[str]] = {}
     for key in keys:
         if _cast(state[key], twin.state[key], slot.tensor):
@@ -138,6 +150,7 @@ def _compare(
             expected=f"{shorten(of_kind, KEYS)} {dtype_name(was)}",
             found=dtype_name(now),
             why="the dtype of its parameter" if now == slot.tensor.dtype else "",
+            hint="put it back after the load: optimizer.state[parameter][key] = saved_value",
         )
         for (was, now), of_kind in cast.items()
     ]

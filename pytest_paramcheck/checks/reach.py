@@ -53,6 +53,12 @@ INFERENCE = (
 )
 
 
+#: A gradient past what has none, or none but zeros.
+_STRAIGHT_THROUGH = "let it train past that: soft + (hard - soft).detach(), a straight-through path"
+#: Operations whose gradient is zero everywhere.
+_ROUNDING = frozenset({"round", "floor", "ceil", "trunc", "sign", "fix", "sgn"})
+
+
 def parse_losses(loss_fn: LossFn | Sequence[LossFn]) -> list[LossFn]:
     """Return the loss functions as a list, or raise for what is none."""
     losses: list[Any] = list(loss_fn) if isinstance(loss_fn, (list, tuple)) else [loss_fn]
@@ -165,17 +171,23 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
         case "left":
             return f"converted to a Python number or array: {at}", "keep it a tensor up to the loss"
         case "dropped":
-            return f"used, but the loss does not depend on the result: last {at}", ""
+            return (
+                f"used, but the loss does not depend on the result: last {at}",
+                "let the result reach the loss",
+            )
         case "detached" if place.operation in ("detach", "detach_", "data"):
             called = "" if place.operation == "data" else "()"
             where = place_text(place, one.entry.name)
-            return f"detached by .{place.operation}{called}{where}", ""
+            return (
+                f"detached by .{place.operation}{called}{where}",
+                f"use it without .{place.operation}{called} where it has to train",
+            )
         case "detached":
-            return f"cut off: no gradient flows through {at}", ""
+            return f"cut off: no gradient flows through {at}", _STRAIGHT_THROUGH
         case "swallowed":
-            return f"{at} returned no gradient for it", ""
+            return f"{at} returned no gradient for it", "return one from its backward()"
         case "hooked":
-            return "a hook replaced its gradient", ""
+            return "a hook replaced its gradient", "a hook that returns None keeps the gradient"
         case "cancelled":
             return "its contributions add up to zero", hints.zero
         case "nonfinite" if place.operation:
@@ -194,7 +206,9 @@ def reason_text(one: Missing, hints: Hints = OF_THE_ASSERTION) -> tuple[str, str
             what = "all zero" if place.operand == "zeros" else "empty"
             return f"reached, but the other operand is {what}: {at}", hints.zero
         case "zero" if place.operation:
-            return f"its gradient becomes zero at {at}", hints.zero
+            rounds = place.operation in _ROUNDING
+            hint = _STRAIGHT_THROUGH if rounds else hints.zero
+            return f"its gradient becomes zero at {at}", hint
         case "zero":
             return "gradient is all zero", hints.zero
     if reason.note:

@@ -41,12 +41,16 @@ def test_frozen_and_trainable_by_name() -> None:
 
           emb.weight, head.weight  requires_grad=True: \
         emb.weight is the same parameter as head.weight
+
+          hint: freeze it: requires_grad_(False)
         """)
     assert failure(assert_trainable, model) == whole("""
         not trainable: mid.weight, mid.bias (LM)
 
           mid.weight  requires_grad=False
           mid.bias    requires_grad=False
+
+          hint: let it train: requires_grad_(True)
         """)
 
 
@@ -59,6 +63,8 @@ def test_a_dropped_name_of_a_tied_parameter_is_still_asked() -> None:
 
           emb.weight, head.weight  requires_grad=True: \
         head.weight is the same parameter as emb.weight
+
+          hint: freeze it: requires_grad_(False)
         """)
     model.emb.requires_grad_(False)
     assert_frozen(model, "mid.*", "head.*")
@@ -78,6 +84,9 @@ def test_exactly_means_no_others() -> None:
         head.weight is the same parameter as emb.weight
           frozen, but not listed:
             mid.bias  requires_grad=False
+
+          hint: freeze it: requires_grad_(False)
+          hint: let it train: requires_grad_(True); if it is right so, list it
         """)
 
 
@@ -89,6 +98,8 @@ def test_exactly_nothing() -> None:
 
           weight  requires_grad=True
           bias    requires_grad=True
+
+          hint: freeze it: requires_grad_(False); if it is right so, list it
         """)
 
 
@@ -134,6 +145,9 @@ def test_trainable_needs_a_type_that_takes_a_gradient() -> None:
 
           codes  int64 takes no gradient
           made   an inference tensor: it was made under inference_mode, autograd cannot save it
+
+          hint: convert it before it is made a parameter: nn.Parameter(x.float())
+          hint: build the model outside torch.inference_mode()
         """)
 
 
@@ -203,6 +217,8 @@ def test_a_parameter_of_thousands_of_names_is_reported_in_few_words() -> None:
         not frozen: p{0..1999} (Module)
 
           p{0..1999}  requires_grad=True: p7 is the same parameter as p{0..6,8..1999}
+
+          hint: freeze it: requires_grad_(False)
         """)
 
 

@@ -394,6 +394,8 @@ def test_finite_counts_what_is_not() -> None:
 
           0.weight  1 of 6 values: 1 NaN, first at [1, 2]
           1.weight  1 of 2 values: 1 -inf, first at [0, 0]
+
+          hint: assert_grads_reach(model, loss_fn) says which operation it comes from
         """
     )
     assert_grads_finite(model, "0.bias")
@@ -407,6 +409,8 @@ def test_finite_looks_into_sparse_gradients() -> None:
         gradient not finite: weight (Embedding)
 
           weight  2 of 2 values: 2 inf
+
+          hint: assert_grads_reach(model, loss_fn) says which operation it comes from
         """
     )
 

@@ -138,6 +138,8 @@ class TestWrong:
               one master for several parameters:
                 0.weight, 2.weight  Tensor 4x4 float32 cpu: each is overwritten with the values \
             of the others
+
+              hint: make each parameter a master of its own: parameter.detach().clone().float()
             """)
 
     def test_masters_of_a_model_that_was_replaced(self) -> None:

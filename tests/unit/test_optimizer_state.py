@@ -202,6 +202,9 @@ def test_lost_renamed_and_other_state() -> None:
             b.bias  has the state saved for b.bais
           saved, but not in the optimizer:
             b.bais  its state is lost
+
+          hint: load it again, and keep it from then on: optimizer.load_state_dict(saved)
+          hint: if it was renamed, rename it in the saved state too: its param_names in param_groups
         """)
 
 
@@ -217,6 +220,8 @@ def test_positions_are_compared_where_no_names_were_saved() -> None:
 
           a.weight  has the state saved for position 2
           b.weight  has the state saved for position 0
+
+          hint: state is loaded by position: build the optimizer in the order of the saved one
         """)
 
 
@@ -244,6 +249,8 @@ def test_positions_need_the_same_number_of_parameters() -> None:
         another number of parameters: Adam (Net)
 
           Adam  expected 4 parameters as saved, found 2 parameters
+
+          hint: build the optimizer over the parameters that it was saved with
         """)
 
 
@@ -261,6 +268,8 @@ def test_state_that_no_saved_one_resembles() -> None:
             a.weight  its state matches no saved state: did you mean 'a.weights'?
           saved, but not in the optimizer:
             a.weights  its state is lost
+
+          hint: if it was renamed, rename it in the saved state too: its param_names in param_groups
         """)
 
 
@@ -288,6 +297,8 @@ def test_a_load_that_casts_the_state_is_seen(was: str, now: str, said: str) -> N
           a.bias    {said}: the dtype of its parameter
           b.weight  {said}: the dtype of its parameter
           b.bias    {said}: the dtype of its parameter
+
+          hint: put it back after the load: optimizer.state[parameter][key] = saved_value
         """)
     assert_optimizer_state(loaded, other, loaded.state_dict())
     again = Net().to(getattr(torch, was))
@@ -461,6 +472,8 @@ def test_an_optimizer_that_packs_its_state_on_saving_is_compared_with_what_it_sa
         state not as saved: a.weight (Net)
 
           a.weight  packed.exp_avg not as saved for a.weight
+
+          hint: load it again, and keep it from then on: optimizer.load_state_dict(saved)
         """)
 
 
@@ -505,6 +518,8 @@ def test_objects_are_compared_leaf_by_leaf(keys: str) -> None:
         state not as saved: 0.weight (Sequential)
 
           0.weight  {keys} not as saved for position 0
+
+          hint: load it again, and keep it from then on: optimizer.load_state_dict(saved)
         """)
 
 

@@ -212,6 +212,9 @@ def b_under_no_grad_in_reentrant_checkpoint(net: Any, x: Tensor) -> Tensor:
     return checkpoint(lambda h: b_under_no_grad(net, h) + h, net.a(x), use_reentrant=True)
 
 
+STRAIGHT_THROUGH = "let it train past that: soft + (hard - soft).detach(), a straight-through path"
+
+
 NO_GRADIENT = {
     without_b: (
         "never used in the forward pass",
@@ -225,25 +228,37 @@ NO_GRADIENT = {
         "used only under torch.inference_mode(): linear in b (Linear)",
         "run it with gradients enabled",
     ),
-    b_detached: ("detached by .detach() in Net", ""),
-    b_as_data: ("detached by .data in Net", ""),
-    b_through_argmax: ("cut off: no gradient flows through argmax in Net", ""),
+    b_detached: ("detached by .detach() in Net", "use it without .detach() where it has to train"),
+    b_as_data: ("detached by .data in Net", "use it without .data where it has to train"),
+    b_through_argmax: ("cut off: no gradient flows through argmax in Net", STRAIGHT_THROUGH),
     b_as_number: (
         "converted to a Python number or array: item in Net",
         "keep it a tensor up to the loss",
     ),
     b_dropped: (
         "used, but the loss does not depend on the result: last linear in b (Linear)",
-        "",
+        "let the result reach the loss",
     ),
-    b_copied_in_place: ("detached by .detach() in Net", ""),
+    b_copied_in_place: (
+        "detached by .detach() in Net",
+        "use it without .detach() where it has to train",
+    ),
     b_in_reentrant_checkpoint_without_gradient: (
         "used only inside a reentrant checkpoint none of whose inputs requires grad",
         "checkpoint(..., use_reentrant=False) does not depend on its inputs",
     ),
-    b_detached_in_reentrant_checkpoint: ("detached by .detach() in a checkpoint", ""),
-    b_detached_in_checkpoint: ("detached by .detach() in Net", ""),
-    b_swallowed: ("SwallowingBackward in Net returned no gradient for it", ""),
+    b_detached_in_reentrant_checkpoint: (
+        "detached by .detach() in a checkpoint",
+        "use it without .detach() where it has to train",
+    ),
+    b_detached_in_checkpoint: (
+        "detached by .detach() in Net",
+        "use it without .detach() where it has to train",
+    ),
+    b_swallowed: (
+        "SwallowingBackward in Net returned no gradient for it",
+        "return one from its backward()",
+    ),
     b_hidden_in_function: (
         "used only inside Hidden.forward, whose operations autograd does not record",
         "pass the parameter to Hidden.apply and return its gradient from backward",
@@ -379,7 +394,8 @@ def test_zero_gradient_by_a_hook() -> None:
     net = Net(b_after_a)
     net.b.weight.register_hook(lambda grad: grad * 0)
     assert message(net) == (
-        "zero gradient: b.weight (Net)\n\n  b.weight  a hook replaced its gradient"
+        "zero gradient: b.weight (Net)\n\n  b.weight  a hook replaced its gradient\n\n"
+        "  hint: a hook that returns None keeps the gradient"
     )
 
 
@@ -437,7 +453,8 @@ def test_a_tied_parameter_is_listed_once_under_all_names() -> None:
     net.c.weight = net.b.weight
     assert message(net, loss, "c") == (
         "no gradient: b.weight, c.weight (Net)\n\n"
-        "  b.weight, c.weight  detached by .detach() in Net"
+        "  b.weight, c.weight  detached by .detach() in Net\n\n"
+        "  hint: use it without .detach() where it has to train"
     )
     net.forward_fn = lambda net, x: net.c(net.a(x))
     assert_grads_reach(net, loss)
@@ -478,7 +495,8 @@ def test_several_losses_count_together_and_the_nearest_reason_is_told() -> None:
 
     assert_grads_reach(net, [loss, other])
     assert message(net, [loss, cut]) == (
-        "no gradient: b.weight (Net)\n\n  b.weight  detached by .detach() in loss_fn"
+        "no gradient: b.weight (Net)\n\n  b.weight  detached by .detach() in loss_fn\n\n"
+        "  hint: use it without .detach() where it has to train"
     )
 
 
@@ -499,6 +517,8 @@ def test_repeated_layers_fold() -> None:
 
           {0..11}.aux.weight  used, but the loss does not depend on the result: last linear in the sibling module out (Linear)
           {0..11}.out.weight  used, but the loss does not depend on the result: last linear in its out (Linear)
+
+          hint: let the result reach the loss
         """  # noqa: E501
     )
 
@@ -509,7 +529,9 @@ def test_a_compiled_submodule_is_seen_through() -> None:
     inner = Net(lambda net, x: net.b(x).detach() + net.a(x))
     model = nn.Sequential(linear(), torch.compile(inner, backend="eager"))
     assert message(model) == (
-        "no gradient: 1.b.weight (Sequential)\n\n  1.b.weight  detached by .detach() in its own Net"
+        "no gradient: 1.b.weight (Sequential)\n\n"
+        "  1.b.weight  detached by .detach() in its own Net\n\n"
+        "  hint: use it without .detach() where it has to train"
     )
     inner.forward_fn = b_after_a
     assert_grads_reach(model, loss)
@@ -560,6 +582,8 @@ def test_a_loss_without_a_graph_is_a_finding_with_the_reasons() -> None:
           no gradient:
             a.weight  detached by .detach() in Net
             b.weight  detached by .detach() in Net
+
+          hint: use it without .detach() where it has to train
         """
     )
 
@@ -854,7 +878,8 @@ def test_a_shared_module_is_one_row_with_both_names() -> None:
     assert_grads_reach(Both(lambda x: x), loss)
     assert message(Both(Tensor.detach)) == (
         "no gradient: a.weight, b.weight (Both)\n\n"
-        "  a.weight, b.weight  detached by .detach() in Both"
+        "  a.weight, b.weight  detached by .detach() in Both\n\n"
+        "  hint: use it without .detach() where it has to train"
     )
 
 

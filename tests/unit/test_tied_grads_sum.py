@@ -138,6 +138,8 @@ def test_a_detached_use_is_named() -> None:
         "one use gets no gradient: head.weight (LM)",
         "",
         "  head.weight  tied to emb.weight: detached by .detach() in LM",
+        "",
+        "  hint: use it without .detach() where it has to train",
     ]
 
 

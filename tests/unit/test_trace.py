@@ -324,6 +324,8 @@ def test_each_call_of_a_custom_function_has_its_own_place(function: Any) -> None
 
           one.w  {name} in one (First) returned no gradient for it
           two.w  {name} in two (Second) returned no gradient for it
+
+          hint: return one from its backward()
         """
     )
     # The last operation of all: nothing takes its result.
