@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..messages.findings import Finding
+from ..messages.rendering import HINTS
 from ..messages.wording import shorten
 from ..parameters.running.gradstate import GradState
 from ..parameters.running.unreached import Missing
@@ -40,8 +41,8 @@ def missing_of_a_case(
         declare = f"where others than the {guessed} reach it: ModelCase(inputs=...); {declare}"
     kinds = [one.reason.kind if one.reason else None for one in found]
     repaired = [k for k, f, can in zip(kinds, findings, meant, strict=True) if can and f.hint]
-    # What only silences comes last: behind the last repair, where there is one.
-    last = repaired[-1] if repaired else None
+    # What only silences comes last: behind the last repair that is shown, where there is one.
+    last = [*dict.fromkeys(repaired)][:HINTS][-1] if repaired else None
     said = []
     for finding, kind, can in zip(findings, kinds, meant, strict=True):
         if can and (not repaired or kind == last):
