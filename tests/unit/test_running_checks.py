@@ -254,8 +254,8 @@ class Layers(nn.Module):
 def test_the_line_to_write_names_every_pattern_and_comes_after_what_repairs() -> None:
     assert message("check_grads_reach", case(Ways))[-4:] == [
         "",
-        "  hint: use it without .detach() where it has to train",
         "  hint: let the result reach the loss",
+        "  hint: use it without .detach() where it has to train",
         "  hint: run it with gradients enabled; or, where it is meant, with this loss: "
         'ModelCase(unreached=["b", "c", "d"])',
     ]
