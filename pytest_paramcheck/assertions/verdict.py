@@ -61,7 +61,7 @@ def _decorated(
         def local() -> None:
             __tracebackhide__ = True
             try:
-                call.read("tensor", tensors)
+                call.read("tensor" if tensors else "", tensors)
                 result.append(function(*args, **kwargs))
             except Exception:
                 _read_what_was_given(call, (*args, *kwargs.values()))

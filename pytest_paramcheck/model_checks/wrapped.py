@@ -5,8 +5,12 @@ Each is collected for cases with ``wrap`` only and runs on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from importlib import import_module
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,9 +22,10 @@ from ..assertions.ties import assert_same_ties
 from ..assertions.values import assert_same_values
 from ..checks.manifest import COPY, record_differences
 from ..checks.wrapped import different_gradients, different_moves
-from ..messages.errors import raise_if
+from ..messages.errors import ParamCheckError, raise_if
 from ..messages.findings import Finding
 from ..parameters.running.alone import alone
+from ..parameters.saving.dcp import load_anew
 from ..parameters.subject.inventory import take_inventory
 from ..parameters.subject.records import records
 from .case import ModelCase, NothingToCheck
@@ -133,10 +138,42 @@ def check_step(case: CaseRun) -> None:
 
 @check(applies=_is_wrapped)
 def check_dcp_roundtrip(case: CaseRun) -> None:
-    """Values and keys survive a checkpoint of ``torch.distributed.checkpoint``."""
+    """Values and keys survive a checkpoint of ``torch.distributed.checkpoint``.
+
+    It is read into builds of another seed too: wrapped, and as a single process has the model.
+    """
     __tracebackhide__ = True
     need_values(case.model)
     assert_roundtrip(case.model, through="dcp")
+    seed, entries = case.seed + 1, take_inventory(case.model).entries
+    saved = [name for entry in entries if entry.persistent for name in entry.names]
+    with _saved_by_all(case.model) as folder:
+        for model, into, alone in (
+            (case.build(seed), "loaded into another build of it", False),
+            (case._unwrapped(seed), "loaded into a build of it that is not wrapped", True),
+        ):
+            found = load_anew(model, folder, alone=alone)
+            said = [Finding((), "does not load back", found=found, why=into)] if found else []
+            _raise_on_all(said, case.title)
+            different: Sequence[Finding] = ()
+            try:
+                assert_same_values(model, case.model, *saved)
+            except ParamCheckError as error:
+                different = error.findings
+            raise_if([replace(each, why=into) for each in different], case.title)
+
+
+@contextmanager
+def _saved_by_all(model: nn.Module) -> Iterator[str]:
+    """Lend a folder that all ranks have saved a model to; the first removes it after the last."""
+    checkpoint: Any = import_module("torch.distributed.checkpoint")  # imported by who uses it
+    states: Any = import_module("torch.distributed.checkpoint.state_dict")
+    with ExitStack() as stack:
+        own = stack.enter_context(TemporaryDirectory()) if dist.get_rank() == 0 else ""
+        said = [own]
+        dist.broadcast_object_list(said, src=0)
+        checkpoint.save(states.get_model_state_dict(model), checkpoint_id=said[0])
+        yield said[0]
 
 
 def _equal_parts(case: CaseRun, ranks: int) -> bool:

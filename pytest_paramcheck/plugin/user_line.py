@@ -44,7 +44,8 @@ def _take_out(traceback: TracebackType | None) -> None:
     above = ours.index(True)
     while len(kept) > max(above, 1) and _is_library(kept[-1]):
         kept.pop()
-    for frame, below in zip(kept, [*kept[1:], None], strict=True):
+    # None is kept of an error that we raised and caught ourselves, and raised another for.
+    for frame, below in zip(kept, [*kept[1:], None], strict=False):
         frame.tb_next = below
 
 

@@ -37,6 +37,7 @@ from .wrapped import (
     local,
     loss_of,
     mesh,
+    norm_of_gradients,
     parameter,
     plain,
     rank,
@@ -335,10 +336,9 @@ def _() -> None:
 
 @_empty("assert_grad_norm", "of the whole", "pass")
 def _() -> None:
-    model, reference = _tiny(), _plain_tiny()
-    for one in (model, reference):
-        one(torch.ones(2, 4)).square().sum().backward()
-    norm = float(torch.nn.utils.get_total_norm([p.grad for p in reference.parameters()]))
+    model = _tiny()
+    model(torch.ones(2, 4)).square().sum().backward()
+    norm = norm_of_gradients(model)
     pc.assert_grad_norm(model, at_most=norm * 1.001, at_least=norm * 0.999)
 
 
@@ -820,13 +820,9 @@ def _() -> None:
 
 @four("hsdp/assert_grad_norm/of the whole", "pass")
 def _() -> None:
-    reference = plain(tied=False)
-    for number in range(4):
-        part = torch.arange(16).roll(number)[:8]
-        (cross_entropy(reference(part), (part + 1) % 16) / 4).backward()
-    norm = float(torch.nn.utils.get_total_norm([p.grad for p in reference.parameters()]))
     model = _hsdp(plain(tied=False))
     loss_of("fsdp2")(model).backward()
+    norm = norm_of_gradients(model)
     pc.assert_grad_norm(model, at_most=norm * 1.001, at_least=norm * 0.999)
 
 
@@ -1218,9 +1214,7 @@ def _() -> None:
     for block in model.blocks:
         fully_shard(block, mesh=on)
     loss_of("tp")(model).backward()
-    reference = plain(tied=False)
-    loss_of("tp")(reference).backward()
-    norm = float(torch.nn.utils.get_total_norm([p.grad for p in reference.parameters()]))
+    norm = norm_of_gradients(model)
     pc.assert_grad_norm(model, at_most=norm * 1.001, at_least=norm * 0.999)
 
 

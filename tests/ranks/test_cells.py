@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from . import uses  # noqa: F401 - it adds its cells
 from .cells import CELLS
 from .pair import Ranks
 from .special import FOUR
@@ -38,7 +39,7 @@ def test_cell_of_four_ranks(name: str, four: Ranks) -> None:
 
 
 def check(name: str, want: str, ranks: Ranks) -> None:
-    said = ranks.run(f"tests.ranks.special:{name}")
+    said = ranks.run(f"tests.ranks.uses:{name}")
     outcomes = [one["outcome"] for one in said]
     shown = "\n".join(one["text"] for one in said)
     if want == "one":

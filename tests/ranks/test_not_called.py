@@ -27,6 +27,12 @@ SUITE = """
         if dist.get_rank() == 0:
             with assert_unchanged(weights):
                 pass
+
+    @pytest.mark.params(ranks=2)
+    def test_raises_before(assert_finite, weights):
+        if dist.get_rank() == 1:
+            raise KeyError("of rank 1")
+        assert_finite(weights)
 """
 
 
@@ -35,7 +41,7 @@ def test_it_is_named_with_what_it_waits_for(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--param-rank-timeout=25")
 
-    result.assert_outcomes(failed=2)
+    result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
             "rank 0 did not finish in 25 s, at test_it.py:14 in test_an_assertion, in "
@@ -44,5 +50,8 @@ def test_it_is_named_with_what_it_waits_for(pytester: pytest.Pytester) -> None:
             "rank 0 did not finish in 25 s, at test_it.py:19 in test_a_block, in "
             "assert_unchanged, which talks to the other ranks: call it on every rank",
             "rank 1 passed",
+            # Nothing is wrong with that call.
+            "was stopped 2 s after another rank failed, at test_it.py:26 in test_raises_before, in "
+            "assert_finite, which talks to the other ranks",
         ]
     )

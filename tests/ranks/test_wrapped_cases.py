@@ -38,6 +38,32 @@ class Other(LM):
         torch.manual_seed(R)  # each rank draws its own
         super().__init__()
 
+class SavesAPart(LM):
+    def state_dict(self, *args, **kwargs):
+        state = super().state_dict(*args, **kwargs)
+        return {key: value for key, value in state.items() if "head" not in key}
+
+class Skips(nn.Linear):
+    def _load_from_state_dict(self, *args):
+        pass
+
+class SkipsKeys(LM):
+    def __init__(self):
+        super().__init__(tied=False)
+        self.down = Skips(16, 8)
+
+class Running(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.norm = nn.Linear(6, 6), nn.BatchNorm1d(6)
+        self.register_buffer("drawn", torch.rand(6), persistent=False)
+
+    def forward(self, tokens):
+        return self.norm(self.down(tokens.float())) + self.drawn
+
+def untied_part():
+    return SavesAPart(tied=False)
+
 def tokens():
     return torch.arange(24).reshape(4, 6) * 7 // 5 % 12
 
@@ -65,6 +91,9 @@ def tp(model):
 def nothing(model):
     return model
 
+def padded(model):
+    model.emb = nn.Embedding(16, 8)  # to a multiple of what the ranks need
+    return fsdp(model)
 
 def scaled(model):
     wrapped = DDP(model)
@@ -99,6 +128,7 @@ RIGHT = [
     case(LM, DDP, "whole", split=None),
     case(Other, DDP, "own_seeds_under_ddp"),
     case(LM, DDP, "equal_rows", inputs=equal_rows),
+    case(Running, DDP, "buffers"),
 ]
 WRONG = [
     case(Other, nothing, "own_seeds"),
@@ -108,6 +138,10 @@ WRONG = [
     case(LM, fsdp_of_each, "tie_cut"),
     case(untied, changes_a_value, "value_changed"),
     case(untied, DDP, "by_world", loss=by_world),
+    case(untied_part, fsdp, "saves_a_part"),
+    case(SkipsKeys, fsdp, "skips_keys"),
+    case(SkipsKeys, DDP, "ddp_skips_keys"),
+    case(untied, padded, "padded"),
 ]
 
 @pytest.mark.params(ranks=2)
@@ -116,7 +150,7 @@ def test_it(check):
     check()
 """
 )
-RIGHT = ("ddp", "fsdp", "tp", "whole", "own_seeds_under_ddp", "equal_rows")
+RIGHT = ("ddp", "fsdp", "tp", "whole", "own_seeds_under_ddp", "equal_rows", "buffers")
 CHECKS = ("check_replicated", "check_wrap", "check_step", "check_dcp_roundtrip")
 
 
@@ -173,6 +207,10 @@ def test_right_wraps_are_checked(ran: Ran, name: str) -> None:
         ("tie_cut", "check_wrap", "tie"),
         ("value_changed", "check_wrap", "different values: up.bias"),
         ("by_world", "check_step", "gradient differs from the model's own"),
+        ("saves_a_part", "check_dcp_roundtrip", "not saved: head.weight"),
+        ("skips_keys", "check_dcp_roundtrip", "different values: down.weight, down.bias"),
+        ("ddp_skips_keys", "check_dcp_roundtrip", "different values: down.weight, down.bias"),
+        ("padded", "check_dcp_roundtrip", "does not load back"),
     ],
 )
 def test_each_defect_is_caught_by_name(ran: Ran, name: str, check: str, text: str) -> None:

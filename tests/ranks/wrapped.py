@@ -149,3 +149,13 @@ def with_unused_block() -> LM:
     model.extra = model.blocks[1]
     model.blocks = nn.ModuleList([model.blocks[0]])
     return model
+
+
+def norm_of_gradients(model: nn.Module) -> float:
+    """The norm of the whole gradients as torch gathers them.
+
+    Not a plain model's: on gloo torch 2.8 adds up what fully_shard averages elsewhere.
+    """
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    whole = [grad.full_tensor() if isinstance(grad, DTensor) else grad for grad in grads]
+    return float(torch.nn.utils.get_total_norm(whole))

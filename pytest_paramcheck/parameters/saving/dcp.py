@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ..files.dcp import cause_of, quiet
@@ -61,11 +61,39 @@ def _shared_folder() -> Iterator[str]:
         exchange(None)
 
 
+def load_anew(model: nn.Module, folder: str, *, alone: bool) -> str:
+    """Load a folder into a model whose parameters are overwritten first; returns why it cannot be.
+
+    All ranks of the group call it, or ``alone`` each for itself.
+    """
+    checkpoint: Any = import_module("torch.distributed.checkpoint")  # imported by who uses it
+    states: Any = import_module("torch.distributed.checkpoint.state_dict")
+    for parameter in model.parameters():
+        _overwrite(parameter.detach())
+    try:
+        with quiet():
+            # Copies: what is loaded into the model's own tensors would be there without its
+            # load_state_dict.
+            state = {
+                name: value.detach().clone() if isinstance(value, Tensor) else value
+                for name, value in states.get_model_state_dict(model).items()
+            }
+            checkpoint.load(state, checkpoint_id=folder, no_dist=alone)
+            states.set_model_state_dict(model, state)
+    except (Exception, checkpoint.CheckpointException) as error:
+        return cause_of(error)
+    return ""
+
+
 def _overwritten(tensor: Tensor) -> Tensor:
+    other = tensor.detach().clone()
+    _overwrite(other)
+    return other
+
+
+def _overwrite(tensor: Tensor) -> None:
     with torch.no_grad():
-        other = tensor.detach().clone()
-        local = local_of(other)
+        local = local_of(tensor)
         if local.numel():
             flat = local.contiguous().view(-1).view(torch.uint8)
-            local.view(-1).view(torch.uint8).copy_(flat.bitwise_not())
-    return other
+            local.copy_(flat.bitwise_not().view(local.dtype).view(local.shape))

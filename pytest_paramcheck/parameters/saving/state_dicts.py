@@ -21,6 +21,7 @@ from ..files.dcp import is_dcp, read_dcp
 from ..files.nested import DEEPEST, is_extra_state
 from ..subject.inventory import Inventory, kind_in_words
 from ..subject.walk import walk_modules
+from ..tensors.sharded import distributed
 from .renaming import Rename, renamed
 
 
@@ -93,7 +94,13 @@ def take_checkpoint(
             raise ParamCheckUsageError(_no_state_dict(checkpoint, name, value, model, below))
         others[name] = value
     if not inventory.named and not others:
-        raise ParamCheckUsageError("the checkpoint holds no tensors: there is nothing to check")
+        why = "there is nothing to check"
+        if not checkpoint and distributed() is not None:
+            why = (
+                "get_model_state_dict(full_state_dict=True, cpu_offload=True) fills rank 0 only; "
+                "leave cpu_offload out"
+            )
+        raise ParamCheckUsageError(f"the checkpoint holds no tensors: {why}")
     return Checkpoint(inventory, others, checkpoint, origins)
 
 

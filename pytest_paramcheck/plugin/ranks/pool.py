@@ -225,7 +225,8 @@ class Pool:
         """Note where the ranks are that did not come to an end: in time, or after a failure."""
         for rank in sorted(waiting):
             frames = frames_of(self._processes[rank].pid, where_file(self.starts.folder, rank))
-            place, waits = place_of(frames, self.starts.folder_of_run)
+            below = self.starts.folder_of_run
+            place, waits = place_of(frames, below, failed=not too_late)
             with suppress(OSError, EOFError):
                 self._questions[rank].send("captured")
                 if self._questions[rank].poll(0.5):

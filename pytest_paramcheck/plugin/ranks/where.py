@@ -48,8 +48,11 @@ def frames_of(pid: int, file: Path) -> list[Frame]:
     return [Frame(m[1], int(m[2]), m[3]) for m in found if m]
 
 
-def place_of(frames: list[Frame], below: Path) -> tuple[str, bool]:
-    """Return where that is in the user's code, in words, and whether it waits for other ranks."""
+def place_of(frames: list[Frame], below: Path, *, failed: bool) -> tuple[str, bool]:
+    """Return where that is in the user's code, in words, and whether it waits for other ranks.
+
+    ``failed``: another rank has, which is why nobody comes to what this one waits in.
+    """
     libraries = tuple(_libraries())
     mine = next((i for i, f in enumerate(frames) if not f.file.startswith(libraries)), None)
     if mine is None:
@@ -60,9 +63,8 @@ def place_of(frames: list[Frame], below: Path) -> tuple[str, bool]:
     asking = ("assert_", "param_page")
     asserting = [f for f in inner if f.file.startswith(_OURS) and f.function.startswith(asking)]
     if waits and asserting:
-        said += (
-            f", in {asserting[-1].function}, which talks to the other ranks: call it on every rank"
-        )
+        said += f", in {asserting[-1].function}, which talks to the other ranks"
+        said += "" if failed else ": call it on every rank"
     elif waits:
         said += f", in a collective ({_collective(inner)})"
     return printable(said), waits
