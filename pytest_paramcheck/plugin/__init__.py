@@ -3,7 +3,7 @@
 Here the hooks only hand over; what they hand to is in the other files:
 
 * ``fixtures.py``: the fixtures, one for each assertion, ``param_device`` and ``param_dtype``;
-* ``session.py``: what is kept for one session;
+* ``session.py``: what is kept for one session, and which fixtures it bound to a device;
 * ``options.py``: ``--param-*`` and the ini, read into settings;
 * ``hookspecs.py``: the hooks that a conftest may implement;
 * ``hook_answers.py``: what conftests answer about subjects, tensors and models;
@@ -11,7 +11,6 @@ Here the hooks only hand over; what they hand to is in the other files:
 * ``marked.py``: what a marked test therefore runs on;
 * ``devices.py``: names of devices and dtypes, and whether a device is there;
 * ``environment.py``: what a marked test runs in (the one file that needs torch);
-* ``fixture_scopes.py``: which wider-scoped fixtures are bound to a device;
 * ``model_items.py``: whole-model checks as test items;
 * ``param_model.py``: those of ``--param-model``, without a test file;
 * ``factories.py``: what ``--param-model`` names, imported;
@@ -37,10 +36,8 @@ from typing import Any
 
 import pytest
 
-from ..messages.wording import join_words
 from . import options
 from .devices import Machine, Variant, kind
-from .fixture_scopes import FixtureScopes
 from .fixtures import *  # noqa: F403 - pytest finds the fixtures of a plugin in its module
 from .fixtures import _param_shown as _param_shown
 from .fixtures import _param_variant as _param_variant
@@ -60,11 +57,9 @@ from .marked import (
 )
 from .marker import MARKER, MARKER_LINE, Support
 from .marker import ParamCheckWarning as ParamCheckWarning
-from .model_report import CaseReport
 from .properties import DEVICE, NOT_ON, RANKS, is_check
 from .ranks.here import launched, rank_here
-from .ranks.numbers import too_few_there
-from .session import ParamSession, keep_session, session_of
+from .session import FixtureScopes, ParamSession, keep_session, session_of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -113,8 +108,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     ours.ranks_elsewhere = here is None and settings.launched is None
     keep_session(config, ours)
     config.pluginmanager.register(manifests, "paramcheck-manifests")
-    if not hasattr(config, "workerinput") and here is None:
-        config.pluginmanager.register(CaseReport(), "paramcheck-cases")
+    if _is_of_user(config):
         ranks = options.ranks_asked(settings)
         if settings.asked or ranks:
             from .device_report import RunReport
@@ -132,9 +126,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         folder = page_folder(config)
         measured = Measurements()
         config.pluginmanager.register(measured, "paramcheck-measurements")
-        if folder is not None and not hasattr(config, "workerinput") and here is None:
+        if folder is not None and _is_of_user(config):
             config.pluginmanager.register(Pages(folder, measured), "paramcheck-pages")
     if models:
+        _report_cases(config)
         from .factories import load_cases
         from .param_model import ModelRun, take_ids
 
@@ -144,6 +139,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         ids = take_ids(config, models)
         run = ModelRun(session, cases, chosen, settings.seed, ours.latest, ids)
         config.pluginmanager.register(run, "paramcheck-models")
+
+
+def _is_of_user(config: pytest.Config) -> bool:
+    """Whether this is the process that the user started: all reports arrive there."""
+    return not hasattr(config, "workerinput") and rank_here(config) is None
+
+
+def _report_cases(config: pytest.Config) -> None:
+    """Sum up what is checked of whole models, from the first such test on."""
+    name = "paramcheck-cases"
+    if _is_of_user(config) and not config.pluginmanager.has_plugin(name):
+        from .model_report import CaseReport
+
+        config.pluginmanager.register(CaseReport(), name)
 
 
 @pytest.hookimpl(trylast=True)
@@ -196,7 +205,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Give xdist's workers the devices that the controller resolved."""
+    """Give xdist's workers the devices that the controller resolved; it collects no test itself."""
+    _report_cases(node.config)
     node.workerinput[options.WORKER_DEVICES] = list(session_of(node.config).settings.devices)
 
 
@@ -222,6 +232,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function) and item.get_closest_marker(options.CASES) is not None:
         from .model_items import note_check
 
+        _report_cases(item.config)
         note_check(item, params_of(item).get("check"))
 
 
@@ -247,6 +258,8 @@ def _on_device(item: pytest.Item, variant: Variant) -> Generator[None, object, o
     if variant.ranks is not None:
         item.user_properties.append((RANKS, str(variant.ranks)))
     if is_remote(item):
+        from .ranks.numbers import too_few_there
+
         # The memory of an accelerator belongs to the ranks, and so do the defaults and the seed.
         if reason := variant.skip or too_few_there(variant.device, variant.ranks or 1):
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -283,6 +296,8 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     if running := session_of(item.config).running:
         running.leave_after(item.addfinalizer)  # where the test has no fixture of its own
         if overridden := running.overridden():
+            from ..messages.wording import join_words
+
             item.warn(
                 ParamCheckWarning(
                     f"{item.name} starts under {join_words(overridden)}, which its id does not "

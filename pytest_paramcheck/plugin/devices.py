@@ -13,10 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from ..messages.wording import did_you_mean, first_line, join_words, plural
-from .ranks.numbers import ranks_id
+# What only messages need, here and in the other files that load with the plugin, is imported where
+# a message is written: every file costs a tenth of a millisecond of every pytest start.
 
 if TYPE_CHECKING:
     import torch
@@ -36,23 +36,39 @@ _LAST_INDEX = 127
 _GRAMMAR = r"[a-z][a-z0-9_]*(?::(?:0|[1-9][0-9]*))?"
 
 
-class Variant(NamedTuple):
+class Variant:
     """The device (and dtype) one marked test runs on, as they were asked for.
 
     ``skip`` is the reason why it cannot run although its id is kept; whether the device is
     there is asked later.
     """
 
-    device: str
-    dtype: str | None = None
-    skip: str = ""
-    #: How many processes run it together; None: this one alone.
-    ranks: int | None = None
+    # Neither a NamedTuple nor a dataclass, here and in the other files that load with the plugin:
+    # making one takes a quarter, or half a millisecond of every pytest start.
+    def __init__(
+        self, device: str, dtype: str | None = None, skip: str = "", ranks: int | None = None
+    ) -> None:
+        self.device = device
+        self.dtype = dtype
+        self.skip = skip
+        #: How many processes run it together; None: this one alone.
+        self.ranks = ranks
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Variant) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.device, self.dtype, self.skip, self.ranks))
+
+    def __repr__(self) -> str:
+        return f"Variant({self.id})"
 
     @property
     def id(self) -> str:
         """The part of the test id: ``cpu``, ``cuda:1``, ``cuda-bfloat16``, ``cpu-2ranks``."""
-        ranks = ranks_id(self.ranks) if self.ranks is not None else None
+        ranks = None
+        if self.ranks is not None:
+            ranks = f"{self.ranks}rank" if self.ranks == 1 else f"{self.ranks}ranks"
         return "-".join(part for part in (self.device, self.dtype, ranks) if part)
 
 
@@ -79,6 +95,8 @@ def device_names(values: Iterable[str], *, excluding: bool = False) -> tuple[str
         if kind(name) in WORDS and name not in WORDS:
             raise ValueError(f"{name!r} is not a device name: {kind(name)!r} takes no index")
         if not re.fullmatch(_GRAMMAR, name):
+            from ..messages.wording import did_you_mean
+
             hint = did_you_mean(name.lower(), FAMILIAR)
             raise ValueError(f"{name!r} is not a device name;{hint or _device_grammar()}")
         index = name.partition(":")[2]
@@ -95,6 +113,8 @@ def dtype_names(values: Iterable[str]) -> tuple[str, ...]:
         raise ValueError("names no dtype")
     for name in names:
         if name not in DTYPES:
+            from ..messages.wording import did_you_mean, join_words
+
             near = (
                 did_you_mean(name.lower(), DTYPES, at_most=1)
                 or f" choose from {join_words(DTYPES, 'or')}"
@@ -104,6 +124,8 @@ def dtype_names(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _device_grammar() -> str:
+    from ..messages.wording import join_words
+
     return f" a device is a torch device like 'cuda' or 'cuda:1', or {join_words(WORDS, 'or')}"
 
 
@@ -160,6 +182,8 @@ def _but(words: Sequence[str], chosen: Sequence[str]) -> tuple[list[str], str]:
     found = [name for name in candidates if not is_excluding(words, name)]
     if found:
         return found, ""
+    from ..messages.wording import join_words
+
     but = join_words([word[1:] for word in words], "or")
     return candidates[:1], f"does not run on {but}; chosen: {', '.join(chosen) or 'nothing'}"
 
@@ -181,6 +205,8 @@ def _on_axis(
     found = [name for name in dict.fromkeys(met) if name]
     if found:
         return [*found], ""
+    from ..messages.wording import join_words
+
     only = f"runs {runs} {join_words(supported)} only; chosen: {', '.join(chosen)}"
     return [*supported], only
 
@@ -251,6 +277,8 @@ class Machine:
         try:
             torch.device(device_type)
         except RuntimeError:
+            from ..messages.wording import did_you_mean
+
             suggestion = did_you_mean(device_type, FAMILIAR)
             return (
                 f"torch knows no device type {device_type!r};{suggestion} A vendor's device exists "
@@ -289,10 +317,14 @@ class Machine:
             if count == 0:
                 return f"torch sees no {device.type} device"
             if count is not None and ":" in name and device.index >= count:
+                from ..messages.wording import plural
+
                 return f"{name}: torch sees {plural(count, f'{device.type} device')}"
         try:
             torch.empty(1, device=device, dtype=getattr(torch, dtype) if dtype else torch.float32)
         except Exception as error:  # AssertionError, NotImplementedError, ModuleNotFoundError, ...
+            from ..messages.wording import first_line
+
             said = first_line(error) or type(error).__name__
             line = said.partition(". ")[0]  # the cause; advice follows it
             return f"torch cannot allocate on {name}{f' in {dtype}' if dtype else ''}: {line}"

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..manifest import FOLDER
-from ..messages.wording import plural, printable
 from .devices import DTYPES
 
 if TYPE_CHECKING:
@@ -173,6 +171,8 @@ class ManifestRun:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """List what may be unused, of files of which all tests ran to their end."""
+        from ..manifest import FOLDER
+
         if hasattr(session.config, "workerinput"):
             return  # the controller knows what the others saw
         if session.shouldstop or session.shouldfail or self._lost or self._selected:
@@ -195,6 +195,10 @@ class ManifestRun:
         return not named <= {*self._dtypes} or (bool(self._dtypes) and not named)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._written and not self._stale:
+            return
+        from ..messages.wording import plural, printable
+
         wrote = f"wrote {plural(len(self._written), 'manifest')}"
         them = "it" if len(self._stale) == 1 else "them"
         unused = plural(len(self._stale), "unused manifest")

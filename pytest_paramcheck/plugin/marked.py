@@ -29,7 +29,6 @@ from .marker import (
     sets_of_parameters,
 )
 from .options import Settings
-from .ranks.numbers import ranks_to_run, too_few_devices
 from .session import session_of
 
 #: The argument that carries a marked test's device; session-scoped where ``param_device`` is asked.
@@ -51,7 +50,8 @@ def _supported(node: pytest.Item, marks: Sequence[pytest.Mark]) -> Support | Non
     if support is not None and support.devices is None:
         answer = node.ihook.pytest_paramcheck_devices(item=node)
         if answer is not None:
-            return support._replace(devices=read_devices_of_hook(answer, machine))
+            devices = read_devices_of_hook(answer, machine)
+            return Support(devices, support.dtypes, support.ranks)
     return support
 
 
@@ -187,10 +187,15 @@ def variants_of(config: pytest.Config, support: Support) -> tuple[Variant, ...]:
 
 def _on_ranks(variant: Variant, settings: Settings, support: Support) -> Iterator[Variant]:
     """Yield a variant once for each number of ranks that it runs on."""
+    if support.ranks is None:
+        yield variant
+        return
+    from .ranks.numbers import ranks_to_run, too_few_devices
+
     numbers, why = ranks_to_run(settings.ranks, support.ranks, settings.launched)
     for number in numbers:
         skip = variant.skip or why or too_few_devices(variant.device, number or 1)
-        yield variant._replace(ranks=number, skip=skip)
+        yield Variant(variant.device, variant.dtype, skip, number)
 
 
 def first_variant(config: pytest.Config) -> Variant:

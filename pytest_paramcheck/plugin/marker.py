@@ -11,13 +11,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from reprlib import Repr
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from ..messages.wording import did_you_mean, join_words
 from .devices import CHOICES, Machine, device_names, dtype_names, kind
-from .ranks.numbers import marked_ranks, too_few_devices
 
 MARKER = "params"
 MARKER_LINE = (
@@ -27,19 +25,25 @@ MARKER_LINE = (
     "runs it on two processes of a torch.distributed group."
 )
 KEYWORDS = ("devices", "dtypes", "ranks")
-_LISTED = join_words([f"{keyword}=" for keyword in KEYWORDS])
+_LISTED = "devices=, dtypes= and ranks="
 
 
 class ParamCheckWarning(pytest.PytestWarning):
     """Something about a marked test that the user should know and that is no error."""
 
 
-class Support(NamedTuple):
+class Support:
     """What a params marker says a test supports; None: everything."""
 
-    devices: tuple[str, ...] | None = None
-    dtypes: tuple[str, ...] | None = None
-    ranks: tuple[int, ...] | None = None
+    def __init__(
+        self,
+        devices: tuple[str, ...] | None = None,
+        dtypes: tuple[str, ...] | None = None,
+        ranks: tuple[int, ...] | None = None,
+    ) -> None:
+        self.devices = devices
+        self.dtypes = dtypes
+        self.ranks = ranks
 
 
 def marks_of(node: pytest.Item, marker: str) -> list[pytest.Mark]:
@@ -155,6 +159,8 @@ def _are_devices(values: Sequence[object]) -> bool:
 
 def _are_ranks(value: object) -> bool:
     try:
+        from .ranks.numbers import marked_ranks
+
         return bool(marked_ranks(value))
     except ValueError:
         return False
@@ -173,7 +179,11 @@ def read_marks(marks: Iterable[pytest.Mark], machine: Machine) -> Support | None
     for mark in ours:
         merged = {**_read(mark, machine), **merged}
     support = Support(**merged)
-    most = max(support.ranks or (1,))
+    if support.ranks is None:
+        return support
+    from .ranks.numbers import too_few_devices
+
+    most = max(support.ranks)
     for device in support.devices or ():
         if too_few_devices(device, most):
             raise ValueError(
@@ -190,6 +200,8 @@ def _read(mark: pytest.Mark, machine: Machine) -> dict[str, Any]:
         raise ValueError(f"{shown} takes no positional arguments, got ({args}); it takes {_LISTED}")
     for name in mark.kwargs:
         if name not in KEYWORDS:
+            from ..messages.wording import did_you_mean
+
             hint = did_you_mean(name, KEYWORDS) or f" it takes {_LISTED}"
             raise ValueError(f"{shown} has no argument {name!r};{hint}")
     given: dict[str, Any] = {}
@@ -200,6 +212,8 @@ def _read(mark: pytest.Mark, machine: Machine) -> dict[str, Any]:
         value = mark.kwargs["dtypes"]
         given["dtypes"] = _parsed(value, f"{shown}(dtypes={value!r})", dtype_names)
     if "ranks" in mark.kwargs:
+        from .ranks.numbers import marked_ranks
+
         value = mark.kwargs["ranks"]
         try:
             given["ranks"] = None if value is None else marked_ranks(value)

@@ -13,13 +13,12 @@ import keyword
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 
 from .devices import Machine, device_names, dtype_names
 from .ranks.here import launched, rank_here
-from .ranks.numbers import too_few_devices, written_ranks, written_seconds
 
 T = TypeVar("T")
 #: xdist's workers get the controller's resolved names under these keys.
@@ -45,6 +44,8 @@ _INI: dict[str, tuple[str, Sequence[Literal["args", "string", "int"]]]] = {
         ("string",),
     ),
 }
+#: What an ini that says nothing holds. No number is nothing: a 0 is somebody's mistake.
+_NOTHING: tuple[object, ...] = (None, "", [])
 #: Markers that mean something to pytest, or to us.
 _TAKEN = (
     *("parametrize", "usefixtures", "filterwarnings", "skip", "skipif", "xfail", "tryfirst"),
@@ -52,24 +53,35 @@ _TAKEN = (
 )
 
 
-class Settings(NamedTuple):
-    """What the user chose. Empty ``devices`` or ``dtypes``: nothing was chosen.
+class Settings:
+    """What the user chose. Empty ``devices`` or ``dtypes``: nothing was chosen."""
 
-    ``asked`` are the devices that came from the command line: they have to be there.
-    """
-
-    devices: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = ()
-    seed: int = 0
-    asked: tuple[str, ...] = ()
-    marker: str = "params"
-    ranks: tuple[int, ...] = ()
-    #: Those that came from the command line: tests have to run on them.
-    asked_ranks: tuple[int, ...] = ()
-    #: The limit of one test on its ranks.
-    rank_seconds: float = 60.0
-    #: How many ranks torchrun has started, where it has started this process.
-    launched: int | None = None
+    def __init__(
+        self,
+        *,
+        devices: tuple[str, ...],
+        dtypes: tuple[str, ...],
+        asked: bool,
+        ranks: tuple[int, ...],
+        asked_ranks: bool,
+        seed: int,
+        marker: str,
+        rank_seconds: float,
+        launched: int | None,
+    ) -> None:
+        self.devices = devices
+        self.dtypes = dtypes
+        #: The devices that came from the command line: they have to be there.
+        self.asked = devices if asked else ()
+        self.ranks = ranks
+        #: Those that came from the command line: tests have to run on them.
+        self.asked_ranks = ranks if asked_ranks else ()
+        self.seed = seed
+        self.marker = marker
+        #: The limit of one test on its ranks.
+        self.rank_seconds = rank_seconds
+        #: How many ranks torchrun has started, where it has started this process.
+        self.launched = launched
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -195,18 +207,18 @@ def read_settings(config: pytest.Config, machine: Machine) -> Settings:
                 for dtype in dtypes or (None,):
                     if reason := machine.absent(device, dtype):
                         raise pytest.UsageError(f"{origin}: {device} is not there: {reason}")
-    asked_ranks, ranks = _choice(config, "--param-ranks", "param_ranks", written_ranks)
+    asked_ranks, ranks = _choice(config, "--param-ranks", "param_ranks", _ranks)
     _check_one_device(devices if asked else (), ranks if asked_ranks else ())
     return Settings(
-        devices,
-        dtypes,
-        _seed(config),
-        devices if asked else (),
-        marker_name(config),
-        ranks,
-        ranks if asked_ranks else (),
-        _seconds(config),
-        _launched(config, ranks if asked_ranks else ()),
+        devices=devices,
+        dtypes=dtypes,
+        asked=bool(asked),
+        ranks=ranks,
+        asked_ranks=bool(asked_ranks),
+        seed=_seed(config),
+        marker=marker_name(config),
+        rank_seconds=_seconds(config),
+        launched=_launched(config, ranks if asked_ranks else ()),
     )
 
 
@@ -241,6 +253,10 @@ def _launched(config: pytest.Config, asked: Sequence[int]) -> int | None:
 
 def _check_one_device(devices: Sequence[str], ranks: Sequence[int]) -> None:
     """Raise :class:`pytest.UsageError` where both were asked for and can never go together."""
+    if not ranks:
+        return
+    from .ranks.numbers import too_few_devices
+
     for device in devices:
         for number in ranks:
             if reason := too_few_devices(device, number):
@@ -249,13 +265,19 @@ def _check_one_device(devices: Sequence[str], ranks: Sequence[int]) -> None:
                 )
 
 
+def _ranks(values: Sequence[str]) -> tuple[int, ...]:
+    from .ranks.numbers import written_ranks
+
+    return written_ranks(values)
+
+
 def _choice(
     config: pytest.Config, option: str, ini: str, parse: Callable[[Sequence[str]], T]
 ) -> tuple[bool, T | tuple[()]]:
     """Return whether the command line chose, and what was chosen."""
     given: list[str] | None = config.getoption(option)
     written = given if given is not None else _written(config, ini)
-    if given is None and not written:
+    if given is None and written in _NOTHING:
         return False, ()
     try:
         written = str(written) if isinstance(written, int) else written
@@ -290,9 +312,13 @@ def _seed(config: pytest.Config) -> int:
 
 def _seconds(config: pytest.Config) -> float:
     given: str | None = config.getoption("--param-rank-timeout")
-    text = given if given is not None else str(_written(config, "param_rank_timeout") or "60")
+    written = given if given is not None else _written(config, "param_rank_timeout")
+    if given is None and written in _NOTHING:
+        return 60.0
+    from .ranks.numbers import written_seconds
+
     try:
-        return written_seconds(text)
+        return written_seconds(str(written))
     except ValueError as error:
         origin = _origin("--param-rank-timeout", "param_rank_timeout", given is not None)
         raise pytest.UsageError(f"{origin}: {error}") from None

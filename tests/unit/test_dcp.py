@@ -14,8 +14,12 @@ from pytest_paramcheck import ParamCheckError, assert_loaded, assert_roundtrip
 
 from .messages import failure, usage, whole
 
-#: What torch says of a save without a process group; ours are silent.
-pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+#: What torch says of a save without a process group, and torch 2.8 of its own use of storages;
+#: ours are silent.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning"),
+    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning"),
+]
 
 
 @pytest.fixture

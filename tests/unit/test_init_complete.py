@@ -216,10 +216,10 @@ def test_a_model_that_was_sharded_on_meta() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SHARDED], capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout) == (
-        0,
-        "never initialized: 1.weight, 1.bias (Sequential)\n",
-    ), done.stderr
+    assert done.returncode == 0, done.stderr
+    # gloo of torch 2.8 says on stdout whom it is connected to.
+    said = [line for line in done.stdout.splitlines() if not line.startswith("[Gloo]")]
+    assert said == ["never initialized: 1.weight, 1.bias (Sequential)"], done.stderr
 
 
 @pytest.mark.slow  # loads torch in a process of its own

@@ -99,6 +99,8 @@ SCHEDULERS: list[Callable[[Any], Any]] = [
 ]
 
 
+# SequentialLR of torch 2.8 warns of its own call.
+@pytest.mark.filterwarnings("ignore:The epoch parameter in .scheduler.step:UserWarning")
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.RMSprop, torch.optim.NAdam])
 def test_schedulers_and_optimizers_of_torch_resume(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import pytest
 
 
-class Here(NamedTuple):
+class Here:
     """What a rank was started as."""
 
-    rank: int
-    ranks: int
-    #: The devices that the process of the user resolved: ids must be equal.
-    devices: tuple[str, ...] = ()
-    #: Of xdist, where that process is one: workers share out the accelerators.
-    worker: int = 0
+    def __init__(
+        self, rank: int, ranks: int, devices: tuple[str, ...] = (), worker: int = 0
+    ) -> None:
+        self.rank = rank
+        self.ranks = ranks
+        #: The devices that the process of the user resolved: ids must be equal.
+        self.devices = devices
+        #: Of xdist, where that process is one: workers share out the accelerators.
+        self.worker = worker
 
     @property
     def place(self) -> int:

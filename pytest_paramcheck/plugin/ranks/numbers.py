@@ -108,8 +108,3 @@ def too_few_there(device: str, ranks: int) -> str:
     if count < ranks:
         return f"runs on {ranks} ranks; torch sees {plural(count, f'{kind} device')}"
     return ""
-
-
-def ranks_id(ranks: int) -> str:
-    """Return the part of a test id: ``2ranks``."""
-    return f"{ranks}rank" if ranks == 1 else f"{ranks}ranks"
