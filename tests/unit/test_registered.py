@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import sys
 import types
 import weakref
 from collections import deque
@@ -429,7 +430,10 @@ class Unreadable(Mapping[str, Any]):
         (lambda: types.MappingProxyType({"a": parameter()}), "held<mappingproxy>['a']"),
         (lambda: types.MappingProxyType(Unreadable()), "held<mappingproxy>.stored[0]"),
         (lambda: parameter().add, "held.__self__"),
-        (lambda: operator.methodcaller("add", parameter()), "held<methodcaller>[0]"),
+        (
+            lambda: operator.methodcaller("add", parameter()),
+            f"held<methodcaller>[{int(sys.version_info >= (3, 13))}]",
+        ),
         (
             lambda: functools.reduce(lambda inner, _: [inner], range(60), parameter()),
             "held" + "[0]" * 60,

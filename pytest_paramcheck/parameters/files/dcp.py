@@ -44,6 +44,8 @@ class _Metadata(pickle.Unpickler):
     """Reads what torch.distributed.checkpoint writes, and refuses every other class."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if module == "pathlib._local":  # where Python 3.13 keeps it, and 3.13 alone
+            module = "pathlib"
         plain = module in _PLAIN and name in _PLAIN[module]
         if plain or (module in _MODULES and not name.startswith("__")):
             return super().find_class(module, name)
