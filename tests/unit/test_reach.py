@@ -982,3 +982,22 @@ def test_the_second_run_leaves_no_cycle_that_keeps_the_model() -> None:
         assert weight() is None
     finally:
         gc.enable()
+
+
+def test_what_is_computed_as_zero_from_a_parameter_is_not_that_parameter() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(2, 2, bias=False)
+            self.gate = nn.Parameter(-torch.ones(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) * self.gate.relu()
+
+    assert failure(assert_grads_reach, Gated(), lambda m: m(torch.ones(1, 2)).sum(), "a") == whole("""
+        zero gradient: a.weight (Gated)
+
+          a.weight  reached, but the other operand is all zero: mul in Gated
+
+          hint: allow_zero=True asks only whether a gradient arrives
+        """)
