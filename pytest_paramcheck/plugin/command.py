@@ -1,4 +1,7 @@
-"""``python -m pytest_paramcheck check``: pytest with ``--param-model``, or the results as JSON."""
+"""``python -m pytest_paramcheck check``: pytest with ``--param-model``, or the results as JSON.
+
+Tests: ``tests/unit/test_command_line.py``.
+"""
 
 from __future__ import annotations
 

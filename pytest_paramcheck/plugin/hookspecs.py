@@ -10,6 +10,8 @@ this plugin (``-p no:paramcheck``)::
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_paramcheck_checks(): ...
+
+Tests: ``tests/integration/test_hooks.py``.
 """
 
 from __future__ import annotations

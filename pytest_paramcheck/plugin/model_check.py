@@ -1,4 +1,7 @@
-"""What a test of ``parametrize_with_param_checks`` receives, as its annotation."""
+"""What a test of ``parametrize_with_param_checks`` receives, as its annotation.
+
+Tests: ``tests/unit/test_public_surface.py``.
+"""
 
 from __future__ import annotations
 

@@ -994,7 +994,8 @@ def test_what_is_computed_as_zero_from_a_parameter_is_not_that_parameter() -> No
         def forward(self, x: Tensor) -> Tensor:
             return self.a(x) * self.gate.relu()
 
-    assert failure(assert_grads_reach, Gated(), lambda m: m(torch.ones(1, 2)).sum(), "a") == whole("""
+    gated = Gated()
+    assert failure(assert_grads_reach, gated, lambda m: m(torch.ones(1, 2)).sum(), "a") == whole("""
         zero gradient: a.weight (Gated)
 
           a.weight  reached, but the other operand is all zero: mul in Gated
