@@ -11,7 +11,7 @@ this plugin (``-p no:paramcheck``)::
     @pytest.hookimpl(optionalhook=True)
     def pytest_paramcheck_checks(): ...
 
-Tests: ``tests/integration/test_hooks.py``.
+Tests: ``tests/integration/test_hooks.py`` and ``test_loading.py``.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_paramcheck import ModelCase, NothingToCheck
-from pytest_paramcheck.model_checks.builds import another, fresh
+from pytest_paramcheck.model_checks.builds import another, fresh, in_use
 from pytest_paramcheck.model_checks.run import CaseRun, LatestRun, projection
 
 from .messages import usage
@@ -402,3 +402,15 @@ def test_another_device_or_dtype_is_another_run() -> None:
 
     assert on_meta is not on_cpu
     assert (on_cpu.device.type, on_meta.device.type) == ("cpu", "meta")
+
+
+def test_an_instance_whose_values_went_in_a_run_is_given_to_no_other_check() -> None:
+    run = CaseRun(ModelCase(lambda: nn.Linear(3, 2)))
+    first = run.model
+    with in_use(run) as model:
+        assert model is first
+    assert run.model is first
+    with in_use(run) as model:
+        model.to("meta")
+    assert run.model is not first
+    assert run.model.weight.device.type == "cpu"

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pytest_paramcheck.__main__ import main
+from pytest_paramcheck.plugin.command import check
 from pytest_paramcheck.showing.progress import doing
 
 from ..models import LM
@@ -291,6 +292,7 @@ def test_no_command_but_check_loads_pytest(folder: Path, models: str) -> None:
     script = dedent(f"""
         import sys
         from pytest_paramcheck.__main__ import main
+from pytest_paramcheck.plugin.command import check
 from pytest_paramcheck.showing.progress import doing
         try:
             main(["--help"])
@@ -351,3 +353,21 @@ def test_progress_needs_no_standard_error(
     monkeypatch.setattr(sys, "stderr", stderr)
     with doing("reading"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (pytest.ExitCode.OK, 0),
+        (pytest.ExitCode.TESTS_FAILED, 1),
+        (pytest.ExitCode.INTERRUPTED, 2),
+        (pytest.ExitCode.USAGE_ERROR, 2),
+        (pytest.ExitCode.NO_TESTS_COLLECTED, 2),
+    ],
+    ids=str,
+)
+def test_what_check_returns_for_what_pytest_does(
+    code: pytest.ExitCode, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pytest, "main", lambda arguments: code)
+    assert check("models:mlp", [], as_json=False) == status

@@ -28,6 +28,7 @@ DRAWS: list[tuple[init.Distribution, Callable[[Tensor], Tensor]]] = [
     (init.normal(0.5, 0.02), lambda t: nn.init.normal_(t, 0.5, 0.02)),
     (init.uniform(-0.3, 0.1), lambda t: nn.init.uniform_(t, -0.3, 0.1)),
     (init.trunc_normal(0, 0.5, -1, 1), lambda t: nn.init.trunc_normal_(t, 0, 0.5, -1, 1)),
+    (init.trunc_normal(1, 0.5, 0.5, 2), lambda t: nn.init.trunc_normal_(t, 1, 0.5, 0.5, 2)),
     (init.xavier_uniform(2), lambda t: nn.init.xavier_uniform_(t, 2)),
     (init.xavier_normal(), nn.init.xavier_normal_),
     (init.kaiming_uniform(math.sqrt(5)), lambda t: nn.init.kaiming_uniform_(t, math.sqrt(5))),

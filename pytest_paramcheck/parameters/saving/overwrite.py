@@ -61,7 +61,7 @@ def _or_named(name: str) -> Iterator[None]:
     """Raise what torch does as an error that names the tensor."""
     try:
         yield
-    except (RuntimeError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, TypeError) as error:
         raise ParamCheckUsageError(
             f"{name}: a copy of it cannot be overwritten, so a load that does nothing would "
             f"go unnoticed ({first_line(error, 160) or 'no reason given'})"
@@ -81,7 +81,7 @@ def _parts(tensor: Tensor) -> list[Tensor]:
 def _storage(tensor: Tensor) -> object:
     try:
         return tensor.device, tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError, ValueError):
+    except (RuntimeError, ValueError):
         return id(tensor)  # an opaque layout: it shares with nothing that could be asked
 
 

@@ -49,7 +49,7 @@ class Part:
             whole = _whole(tensor)
             try:
                 found = _indexed(whole, _on(self.index, whole))
-            except (IndexError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            except (IndexError, TypeError, ValueError, RuntimeError) as error:
                 raise ParamCheckUsageError(
                     f"part: {name}{self.text} does not fit {size_text(whole)}: "
                     f"{first_line(error, 120)}"

@@ -113,7 +113,7 @@ def _own(tensor: Tensor, path: str) -> _Found:
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if not callable(flatten):
         return  # a hook named its inner tensors
-    with suppress(RuntimeError, NotImplementedError, TypeError):
+    with suppress(RuntimeError, TypeError):
         # Detached, so that requires_grad, which some contexts hold, is no content.
         flatten = getattr(tensor.detach(), "__tensor_flatten__", flatten)
     yield from _walk(f"{path}flatten context", flatten()[1], ())

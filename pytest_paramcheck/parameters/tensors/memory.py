@@ -210,7 +210,7 @@ def has_address(tensor: Tensor) -> bool:
         return False
     try:
         return tensor.untyped_storage().data_ptr() != 0
-    except (RuntimeError, NotImplementedError, ValueError):
+    except (RuntimeError, ValueError):
         return False  # wrapper subclasses: "an invalid python storage"
 
 
