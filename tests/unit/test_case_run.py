@@ -411,6 +411,5 @@ def test_an_instance_whose_values_went_in_a_run_is_given_to_no_other_check() -> 
         assert model is first
     assert run.model is first
     with in_use(run) as model:
-        model.to("meta")
+        model.weight.untyped_storage().resize_(0)
     assert run.model is not first
-    assert run.model.weight.device.type == "cpu"
