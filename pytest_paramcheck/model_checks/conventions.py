@@ -1,4 +1,7 @@
-"""Checks of what a model promises by what its modules are."""
+"""Checks of what a model promises by what its modules are.
+
+Tests: ``tests/unit/test_conventions.py`` and ``test_resets.py``.
+"""
 
 from __future__ import annotations
 

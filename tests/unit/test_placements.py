@@ -19,6 +19,7 @@ from pytest_paramcheck import (
     assert_shapes,
     assert_tied,
 )
+from pytest_paramcheck.showing.rows import bytes_of
 
 from .messages import failure, usage, whole
 
@@ -48,6 +49,7 @@ def test_right_placements(grid: DeviceMesh) -> None:
 
 def test_each_kind_of_wrong_placement(grid: DeviceMesh) -> None:
     subject = {
+        "right": spread(grid["tp"], Shard(0)),
         "plain": nn.Parameter(torch.ones(4)),
         "other": spread(grid["tp"], Shard(1)),
         "copied": spread(grid["tp"], Replicate()),
@@ -65,6 +67,10 @@ def test_each_kind_of_wrong_placement(grid: DeviceMesh) -> None:
           sums    expected Shard(0), found Partial(sum)
           two     expected Shard(0), found (Replicate(), Shard(0)) on a mesh of 2x2
     """)
+
+
+def test_the_bytes_of_a_sharded_tensor_are_those_of_the_whole(grid: DeviceMesh) -> None:
+    assert bytes_of(spread(grid["tp"], Shard(0))) == 64
 
 
 def test_plain_was_meant(grid: DeviceMesh) -> None:

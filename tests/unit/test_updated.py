@@ -231,6 +231,18 @@ def test_moved_by_momentum_only() -> None:
         """)
 
 
+@pytest.mark.parametrize("lr", [0.0, torch.tensor(0.0), torch.zeros(1)], ids=str)
+def test_a_learning_rate_of_zero_is_named_as_a_number_and_as_a_tensor(lr: Any) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+
+    def step() -> None:
+        model(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+
+    assert failing(model, step).endswith("  weight  got a gradient, but SGD stepped it with lr 0")
+
+
 def test_written_by_something_else() -> None:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
