@@ -8,7 +8,15 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..checks.masters import MasterOf, Masters, declared_masters
+from ..checks.masters import (
+    MasterOf,
+    Masters,
+    as_stepped,
+    declared_masters,
+    held_as_copy,
+    held_for,
+    undeclared,
+)
 from ..checks.optimizer import optimizer_coverage
 from ..checks.optimizer_saved import state_saved
 from ..checks.optimizer_sharing import state_shared
@@ -96,7 +104,11 @@ def assert_optimizer_covers(
 
 @one_verdict
 def assert_optimizer_state(
-    optimizer: Optimizer, model: Subject, saved: Mapping[str, Any] | None = None
+    optimizer: Optimizer,
+    model: Subject,
+    saved: Mapping[str, Any] | None = None,
+    *,
+    masters: Masters | MasterOf | None = None,
 ) -> None:
     """Assert that each parameter has an optimizer state that fits and is its own.
 
@@ -108,6 +120,7 @@ def assert_optimizer_state(
     * ``saved=``: an optimizer's ``state_dict()`` taken before (a copy: ``state_dict()`` itself
       shares its tensors). ``optimizer.state_dict()`` has for each parameter the state saved under
       one of its own names, in the dtype it was saved in.
+    * ``masters=``: float32 copies are stepped, as for ``assert_optimizer_covers``; state fits them.
 
     Fails, naming each parameter with state that does not fit; shares memory with that of
     another, or with a parameter or gradient; hangs on a tensor that no group holds (the
@@ -153,6 +166,11 @@ def assert_optimizer_state(
                 "its state is spread over ranks: compare optimizer.optim on each of them with what "
                 "that rank saved"
             )
+        if masters:
+            raise ParamCheckUsageError(
+                "masters= of an optimizer whose state is spread over ranks: pass optimizer.optim, "
+                "which each of them has"
+            )
         use_group(group_of(optimizer))
         here = read_slots(inner)
         findings = spread_state(slots, here, inventory)
@@ -167,13 +185,22 @@ def assert_optimizer_state(
             f"{type(optimizer).__name__} keeps no state (it has not stepped yet, or keeps none): "
             f"there is nothing to check"
         )
+    stepped, findings = held_for(masters, inventory, slots)
+    raise_if(findings, inventory)
+    if not stepped:
+        held = {id(slot.tensor) for slot in slots}
+        left = [e for e in inventory.parameters if e.trainable and id(e.tensor) not in held]
+        copies = undeclared(left, inventory, slots)
+        if len(copies) == len(left):  # a few may be alike by chance: zero biases
+            raise_if([held_as_copy(tuple(e.names), slot) for e, slot in copies.items()], inventory)
+    inventory = as_stepped(inventory, stepped)
     if not any(inventory.entry_of(slot.tensor) for slot in slots):
         raise ParamCheckUsageError(
             f"{type(optimizer).__name__} holds no parameter of {inventory.title}: "
             f"there is nothing to check"
         )
     leaves = read_leaves(slots, inventory)
-    findings = state_fits(leaves, inventory)
+    findings += state_fits(leaves, inventory)
     findings += state_shared(leaves, inventory)
     missing = state_lost(lost, slots, inventory)
     if before is not None:
@@ -189,6 +216,8 @@ def assert_param_groups(
     optimizer: Optimizer | Sequence[Optimizer],
     model: Subject,
     expected: Mapping[Pattern, Mapping[str, Any]],
+    *,
+    masters: Masters | MasterOf | None = None,
 ) -> None:
     """Assert the hyperparameters that each parameter gets from its optimizer.
 
@@ -197,8 +226,11 @@ def assert_param_groups(
     each matched parameter has these values (floats to 1e-12 of the value). Parameters that no
     pattern matches are not asked about.
 
+    * ``masters=``: float32 copies are stepped, as for ``assert_optimizer_covers``; a parameter gets
+      what its master gets.
+
     Fails, naming each parameter with what it gets and what it should, and trainable ones that
-    no optimizer holds.
+    no optimizer holds, or holds as a copy where no masters are declared.
 
     Raises :class:`ParamCheckError`; :class:`ParamCheckUsageError` for a pattern that matches no
     parameter or has no effect, and for a hyperparameter that no group has.
@@ -230,4 +262,5 @@ def assert_param_groups(
     inventory = take_inventory(model)
     validate_settings(expected)
     decided = decide(inventory, expected, eligible=present_parameters, what="parameter")
-    raise_if(param_groups(slots, decided), inventory)
+    stepped, findings = held_for(masters, inventory, slots)
+    raise_if([*findings, *param_groups(slots, decided, inventory, stepped)], inventory)

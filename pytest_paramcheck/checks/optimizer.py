@@ -16,10 +16,11 @@ from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.cover import cover, gradient_arrives
-from ..parameters.tensors.describe import describe, dtype_name
+from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import shared_memory
 from ..parameters.tensors.memory import memory_of
 from ..parameters.tensors.wide import wide_copies
+from .masters import held_as_copy
 
 ADD = "build the optimizer after the model is complete, or add what is missing: add_param_group()"
 REBUILD = "build the optimizer from the parameters of the complete model"
@@ -334,15 +335,8 @@ def _absent(
         names = tuple(entry.names)
         if entry in copied:
             slot = copied[entry]
-            findings.append(
-                Finding(
-                    names,
-                    f"held as a {dtype_name(slot.tensor.dtype)} copy",
-                    found=f"{slot.where} has its values",
-                    why="a step moves the copy, the parameter only where code copies it back",
-                    hint="if code does (mixed precision with masters): masters=True",
-                )
-            )
+            why = "a step moves the copy, the parameter only where code copies it back"
+            findings.append(held_as_copy(names, slot, why))
         elif entry in stale:
             findings.append(_replaced(names, stale[entry]))
         elif entry in guessed:

@@ -12,11 +12,13 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import did_you_mean
 from ..parameters.subject.declared import Declared, with_rivals
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.leaves import as_tensor
 from ..parameters.subject.optimizers import Slot
 from ..parameters.subject.patterns import pattern_text
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe
+from .masters import held_as_copy, undeclared
 
 
 def validate_settings(expected: object) -> None:
@@ -36,8 +38,13 @@ def validate_settings(expected: object) -> None:
 def param_groups(
     slots: Sequence[Slot],
     decided: Sequence[Declared[Mapping[str, Any]]],
+    inventory: Inventory,
+    stepped: Mapping[int, Tensor],
 ) -> list[Finding]:
-    """Find the parameters whose optimizer group has other hyperparameters than expected."""
+    """Find the parameters whose optimizer group has other hyperparameters than expected.
+
+    ``stepped`` are their declared masters, by the id of the parameter.
+    """
     known = {key for slot in slots for key in slot.group} - {"params", "param_names"}
     by_id: dict[int, list[Slot]] = {}
     for slot in slots:
@@ -49,14 +56,24 @@ def param_groups(
                 raise ParamCheckUsageError(
                     f"{pattern_text(pattern)}: no group has a hyperparameter {key!r};{suggestion}"
                 )
-    held = {item.pattern for item in decided if id(item.entry.tensor) in by_id}
+
+    def slots_of(entry: Entry) -> list[Slot]:
+        master = stepped.get(id(entry.tensor))
+        ids = dict.fromkeys(id(one) for one in (entry.tensor, master) if one is not None)
+        return [slot for one in ids for slot in by_id.get(one, [])]
+
+    held = {item.pattern for item in decided if slots_of(item.entry)}
+    absent = [item.entry for item in decided if item.entry.trainable and not slots_of(item.entry)]
+    copied = {} if stepped or not absent else undeclared(absent, inventory, slots)
     findings = []
     for item in decided:
         entry, names, pattern, expected = item.entry, item.names, item.pattern, item.value
-        own = by_id.get(id(entry.tensor), [])
+        own = slots_of(entry)
         # A frozen parameter that no optimizer holds gets no hyperparameters at all; only where
         # that is true of all a pattern decides, the pattern asked about nothing.
-        if not own and (entry.trainable or pattern not in held):
+        if entry in copied:
+            findings.append(held_as_copy(names, copied[entry]))
+        elif not own and (entry.trainable or pattern not in held):
             findings.append(
                 Finding(
                     names,

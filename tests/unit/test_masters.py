@@ -1,7 +1,8 @@
-"""``assert_optimizer_covers(masters=)``: float32 copies that are stepped for a model."""
+"""``masters=``: float32 copies that are stepped for a model, in all that ask an optimizer."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,7 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from pytest_paramcheck import assert_optimizer_covers, assert_updated
+from pytest_paramcheck import (
+    assert_optimizer_covers,
+    assert_optimizer_state,
+    assert_param_groups,
+    assert_updated,
+)
 
 from .messages import failure, failure_lines, usage, whole
 
@@ -165,3 +171,152 @@ class TestWrong:
             "masters= is True, a mapping of names or parameters to masters, or a function of name "
             "and parameter, not int 3"
         )
+
+    def test_a_master_of_a_narrower_dtype(self) -> None:
+        model = half()
+        masters = masters_of(model)
+        masters["0.weight"] = masters["0.weight"].detach().half()
+        held = optimizer(*masters.values())
+        asked: list[Any] = [
+            assert_optimizer_covers,
+            lambda *args, **options: assert_param_groups(*args, {"*": {"lr": 0.1}}, **options),
+        ]
+        for ask in asked:
+            assert failure(ask, held, model, masters=masters) == whole("""
+                master of a narrower dtype: 0.weight (Sequential)
+
+                  0.weight  float16, the parameter bfloat16: the copy back rounds it at every step
+
+                  hint: make each parameter a master of its own: parameter.detach().clone().float()
+            """)
+
+
+def grouped(masters: dict[str, Tensor]) -> torch.optim.Optimizer:
+    """Matrices decay, vectors do not."""
+    decay = [m for m in masters.values() if m.dim() > 1]
+    rest = [m for m in masters.values() if m.dim() == 1]
+    groups = [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, weight_decay=0.1)
+
+
+def flat_masters(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+    """One master for all, and the views of it that are copied back."""
+    flat = torch.cat([p.detach().float().flatten() for p in model.parameters()])
+    sizes = [p.numel() for p in model.parameters()]
+    views = zip(model.named_parameters(), flat.split(sizes), strict=True)
+    return flat, {name: view.view_as(parameter) for (name, parameter), view in views}
+
+
+class TestParamGroups:
+    EXPECTED = {"*": {"weight_decay": 0.1}, "*.bias": {"weight_decay": 0}, "1": {"weight_decay": 0}}
+
+    def test_a_parameter_gets_what_its_master_gets(self) -> None:
+        model = half()
+        masters = masters_of(model)
+        held = grouped(masters)
+        declared: list[Any] = [True, masters, lambda name, parameter: masters[name]]
+        for said in declared:
+            assert_param_groups(held, model, self.EXPECTED, masters=said)
+        assert failure(
+            assert_param_groups, held, model, {"2": {"weight_decay": 0.1}}, masters=True
+        ) == whole("""
+            wrong hyperparameter: 2.bias (Sequential)
+
+              2.bias  expected weight_decay=0.1, found weight_decay=0.0: AdamW group 1, by pattern '2'
+            """)  # noqa: E501
+
+    def test_parts_of_a_flat_master(self) -> None:
+        model = half()
+        flat, views = flat_masters(model)
+        for said in (True, views):
+            assert_param_groups(optimizer(flat), model, {"*": {"lr": 0.1}}, masters=said)
+
+    def test_undeclared_ones_are_recognized(self) -> None:
+        model = half()
+        held = grouped(masters_of(model))
+        assert failure(assert_param_groups, held, model, {"2.bias": {"lr": 1e-3}}) == whole("""
+            held as a float32 copy: 2.bias (Sequential)
+
+              2.bias  AdamW group 1, parameter 3 has its values
+
+              hint: where these are masters (mixed precision): masters=True
+        """)
+
+    def test_one_without_a_master(self) -> None:
+        model = half()
+        masters = masters_of(model)
+        del masters["2.bias"]
+        lines = failure_lines(
+            assert_param_groups, grouped(masters), model, self.EXPECTED, masters=True
+        )
+        assert lines[0] == "not in the optimizer: 2.bias (Sequential)"
+
+
+class TestState:
+    def trained(self) -> tuple[nn.Module, dict[str, Tensor], torch.optim.Optimizer]:
+        model = half()
+        masters = masters_of(model)
+        held = grouped(masters)
+        for master in masters.values():
+            master.grad = torch.ones_like(master)
+        held.step()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(masters[name])
+        return model, masters, held
+
+    def test_state_fits_the_master(self) -> None:
+        model, masters, held = self.trained()
+        saved = copy.deepcopy(held.state_dict())
+        declared: list[Any] = [True, masters, lambda name, parameter: masters[name]]
+        for said in declared:
+            assert_optimizer_state(held, model, masters=said)
+            assert_optimizer_state(held, model, saved, masters=said)
+
+    def test_state_that_was_cast_with_the_model(self) -> None:
+        model, masters, held = self.trained()
+        state = held.state[masters["0.weight"]]
+        state["exp_avg"] = state["exp_avg"].bfloat16()
+        assert failure(assert_optimizer_state, held, model, masters=masters) == whole("""
+            state does not fit: 0.weight (Sequential)
+
+              0.weight  expected state exp_avg of 4x4 float32 cpu, found 4x4 bfloat16 cpu: wrong dtype
+
+              hint: optimizer.load_state_dict(optimizer.state_dict()) casts and moves it to its parameter
+            """)  # noqa: E501
+
+    def test_undeclared_ones_are_recognized(self) -> None:
+        model, _, held = self.trained()
+        assert failure_lines(assert_optimizer_state, held, model)[0] == (
+            "held as a float32 copy: {0..2}.weight, {0..2}.bias (Sequential)"
+        )
+
+    def test_norms_that_are_held_themselves(self) -> None:
+        """Undeclared masters beside them are recognized, and declared ones are asked."""
+        model = half()
+        model[1].float()
+        masters = masters_of(model)
+        norms = {n: p for n, p in model.named_parameters() if n.startswith("1.")}
+        held = torch.optim.AdamW([norms.get(n, m) for n, m in masters.items()])
+        for group in held.param_groups:
+            for tensor in group["params"]:
+                tensor.grad = torch.zeros_like(tensor)
+        held.param_groups[0]["weight_decay"] = 0.0
+        held.step()
+        assert_optimizer_state(held, model, masters=True)
+        assert failure_lines(assert_optimizer_state, held, model)[0] == (
+            "held as a float32 copy: {0,2}.weight, {0,2}.bias (Sequential)"
+        )
+        held.state[held.param_groups[0]["params"][0]]["exp_avg"] = torch.zeros(3)
+        assert failure_lines(assert_optimizer_state, held, model, masters=True)[0] == (
+            "state does not fit: 0.weight (Sequential)"
+        )
+
+    def test_another_model_in_the_same_optimizer_is_no_master(self) -> None:
+        model = half()
+        other = nn.Linear(4, 4)
+        held = SGD([*other.parameters(), *model[0].parameters()], lr=0.1, momentum=0.9)
+        for parameter in (*other.parameters(), *model[0].parameters()):
+            parameter.grad = torch.ones_like(parameter)
+        held.step()
+        assert_optimizer_state(held, model)
