@@ -61,6 +61,10 @@ class ModelCase:
     * ``steps``: training steps until everything must have moved, or got a gradient: behind a
       zero scale it comes after a step (LoRA's first factor moves in the second). Gradients are
       asked for after three steps at least.
+    * ``resume``: how training goes on from a save, where more than each ``state_dict()`` is saved:
+      ``(save, load)``, as for :func:`assert_resumes`, of ``{"model": ..., "optimizer": ...}``
+      (several are ``"optimizer 0"``, ...); random states come back by themselves. A text says why
+      it need not go on as it was, and that is not asked.
     * ``wrap``: a function of the model that returns it wrapped or sharded (DistributedDataParallel,
       ``fully_shard``, ``parallelize_module``), for a test on ranks: every check sees what it
       returns. ``split``: the dimension along which each rank gets its part of every input tensor;
@@ -87,6 +91,7 @@ class ModelCase:
     values: Mapping[Pattern, Asked] | None = None
     optimizer: Callable[..., Any] | None = None
     steps: int = 1
+    resume: tuple[Callable[..., Any], Callable[..., Any]] | str | None = None
     wrap: Callable[[Any], Any] | None = None
     split: int | None = None
     manifest: str | Path | None = None
@@ -227,6 +232,20 @@ def _steps(value: object, field_name: str) -> int:
     return value
 
 
+def _resume(value: object, field_name: str) -> object:
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        if all(callable(one) and not is_module(one) for one in value):
+            return tuple(value)
+    elif value is None:
+        return None
+    raise ParamCheckUsageError(
+        f"ModelCase: {field_name} is (save, load), two functions, or the reason why it is not "
+        f"asked, got {value!r}"
+    )
+
+
 def _dimension(value: object, field_name: str) -> object:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise ParamCheckUsageError(f"ModelCase: {field_name} is a dimension, got {value!r}")
@@ -266,6 +285,7 @@ _PARSERS: Mapping[str, Callable[[Any, str], Any]] = {
     "shapes": _shapes,
     "values": _values,
     "steps": _steps,
+    "resume": _resume,
     "wrap": _function,
     "split": _dimension,
     "expected_failures": _reasons,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from ..checks.resume import alike_within, not_resumed
 from ..messages.errors import raise_if
+from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.resume import train_and_resume
+from ..parameters.running.undo import Restore
 from .builds import fresh
 from .case import NothingToCheck
 from .check import check
@@ -14,13 +17,37 @@ from .needs import need_trainable, need_values
 from .run import CaseRun
 from .steps import backward, step
 
+Saves: TypeAlias = Callable[[dict[str, Any]], Any]
+Loads: TypeAlias = Callable[[dict[str, Any], Any], object]
+
+
+def _with_random_states(save: Saves, load: Loads, case: CaseRun) -> tuple[Saves, Loads]:
+    """Return what saves and loads the random states as well: a case is asked about its model."""
+    at_break: list[Restore] = []
+
+    def saves(objects: dict[str, Any]) -> Any:
+        __tracebackhide__ = True
+        at_break[:] = [keep_random_states([case.device])]
+        return save(objects)
+
+    def loads(objects: dict[str, Any], saved: Any) -> None:
+        __tracebackhide__ = True
+        load(objects, saved)
+        at_break[0]()
+
+    return saves, loads
+
 
 @check()
 def check_resume(case: CaseRun) -> None:
     """A step after a save and a load gives, bit for bit, what it gives without them."""
     __tracebackhide__ = True
+    declared = case.declared.resume
+    if isinstance(declared, str):
+        raise NothingToCheck(f"declared: {declared}")
     need_trainable(case.model)
     need_values(case.model)
+    save, load = (None, None) if declared is None else _with_random_states(*declared, case)
 
     def build() -> dict[str, Any]:
         __tracebackhide__ = True
@@ -43,7 +70,7 @@ def check_resume(case: CaseRun) -> None:
             step(case, model, optimizer)
 
     resumed = train_and_resume(
-        build, train, None, None, steps=1, same=alike_within(0.0, 0.0), devices=[case.device]
+        build, train, save, load, steps=1, same=alike_within(0.0, 0.0), devices=[case.device]
     )
     for failed, why in (
         (resumed.unsaved, "check_torch_save_roundtrip"),

@@ -54,6 +54,21 @@ def make() -> nn.Module:
         ),
         ({"shapes": [(2, 3)]}, "ModelCase: shapes maps patterns to shapes, got list"),
         ({"values": 3}, "ModelCase: values maps patterns to conditions, one at least, got int"),
+        (
+            {"resume": True},
+            "ModelCase: resume is (save, load), two functions, or the reason why it is not asked, "
+            "got True",
+        ),
+        (
+            {"resume": (print, None)},
+            "ModelCase: resume is (save, load), two functions, or the reason why it is not asked, "
+            "got (<built-in function print>, None)",
+        ),
+        (
+            {"resume": " "},
+            "ModelCase: resume is (save, load), two functions, or the reason why it is not asked, "
+            "got ' '",
+        ),
         ({"values": {}}, "ModelCase: values maps patterns to conditions, one at least, got {}"),
         ({"steps": 0}, "ModelCase: steps must be 1 or more, got 0"),
         ({"steps": True}, "ModelCase: steps must be 1 or more, got True"),

@@ -405,6 +405,52 @@ def test_a_case_resumes_after_one_step() -> None:
     assert outcome(lambda: Counting(kept=False)) == "not restored: count (model)"
 
 
+def save_with_count(objects: dict[str, Any]) -> Any:
+    states = {key: held.state_dict() for key, held in objects.items()}
+    return {"states": states, "count": objects["model"].count}
+
+
+def load_with_count(objects: dict[str, Any], saved: Any) -> None:
+    for key, held in objects.items():
+        held.load_state_dict(saved["states"][key])
+    objects["model"].count = saved["count"]
+
+
+def load_states(objects: dict[str, Any], saved: Any) -> None:
+    for key, held in objects.items():
+        held.load_state_dict(saved["states"][key])
+
+
+def load_the_model(objects: dict[str, Any], saved: Any) -> None:
+    objects["model"].load_state_dict(saved["states"]["model"])
+
+
+def test_a_case_says_how_it_resumes() -> None:
+    def counting() -> nn.Module:
+        return Counting(kept=False)
+
+    assert outcome(counting, resume=(save_with_count, load_with_count)) == "ok"
+    assert outcome(counting, resume=(save_with_count, load_states)) == (
+        "not restored: count (model)"
+    )
+
+    def dropping() -> nn.Module:
+        model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))
+        model.count = 0  # type: ignore[assignment]
+        return model
+
+    assert outcome(dropping, resume=(save_with_count, load_with_count)) == "ok"
+    assert (
+        outcome(lambda: Counting(kept=True), resume=(save_with_count, load_the_model))
+        == "not restored: optimizer (model)"
+    )
+
+
+def test_a_case_says_why_it_need_not_resume() -> None:
+    said = outcome(lambda: Counting(kept=False), resume="the count starts anew by design")
+    assert said == "skip: declared: the count starts anew by design"
+
+
 def test_several_optimizers_resume() -> None:
     def optimizers(model: Any) -> list[torch.optim.Optimizer]:
         return [with_momentum(model[0]), torch.optim.Adam(model[1].parameters())]
