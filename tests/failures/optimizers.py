@@ -13,6 +13,7 @@ from pytest_paramcheck import (
     ModelCase,
     assert_optimizer_covers,
     assert_optimizer_state,
+    assert_param_groups,
 )
 
 from . import checked, fails
@@ -80,6 +81,14 @@ def wrong_master() -> None:
     model = nn.Linear(3, 2, bias=False).bfloat16()
     master = nn.Parameter(torch.zeros(3, 2))
     assert_optimizer_covers(SGD([master], lr=0.1), model, masters={"weight": master})
+
+
+@fails("assert_param_groups", "a float16 master of a bfloat16 parameter")
+def narrow_master() -> None:
+    model = nn.Linear(3, 2, bias=False).bfloat16()
+    master = nn.Parameter(torch.zeros(2, 3, dtype=torch.float16))
+    expected = {"weight": {"lr": 0.1}}
+    assert_param_groups(SGD([master], lr=0.1), model, expected, masters={"weight": master})
 
 
 @fails("assert_optimizer_covers", "one master for two parameters")

@@ -37,6 +37,7 @@ FAMILIES = (
     "moves",
     "conventions",
     "routines",
+    "asked",
 )
 
 Build = Callable[[bool], Any]

@@ -199,6 +199,7 @@ def test_the_annotations_of_a_case_can_be_read() -> None:
         "values",
         "optimizer",
         "steps",
+        "resume",
         "wrap",
         "split",
         "manifest",
