@@ -91,7 +91,9 @@ class Running:
         args: Sequence[str],
         environment: Mapping[str, str] = {},
         command: Sequence[str] = (sys.executable, "-m", "pytest"),
+        says: str = "",
     ) -> None:
+        """``says``: what a user types while it runs."""
         self.folder = folder
         self.token = uuid.uuid4().hex
         self.recorded = folder / "recorded"
@@ -108,13 +110,17 @@ class Running:
                 "COLUMNS": "200",
                 **environment,
             },
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             # As from a terminal: a shell's background jobs ignore it, and so do their children.
             preexec_fn=_heed_interrupts,
         )
+        assert self.process.stdin is not None
+        self.process.stdin.write(says)
+        self.process.stdin.close()
+        self.process.stdin = None  # there is nothing left to communicate
 
     def wait_for(self, file: str, seconds: float = 60) -> None:
         """Wait until a test of the run has written a file."""
@@ -129,10 +135,13 @@ class Running:
         return processes_with(self.token)
 
     def end(self, seconds: float = 180) -> Ran:
-        """Wait for the end of the run, and up to two seconds for that of all it has started."""
+        """Wait for the end of the run, and some seconds for that of all it has started.
+
+        Two on a quiet machine: the server that ranks are forked from has torch to take down.
+        """
         out, _ = self.process.communicate(timeout=seconds)
         took = time.monotonic() - self._started
-        end = time.monotonic() + 2
+        end = time.monotonic() + 15
         while (left := self.children()) and time.monotonic() < end:
             time.sleep(0.05)
         reports = [

@@ -46,6 +46,19 @@ def test_a_run_that_is_ended(tmp_path: Path, how: str) -> None:
     assert (ran.code, ran.left) == (code, [])
 
 
+def test_workers_that_are_killed(tmp_path: Path) -> None:
+    """With the process that started them, and their ranks."""
+    write(tmp_path, test_it=WAITS)
+    running = Running(tmp_path, ["-p", "no:cacheprovider", "-n", "2"])
+    for rank in (0, 1):
+        running.wait_for(f"waiting{rank}")
+    assert len(running.children()) >= 7  # two workers more
+    os.kill(running.process.pid, signal.SIGKILL)
+    ran = running.end()
+
+    assert (ran.code, ran.left) == (-signal.SIGKILL, [])
+
+
 def test_a_run_that_passes(tmp_path: Path) -> None:
     """And all that a test may expect of its ranks, in one suite."""
     ran = run(tmp_path, "--strict-markers", "--strict-config", "-W", "error", test_it=PASSING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -46,7 +45,7 @@ def test_what_is_shown_with_no_capturing(tmp_path: Path) -> None:
     source = HEAD + "def test_a():\n    print('out', R)\n    os.system('echo from a child')\n"
     ran = run(tmp_path, "-s", "--param-ranks=2", test_it=source)
 
-    assert ran.code == 0
+    assert (ran.code, ran.left) == (0, [])
     for rank in (0, 1):
         assert re.search(rf"\[rank {rank}\] out {rank}\n", ran.out)
         assert f"[rank {rank}] from a child\n" in ran.out
@@ -67,6 +66,7 @@ def test_last_failed_junit_and_durations(tmp_path: Path) -> None:
     second = Running(tmp_path, args).end()
 
     assert first.outcomes() == {"passed": 1, "failed": 1}
+    assert (first.left, second.left) == ([], [])
     assert {case.get("name"): case.find("failure") is not None for case in cases} == {
         "test_a[cpu-2ranks]": False,
         "test_b[cpu-2ranks]": True,
@@ -151,34 +151,23 @@ DEBUGGED = HEAD + (
 )
 
 
+DEBUGGING = "p ('secret', secret)\nc\n"
+
+
 def test_a_debugger(tmp_path: Path) -> None:
     """It opens in this process, which is rank 0; what other ranks say is in the teardown."""
     write(tmp_path, test_it=DEBUGGED)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--pdb", "-ra", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        input="p ('secret', secret)\nc\n",
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-        env={**_environment(tmp_path), "COLUMNS": "200"},
-    )
-    assert "('secret', 2)" in done.stdout, done.stdout + done.stderr
-    assert done.stdout.count("entering PDB") == 1
-    lines = done.stdout.splitlines()
+    running = Running(tmp_path, ["--pdb", "-ra", "-p", "no:cacheprovider"], says=DEBUGGING)
+    ran = running.end()
+    assert "('secret', 2)" in ran.out, ran.out
+    assert ran.out.count("entering PDB") == 1
+    assert ran.left == []
+    lines = ran.out.splitlines()
     assert "FAILED test_it.py::test_here[cpu-2ranks] - assert 0 == 1" in lines
     assert (
         "ERROR test_it.py::test_there[cpu-2ranks] - rank 1 failed: AssertionError: rank 1 is wrong"
     ) in lines
     assert "1 failed, 4 passed, 1 error in" in lines[-1]
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    import os
-
-    (folder / "recorded").mkdir(exist_ok=True)
-    return {**os.environ, "RECORDED": str(folder / "recorded")}
 
 
 # -- torchrun ------------------------------------------------------------------------------------
@@ -210,6 +199,9 @@ LAUNCHED = HEAD + (
     "    dist.init_process_group('gloo')\n"
     "    dist.barrier()\n"
     "    dist.destroy_process_group()\n"
+    "def test_leaves_the_session():\n"
+    "    if R == 1: pytest.exit('enough')\n"
+    "def test_not_reached(): pass\n"
 )
 
 
@@ -229,7 +221,11 @@ def test_torchrun(launched: Ran) -> None:
     by_rank: dict[bool, list[tuple[str, str, str]]] = {True: [], False: []}
     first = len([r for r in launched.reports if r["id"] == "test_ok[cpu-2ranks]"]) // 2
     assert first == 3  # set-up, call, teardown of each
-    half = [r for r in launched.reports if r["when"] == "call" and "rank[" not in r["id"]]
+    half = [
+        report
+        for report in launched.reports
+        if report["when"] == "call" and not re.search(r"rank\[|leaves", report["id"])
+    ]
     for number, report in enumerate(half):
         said = (report["id"], report["outcome"], report["summary"] or "")
         by_rank[number < len(half) // 2].append(said)
@@ -264,6 +260,8 @@ def test_what_torchrun_writes(launched: Ran) -> None:
         "FAILED test_it.py::test_skips_on_one[cpu-2ranks] - ranks disagree: rank 1 skipped (on 1), "
         "rank 0 ran",
         "ERROR test_it.py::test_setup[cpu-2ranks] - [rank 1] RuntimeError: setup of rank 1",
+        "FAILED test_it.py::test_leaves_the_session[cpu-2ranks] - rank 1 ended its session: "
+        "_pytest.outcomes.Exit: enough",
         "XFAIL test_it.py::test_xfail[cpu-2ranks] - known",
     ],
 )

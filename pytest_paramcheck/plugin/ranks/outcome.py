@@ -16,7 +16,10 @@ GATES = PHASES[:2]
 RAISED = "param_raised"
 LOST = "param_lost"
 #: What gloo says where another rank has closed its end.
-_LOST = ("Connection closed by peer", "Application timeout", "pair closure", "Connection reset")
+_LOST = (
+    *("Connection closed by peer", "Application timeout", "pair closure", "Connection reset"),
+    "Timed out waiting",  # for a rank that hangs
+)
 
 
 class How(Enum):

@@ -21,7 +21,7 @@ from .collected import Collected
 from .group import RankGroup, device_of
 from .here import Here
 from .merge import merged
-from .outcome import Ending, How, Outcome, note_of_call
+from .outcome import PHASES, Ending, How, Outcome, note_of_call
 from .parts import Parts
 from .pool import STARTING
 
@@ -42,6 +42,8 @@ class TorchrunRun:
         self._number = 0
         self._problems: dict[str, str] = {}
         self._left = False
+        #: Ranks that will say no more: nobody waits for them again.
+        self._gone: set[int] = set()
         self._parts = Parts()
         config.pluginmanager.register(self._parts, "paramcheck-rank-parts")
         import torch.distributed as dist
@@ -72,11 +74,13 @@ class TorchrunRun:
             self._problems = dict.fromkeys(ids, order)
 
     def _exchange(self, name: str, value: Any, seconds: float) -> dict[int, Any]:
-        """Return what each rank says; None where one says nothing in time."""
+        """Return what each rank says that is not gone; None where one says nothing in time."""
         self._all.set(f"{name}/{self._here.rank}", json.dumps(value, default=str))
         said: dict[int, Any] = {}
         deadline = time.monotonic() + seconds
         for rank in range(self._here.ranks):
+            if rank in self._gone:
+                continue
             key = f"{name}/{rank}"
             left = timedelta(seconds=max(0.1, deadline - time.monotonic()))
             try:
@@ -142,19 +146,31 @@ class TorchrunRun:
         for rank, value in said.items():
             if rank == self._here.rank:
                 outcome.reports[rank].append(report)
-            elif value is not None:
+            elif isinstance(value, dict):
                 other = hook.pytest_report_from_serializable(config=self._config, data=value)
                 if isinstance(other.longrepr, list):  # a skip, which JSON has no tuple for
                     other.longrepr = tuple(other.longrepr)
                 outcome.reports[rank].append(other)
             else:
                 gave = f"gave no verdict in {limit:g} s: it hangs, is gone, or has stopped"
-                outcome.endings[rank] = Ending(How.HUNG, gave)
+                how = How.HUNG if value is None else How.DIED
+                gave = gave if value is None else f"ended its session: {value}"
+                outcome.endings[rank] = Ending(how, gave)
                 outcome.phase_told = report.when
+                self._gone.add(rank)
                 item.session.shouldfail = (
                     f"rank {rank} of {self._here.ranks} {gave}: the ranks are no longer in step"
                 )
         return merged(item, outcome).get(report.when, report)
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Tell the others, who wait for what this rank says of the test: pytest.exit() too."""
+        self._group.leave()
+        with suppress(RuntimeError):
+            for phase in PHASES:
+                key = f"{self._number}/{phase}/{self._here.rank}"
+                if not self._all.check([key]):
+                    self._all.set(key, json.dumps(excinfo.exconly()))
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
