@@ -19,6 +19,7 @@ from .check import run_check
 from .inputs import NoInputs
 from .inputs import failing as failing_with
 from .missed import who_is_missed
+from .needs import need_values
 from .registry import CHECKS
 from .run import CaseRun, inputs_of
 
@@ -127,6 +128,7 @@ def _unreached(runs: Sequence[CaseRun], doubts: list[str]) -> dict[str, str]:
     seeds: dict[str, int] = {}
     for run in runs:
         try:
+            need_values(run.model)
             found = who_is_missed(run).worth_saying
         except NoInputs:
             return {}

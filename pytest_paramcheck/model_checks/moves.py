@@ -153,8 +153,8 @@ def _of_plain(case: CaseRun, left: Sequence[Hidden], move: _Move, beside: str) -
     Many a forward moves its tables itself, with ``.to(x.device)``. So the moved model is run,
     and run again with the tensors moved as well: what that repairs was left behind. Where that
     cannot be told, all are named ``beside`` what is left behind for sure; alone only those in an
-    attribute of their own that are no integers, which may be numbers, and that no line of their
-    class moves.
+    attribute of their own that are no integers, which may be numbers, and that their class reads,
+    in no line that moves them.
     """
     __tracebackhide__ = True
     if not left:
@@ -165,22 +165,26 @@ def _of_plain(case: CaseRun, left: Sequence[Hidden], move: _Move, beside: str) -
     if beside:
         return plain_left_behind(left, beside, "")
     alone = [h for h in left if h.holder == "attribute" and h.tensor.is_floating_point()]
-    sure = [hidden for hidden in alone if not _moved_in_code(case, hidden)]
+    sure = [hidden for hidden in alone if _read_as_it_is(case, hidden)]
     return plain_left_behind(sure, move.words, "")
 
 
 _MOVED = re.compile(r"\.to\(|\.type_as\(|\.cuda\(|\bdevice=|\.device\b|\.dtype\b")
 
 
-def _moved_in_code(case: CaseRun, hidden: Hidden) -> bool:
-    """Whether a line of the class speaks of the attribute, and of a dtype or a device."""
+def _read_as_it_is(case: CaseRun, hidden: Hidden) -> bool:
+    """Whether lines of the class read the attribute, and none of those speaks of a dtype or device.
+
+    What no line reads is for others: Lightning moves its example_input_array itself.
+    """
     owner, name = case.model.get_submodule(hidden.owner), _attribute(hidden)
     try:
         source = "\n".join(inspect.getsource(cls) for cls in type(owner).__mro__[:-1])
     except (OSError, TypeError):
-        return True  # it cannot be read: nothing is known
+        return False  # it cannot be read: nothing is known
     uses = re.compile(rf"\bself\.{re.escape(name)}\b(?!\s*=)")
-    return any(uses.search(line) and _MOVED.search(line) for line in source.splitlines())
+    lines = [line for line in source.splitlines() if uses.search(line)]
+    return bool(lines) and not any(_MOVED.search(line) for line in lines)
 
 
 def _attribute(hidden: Hidden) -> str:

@@ -36,6 +36,9 @@ class LM(nn.Module):
 def build(size, extra=()):
     return nn.Sequential(*(nn.Linear(size, size) for _ in range(2)))
 
+def on_meta():
+    return nn.Linear(4, 4, device="meta")
+
 CASE = ModelCase(LM, inputs=torch.tensor([[1, 2]]), name="case")
 """
 
@@ -98,6 +101,14 @@ def test_a_declaration_is_a_test_file(module: str, capsys: pytest.CaptureFixture
                 "    # inputs=...: nobody says what it takes, so that nothing below is said of "
                 "training",
                 "    unreached=[],",
+            ],
+        ),
+        (
+            "on_meta",
+            [
+                "    # unreached: weight: on meta, where tensors have no values",
+                "    frozen=[],",
+                '        "check_materialized": "not materialized: weight, bias (Linear)",',
             ],
         ),
         ("CASE", ["from dataclasses import replace", "CASE = replace(", "    {0}.CASE,"]),
