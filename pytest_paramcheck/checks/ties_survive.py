@@ -53,7 +53,7 @@ def _done(
     operation: Operation,
 ) -> list[tuple[tuple[str, ...], Finding]]:
     """Do one operation to a fresh copy; return the groups it broke."""
-    subject = copied(model)
+    subject = copied(model, computed=name != "deepcopy")
     broken = _broken(ties, Ties(take_inventory(subject)), intact, "deepcopy")
     if broken:
         return broken

@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from pytest_paramcheck import ParamCheckError, assert_roundtrip
 
@@ -412,6 +413,19 @@ class TestRoundtrip:
         with pytest.raises(KeyError) as caught:
             assert_roundtrip(nn.Linear(3, 2), fails)
         assert caught.value is error
+
+    @pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning")
+    @pytest.mark.parametrize("through", ["state_dict", "torch.save", "safetensors"])
+    def test_what_a_forward_left_with_its_graph_is_no_obstacle(self, through: str) -> None:
+        """torch copies no such tensor; pruning and old weight_norm leave one in each module."""
+        pruned = prune.random_unstructured(nn.Linear(3, 2), "weight", amount=0.5)
+        normed = nn.utils.weight_norm(nn.Linear(3, 2))
+        cached = nn.Linear(3, 2)
+        cached.cache = {"last": [cached(torch.rand(4, 3))]}
+        for model in (pruned, normed, cached):
+            before = dict(vars(model))
+            assert_roundtrip(model, through)
+            assert all(vars(model)[name] is value for name, value in before.items())
 
     def test_what_cannot_be_copied_for_its_attributes(self) -> None:
         model = nn.Linear(3, 2)

@@ -206,6 +206,16 @@ def test_a_model_that_cannot_be_copied() -> None:
         assert_ties_survive(model, "deepcopy")
 
 
+def test_a_model_that_only_deepcopy_cannot_copy_is_copied_for_the_rest() -> None:
+    model = LM(tied=True)
+    model.cache = [model.emb.weight * 2]
+    graph = model.cache[0].grad_fn
+
+    assert_ties_survive(model, "load_state_dict", "ema", "to(float64)")
+
+    assert model.cache[0].grad_fn is graph
+
+
 def test_a_copy_that_shares_memory_is_left_alone() -> None:
     class Shares(LM):
         def __deepcopy__(self, memo: object) -> LM:

@@ -42,15 +42,18 @@ def quiet_storage_warnings() -> Iterator[None]:
         yield
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module, *, computed: bool = True) -> nn.Module:
     """Return a deep copy with memory of its own, or raise the error that says why there is none.
+
+    ``computed``: what a forward left in an attribute, with its graph, is no obstacle. torch copies
+    no such tensor, and old weight_norm and pruning leave one in every module.
 
     What is done to a copy that shares (a ``__deepcopy__`` of the user's own) would be done to
     the model.
     """
     try:
         with quiet_storage_warnings():
-            twin = deep_copy(model)
+            twin = deep_copy(model, computed=computed)
     except Exception as error:  # a copy raises whatever the members of a model raise
         if is_sharded_by_fsdp(model):
             raise ParamCheckUsageError(
@@ -101,7 +104,7 @@ def _loaded(model: nn.Module, assign: bool) -> nn.Module:
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    target = deep_copy(model)
+    target = deep_copy(model, computed=True)
     target.load_state_dict(torch.load(file, weights_only=True), assign=assign)
     return target
 

@@ -7,18 +7,29 @@ import copy
 import torch
 from torch import nn
 
+from .hidden import reachable_tensors
 from .walk import first_places
 
 
-def deep_copy(model: nn.Module) -> nn.Module:
+def deep_copy(model: nn.Module, *, computed: bool = False) -> nn.Module:
     """Return ``copy.deepcopy(model)``, whose errors come through.
+
+    ``computed``: where torch refuses for tensors with a graph, which is left of a forward, copy
+    their values.
 
     torch copies a scripted module by operations that autograd records: the parameters of the
     copy would be no leaves, and a backward pass through it would reach the original.
     """
     modules = {id(module): module for _, _, module in first_places(model)}
     if not any(isinstance(module, torch.jit.ScriptModule) for module in modules.values()):
-        return copy.deepcopy(model)
+        try:
+            return copy.deepcopy(model)
+        except RuntimeError:
+            held = reachable_tensors([vars(module) for module in modules.values()])
+            memo = {id(one): one.detach().clone() for one in held if one.grad_fn is not None}
+            if not computed or not memo:
+                raise
+        return copy.deepcopy(model, memo)
     with torch.no_grad():
         twin = copy.deepcopy(model)
     theirs = dict(twin.named_parameters(remove_duplicate=False))
