@@ -17,7 +17,7 @@ from ..parameters.subject.inventory import Inventory, Subject, take_inventory
 from ..parameters.tensors.sharded import FAKE, Call, asks_nobody, exchange, running, writes_here
 from .asked import read_optimizer
 from .compared import compare
-from .page_data import Contents, page_data
+from .page_data import Contents, no_collection, page_data
 from .rows import read_rows
 from .runs import Measured, losses_of, measure
 from .table import kinds_of
@@ -131,14 +131,16 @@ def gather(
         notes.append("on meta, where tensors have no values: structure only")
     elif losses and not fake and isinstance(inventory.root, nn.Module):
         measured = measure(inventory.root, entries, losses, optimizer)
-    rows = read_rows(entries, asked, grads=False)
+    with no_collection():
+        rows = read_rows(entries, asked, grads=False)
+        modules = module_totals(rows, kinds_of(inventory))
     old = None if before is None else _subject(before)
     return Contents(
         title=title or inventory.title,
         inventory=inventory,
         entries=entries,
         rows=rows,
-        modules=module_totals(rows, kinds_of(inventory)),
+        modules=modules,
         measured=measured,
         groups=groups,
         before="" if old is None else _titled(before, old),
