@@ -10,11 +10,15 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 
 from pytest_paramcheck import __version__
 from pytest_paramcheck.messages.errors import ParamCheckError, ParamCheckUsageError
+from pytest_paramcheck.messages.wording import first_line
 
 STATUS = (
     "exit status: 0: done, and nothing is wrong or different; 1: diff found a difference, or check "
@@ -44,11 +48,22 @@ def parser() -> argparse.ArgumentParser:
         described = f"{text[0].upper()}{text[1:]}. {more}".strip()
         made = commands.add_parser(name, help=text, description=described, epilog=STATUS)
         made.set_defaults(run=run)
+        made.add_argument(
+            "--traceback",
+            action="store_true",
+            help="where code of the model raises, show the whole traceback",
+        )
         return made
 
     table = command("table", _table, "print the table of a model's or checkpoint's parameters")
     table.add_argument("subject", metavar="SUBJECT", help=SUBJECT)
-    table.add_argument("patterns", metavar="PATTERN", nargs="*", help="show only these")
+    table.add_argument(
+        "patterns",
+        metavar="PATTERN",
+        nargs="*",
+        default=[],
+        help="show only these: names, modules, globs ('*.bias'); '!head' leaves out",
+    )
     _shared(table)
 
     page = command(
@@ -111,6 +126,32 @@ def _shared(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
+    with _any_text():
+        return _run(arguments)
+
+
+@contextmanager
+def _any_text() -> Iterator[None]:
+    """Let any name be written: escaped, where the terminal's or pipe's encoding lacks it."""
+    with ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by who called us
+                nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                setattr(sys, name, nowhere)
+                stack.callback(setattr, sys, name, None)
+        out = sys.stdout
+        if isinstance(out, TextIOWrapper) and out.errors == "strict":
+            out.reconfigure(errors="backslashreplace")
+            stack.callback(_strict_again, out)
+        yield
+
+
+def _strict_again(out: TextIOWrapper) -> None:
+    if not out.closed:
+        out.reconfigure(errors="strict")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given, rest = parser().parse_known_args(arguments)
     if rest and given.run is not _check:
         parser().parse_args(arguments)  # says what it does not know, and ends
@@ -124,12 +165,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
-    except Exception:  # whatever the user's factory or forward raises
-        traceback.print_exc()
+    except (Exception, SystemExit) as error:  # whatever the user's factory or forward raises
+        if given.traceback:
+            traceback.print_exc()
+        sys.stderr.write(_in_a_line(error, hint=not given.traceback))
+        try:
+            sys.stdout.flush()
+        except OSError:  # no room for it: Python would try again when it ends
+            _forget_output()
         return 2
     return status
+
+
+def _in_a_line(error: BaseException, *, hint: bool) -> str:
+    """Return what was raised and where, of the frames the last that is not a library's."""
+    text = first_line(error, 200)
+    said = f"error: {type(error).__name__}{text and ': ' + text}"
+    frames = traceback.walk_tb(error.__traceback__)
+    own = [(frame, line) for frame, line in frames if not _of_a_library(frame)]
+    if not own:
+        return said + ("; --traceback shows where it was raised\n" if hint else "\n")
+    frame, line = own[-1]
+    place = f"{frame.f_code.co_filename}:{line}, in {frame.f_code.co_name}"
+    return f"{said}\n  at {place}{'; --traceback shows how it came there' if hint else ''}\n"
+
+
+def _of_a_library(frame: FrameType) -> bool:
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    ours = frame.f_code.co_filename == __file__  # called __main__
+    return (
+        ours
+        or package in ("pytest_paramcheck", "torch")
+        or package in sys.stdlib_module_names - {"__main__"}
+    )
+
+
+def _forget_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _table(given: argparse.Namespace) -> int:

@@ -64,6 +64,8 @@ def _module(name: str, origin: str, folder: Path) -> Any:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and (name + ".").startswith(missing + "."):
             problem = f"no module named {missing!r} from {folder} or on sys.path"
+            dotted = name.removesuffix(".py").replace("/", ".").replace("\\", ".").strip(".")
+            problem += f"; did you mean {dotted}?" if dotted != name else ""
         else:
             problem = f"importing {name} failed: {type(error).__name__}: {error}"
         raise ParamCheckUsageError(f"{origin}: {problem}") from error

@@ -15,7 +15,7 @@ from ..messages.rendering import align
 from ..messages.wording import plural, printable
 from .cases import gather_case
 from .compared import KINDS, Difference, compare
-from .page import gather, written
+from .page import demand_target, gather, written
 from .page_data import page_data
 from .progress import doing
 from .subjects import on_device, read
@@ -42,6 +42,7 @@ def table(given: Namespace) -> int:
 
 def page(given: Namespace) -> int:
     """Write the page of a model or checkpoint, and say where it is."""
+    demand_target(Path(given.output))
     with on_device(given.device):
         before = None
         if given.before is not None:

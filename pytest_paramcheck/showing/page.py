@@ -200,12 +200,20 @@ def _written_once(call: Call, path: Path, html: str) -> Path:
     return path
 
 
+def demand_target(path: Path) -> None:
+    """Raise :class:`ParamCheckUsageError` for a path that no page can be written at: a folder."""
+    __tracebackhide__ = True
+    if path.is_dir():
+        raise ParamCheckUsageError(f"{path} is a folder: name a file in it")
+
+
 def written(path: Path, html: str) -> Path:
     """Write a page, whole or not at all, and return where it lies.
 
     Raises :class:`ParamCheckUsageError` with the system's reason where that cannot be.
     """
     __tracebackhide__ = True
+    demand_target(path)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

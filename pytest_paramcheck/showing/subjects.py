@@ -31,14 +31,14 @@ def is_checkpoint(spec: str) -> bool:
     """
     path = Path(spec)
     try:
-        there = path.exists()
+        there = bool(spec) and path.exists()
     except (OSError, ValueError):  # too long for a path, or with a null character
         there = False
     if there:
         return True
     if ":" not in spec or path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".json"):
         raise ParamCheckUsageError(
-            f"{spec}: there is no such file, and it is not a module:factory either"
+            f"{spec or repr(spec)}: there is no such file, and it is not a module:factory either"
         )
     return False
 

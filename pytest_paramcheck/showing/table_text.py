@@ -100,10 +100,13 @@ def headline(table: Contents, row: Sequence[str], once: set[int]) -> str:
     parameters = [row for row in table.rows if row.kind != "buffer"]
     total = sum(row.elements or 0 for row in parameters)
     trainable = sum(row.elements or 0 for row in parameters if row.trainable)
-    said = f"{table.title}: {plural(total, 'parameter')}"
+    tensors = all(row.kind == "tensor" for row in table.rows)  # a mapping, a checkpoint
+    said = f"{table.title}: {plural(total, 'element' if tensors else 'parameter')}"
+    if tensors:
+        said += f" in {plural(len(parameters), 'tensor')}"
     if lazy := sum(row.elements is None for row in parameters):
         said += f" and {lazy} lazy"
-    if total:
+    if total and (trainable or not tensors):
         share = {total: "all trainable", 0: "all frozen"}.get(trainable, f"{trainable:,} trainable")
         said += f", {share}"
     if buffers := len(table.rows) - len(parameters):

@@ -33,6 +33,9 @@ def broken():
 def needs(vocab, d: int, *, tie=True):
     return nn.Linear(vocab, d)
 
+def number():
+    return 3
+
 def boom():
     raise ZeroDivisionError("mine")
 
@@ -73,6 +76,15 @@ def test_a_factory_in_a_directory_without_tests(run: Run, models: str) -> None:
     assert found["passed"] > found["skipped"]
     assert result.ret == pytest.ExitCode.OK
     assert not [line for line in result.outlines if "checks failed" in line]
+
+
+def test_a_factory_of_something_else(run: Run, models: str) -> None:
+    result = run("", f"--param-model={models}:number", "-k", "check_finite")
+
+    result.assert_outcomes(failed=1, deselected=len(BARE) - 1)
+    result.stdout.fnmatch_lines(
+        ["ParamCheckUsageError: the factory of number returned int, no* nn.Module (*:number)"]
+    )
 
 
 @pytest.mark.parametrize(

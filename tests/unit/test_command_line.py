@@ -41,7 +41,17 @@ MODULE = """
 
 
     def broken():
-        raise RuntimeError("no weights here")
+        raise RuntimeError("no weights here\\nsecond line")
+
+
+    def ends():
+        raise SystemExit(3)
+
+
+    def foreign():
+        model = nn.Module()
+        model.add_module("l\u1edbp", nn.Linear(1, 1))
+        return model
 
 
     CASE = ModelCase(mlp, inputs=torch.ones(3, 2), optimizer=torch.optim.SGD)
@@ -241,6 +251,12 @@ def test_wrong_calls(capsys: pytest.CaptureFixture[str], models: str, tmp_path: 
         ),
         ("table", f"{models}:mlp", "nothing"): ("pattern 'nothing' matches nothing in Sequential"),
         ("check", "good.pt", "-x"): "a checkpoint takes no further arguments: -x",
+        ("table", ""): "'': there is no such file, and it is not a module:factory either",
+        ("table", f"{models}.py:mlp"): (
+            f"{models}.py:mlp: no module named '{models}.py' from {tmp_path} or on sys.path; "
+            f"did you mean {models}?"
+        ),
+        ("page", f"{models}:broken", "-o", "."): ". is a folder: name a file in it",
     }.items():
         status, out, err = run(capsys, *arguments)
         assert (status, out) == (2, "")
@@ -249,13 +265,71 @@ def test_wrong_calls(capsys: pytest.CaptureFixture[str], models: str, tmp_path: 
     assert run(capsys, "table", f"{models}:mlp", "--device=cuda:99")[0] == 2
 
 
-def test_an_error_of_the_users_is_shown_as_it_is(
-    capsys: pytest.CaptureFixture[str], models: str
+@pytest.mark.parametrize("command", ["table", "page", "declare"])
+def test_what_a_model_raises_is_one_line_and_its_place(
+    capsys: pytest.CaptureFixture[str], models: str, command: str
 ) -> None:
-    status, out, err = run(capsys, "table", f"{models}:broken")
+    status, out, err = run(capsys, command, f"{models}:broken")
 
     assert (status, out) == (2, "")
-    assert err.endswith("RuntimeError: no weights here\n")
+    assert err == (
+        "error: RuntimeError: no weights here\n"
+        f"  at {sys.modules[models].__file__}:23, in broken; --traceback shows how it came there\n"
+    )
+
+
+def test_the_whole_traceback(capsys: pytest.CaptureFixture[str], models: str) -> None:
+    status, out, err = run(capsys, "table", f"{models}:broken", "--traceback")
+
+    assert (status, out) == (2, "")
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.endswith(
+        "RuntimeError: no weights here\nsecond line\n"
+        "error: RuntimeError: no weights here\n"
+        f"  at {sys.modules[models].__file__}:23, in broken\n"
+    )
+
+
+def test_a_model_that_ends_the_process(capsys: pytest.CaptureFixture[str], models: str) -> None:
+    status, out, err = run(capsys, "table", f"{models}:ends")
+
+    assert (status, out) == (2, "")
+    assert err.startswith("error: SystemExit: 3\n")
+
+
+def test_names_that_the_output_cannot_show(models: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    out = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+
+    assert main(["table", f"{models}:foreign"]) == 0
+
+    assert rb"l\u1edbp.weight" in written.getvalue()
+    assert out.errors == "strict"  # as it was
+
+
+def test_without_any_output(models: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    assert main(["page", f"{models}:mlp"]) == 0
+    assert main(["table", f"{models}:broken"]) == 2
+
+    assert (folder / "parameters.html").exists()
+    assert sys.stdout is sys.stderr is None
+
+
+def test_an_output_without_room(
+    capsys: pytest.CaptureFixture[str], models: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["table", f"{models}:mlp"]) == 2
+    monkeypatch.undo()
+
+    assert capsys.readouterr().err.startswith("error: OSError: [Errno 28]")
 
 
 def test_an_unknown_option_ends_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,8 +366,6 @@ def test_no_command_but_check_loads_pytest(folder: Path, models: str) -> None:
     script = dedent(f"""
         import sys
         from pytest_paramcheck.__main__ import main
-from pytest_paramcheck.plugin.command import check
-from pytest_paramcheck.showing.progress import doing
         try:
             main(["--help"])
         except SystemExit:

@@ -85,7 +85,7 @@ def test_lazy_and_plain_tensors() -> None:
         weight  uninitialized         ?  trainable
         bias    uninitialized         ?  trainable""")
     assert param_table({"a": torch.ones(2), "b": torch.ones(()).bfloat16()}) == dedent("""\
-        a dict of tensors: 3 parameters, all frozen; on cpu, 10 bytes
+        a dict of tensors: 3 elements in 2 tensors; on cpu, 10 bytes
 
         name  shape   dtype     elements  state
         a     2       float32          2  tensor
