@@ -33,11 +33,11 @@ def broken():
 def needs(vocab, d: int, *, tie=True):
     return nn.Linear(vocab, d)
 
-def number():
-    return 3
-
 def boom():
     raise ZeroDivisionError("mine")
+
+def number():
+    return 3
 
 CASE = ModelCase(make, inputs=torch.ones(1, 3), frozen=[], name="linear")
 CASES = [CASE, broken]
