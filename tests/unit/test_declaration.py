@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from pytest_paramcheck.__main__ import main
+from pytest_paramcheck.model_checks.measured import Line, _lines
+from pytest_paramcheck.parameters.subject.inventory import take_inventory
 
 MODELS = """
 import torch
@@ -149,3 +152,21 @@ def test_the_command_line_explains_itself(capsys: pytest.CaptureFixture[str]) ->
 
     assert done.value.code == 0
     assert "declare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("reasons", "said"),
+    [
+        ([""] * 4, ""),
+        (["unused"] * 4, "unused"),
+        (["unused", "", "detached", "unused"], "unused; detached"),
+        (["unused", "zero", "detached", ""], "unused and 2 more"),
+    ],
+    ids=["none", "one", "two", "three"],
+)
+def test_the_reasons_of_a_pattern_stand_in_one_line(reasons: list[str], said: str) -> None:
+    model = nn.ModuleDict({"a": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "b": nn.PReLU()})
+    inventory = take_inventory(model)
+    names = [name for name in inventory.named if name.startswith("a.")]
+    lines = _lines(inventory, names, inventory.parameters, dict(zip(names, reasons, strict=True)))
+    assert lines == [Line("a", said)]

@@ -194,6 +194,13 @@ class TestTied:
         )
 
 
+def test_a_wrappers_own_name_for_all_of_the_model_names_its_parameters() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert failure_lines(assert_tied, nn.DataParallel(model), "module")[0] == (
+        "not tied: {0,1}.weight, {0,1}.bias (Sequential)"
+    )
+
+
 class TestComputedWeights:
     """A tie of which one side is parametrized is broken, whatever the objects say."""
 
