@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from pytest_paramcheck import assert_registered
+from pytest_paramcheck.parameters.running.graph import walk_leaves
 from pytest_paramcheck.parameters.subject import hidden
 from pytest_paramcheck.parameters.subject.hidden import hidden_tensors
 from pytest_paramcheck.parameters.subject.inventory import take_inventory
@@ -526,3 +527,10 @@ class TestTrainedElsewhere:
             assert usage(assert_registered, model, allow=allow) == (
                 "allow=Linear(...) holds nothing that is hidden; leave it out"
             )
+
+
+def test_leaves_of_a_graph_come_nearest_first_with_the_steps_below_the_result() -> None:
+    near, far = (torch.ones(1, requires_grad=True) for _ in range(2))
+    found = [(leaf, depth) for leaf, _, depth in walk_leaves((far * 2).sum() + near)]
+    assert [depth for _, depth in found] == [1, 3]
+    assert [leaf is one for (leaf, _), one in zip(found, (near, far), strict=True)] == [True, True]
