@@ -197,7 +197,8 @@ def _nothing_stepped(seen: Seen) -> str:
 
 def _cleared(seen: Seen) -> str:
     if seen.optimizers and seen.arrived and not seen.stepped_with:
-        return "a gradient had arrived, and was cleared before the step"
+        how = "cleared" if seen.stepped_with is None else "made all zero"
+        return f"a gradient had arrived, and was {how} before the step"
     return ""
 
 
@@ -234,6 +235,14 @@ def not_changed(
     if not seen.stepped_with:
         if seen.shared:
             return f"{stepped} stepped {_it(seen)} with a gradient of all zero", ""
+        if seen.stepped_with is not None:
+            return (
+                f"its gradient was made all zero before {stepped} stepped",
+                (
+                    "look between backward() and step() for a clip to 0, a mask of zeros, or a "
+                    "zero_grad(set_to_none=False), which belongs before backward()"
+                ),
+            )
         return (
             f"its gradient was cleared before {stepped} stepped",
             "call zero_grad() before backward() or after step(), not between the two",

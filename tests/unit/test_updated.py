@@ -227,7 +227,7 @@ def test_moved_by_momentum_only() -> None:
           b.bias  2 of 2 values changed, by at most 0.05: \
         SGD moved it by momentum of earlier steps only, its gradient was all zero
 
-          hint: a gradient had arrived, and was cleared before the step
+          hint: a gradient had arrived, and was made all zero before the step
         """)
 
 
@@ -397,6 +397,32 @@ def test_no_step_and_a_gradient_cleared_before_the_step() -> None:
           a.bias  its gradient was cleared before SGD stepped
 
           hint: call zero_grad() before backward() or after step(), not between the two
+        """)
+
+
+@pytest.mark.parametrize("how", ["zeroed", "clipped", "masked"])
+def test_a_gradient_made_all_zero_before_the_step_was_not_cleared(how: str) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def body() -> None:
+        model(torch.ones(1, 1)).sum().backward()
+        if how == "zeroed":
+            optimizer.zero_grad(set_to_none=False)
+        elif how == "clipped":
+            nn.utils.clip_grad_norm_(model.parameters(), 0.0)
+        else:
+            assert model.weight.grad is not None
+            model.weight.grad.mul_(0)
+        optimizer.step()
+
+    assert failing(model, body) == whole(r"""
+        not updated: weight (Linear)
+
+          weight  its gradient was made all zero before SGD stepped
+
+          hint: look between backward() and step() for a clip to 0, a mask of zeros, or a \
+        zero_grad(set_to_none=False), which belongs before backward()
         """)
 
 

@@ -1,6 +1,6 @@
 """A checkpoint as an inventory, and the keys under which a model's own state_dict has its names.
 
-Tests: ``tests/unit/test_loaded.py``.
+Tests: ``tests/unit/test_loaded.py`` and ``test_dcp.py``.
 """
 
 from __future__ import annotations
