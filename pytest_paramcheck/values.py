@@ -157,6 +157,9 @@ class ZeroWhere(Condition):
                 f"True where the values are zero (mask == 0 of a pruning mask)"
             )
 
+        if mask.device.type != "meta" and not mask.any():
+            raise ParamCheckUsageError("zero_where: no value of the mask is True: it asks nothing")
+
     def describe(self) -> str:
         return f"zero_where(mask of {int(self.mask.sum()):,})"
 

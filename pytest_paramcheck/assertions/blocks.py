@@ -324,6 +324,11 @@ class _Unchanged(Block):
             copies=self._differs is not None,
             attributes="attributes" in self._aspects,
         )
+        if self._aspects == {"attributes"} and not any(one.attributes for one in self._kept):
+            raise ParamCheckUsageError(
+                f"only='attributes': nothing hangs on the selected parameters of "
+                f"{inventory.title}, so nothing can be lost; set attributes before the block"
+            )
         self._watch = watch_over(self._kept, gradients=False)
         self._watch.start()
 

@@ -76,7 +76,7 @@ def assert_same_values(
 
     * ``rtol=``, ``atol=``: how far off a value may be: ``atol + rtol * |b|``.
     * ``dtypes=False``: two floating dtypes may differ, and the pair is compared in the narrower (a
-      bfloat16 copy of float32 weights, float32 masters).
+      bfloat16 copy of float32 weights, float32 masters). A finite value too large for it differs.
     * ``key=``: where in the file of a ``Path`` the tensors are (``"model"``), of either side.
 
     Fails with all differences: names on one side only, shapes, dtypes, and values, with how

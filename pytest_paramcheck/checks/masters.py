@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
+from ..messages.functions import demand_arguments
 from ..messages.wording import did_you_mean
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot
@@ -38,6 +39,8 @@ def declared_masters(
     if isinstance(masters, Mapping):
         found = _of_mapping(masters, inventory)
     elif callable(masters):
+        said = "masters= is called with name and parameter: lambda name, parameter: ..."
+        demand_arguments(masters, 2, said)
         found = {
             entry: master
             for entry in wanted

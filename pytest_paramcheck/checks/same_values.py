@@ -19,7 +19,7 @@ from ..parameters.tensors.context import Fact, context_tensors, facts_of
 from ..parameters.tensors.describe import describe, dtype_name, layout_name, size_text
 from ..parameters.tensors.memory import PLAIN_TYPES, inner_tensors
 from ..parameters.tensors.sharded import index_in_whole, is_dtensor, local_of
-from .tolerance import Tolerance, common_dtype, in_one_dtype
+from .tolerance import Tolerance, common_dtype, in_one_dtype, overflow
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
 CHUNK = 1 << 22
@@ -114,6 +114,8 @@ def _compare(
     said = ""
     if cast is not None:
         with torch.no_grad():
+            if found := overflow((a, b), cast, _SIDES):
+                return Finding(names, "different values", found=found)
             a, b = in_one_dtype(a, b)
         said = f" (compared in {dtype_name(cast)})"
     if same_bits(a, b):

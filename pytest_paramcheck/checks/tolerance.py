@@ -7,10 +7,13 @@ can tell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
+from ..messages.wording import plural
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe, dtype_name
 from ..parameters.tensors.memory import PLAIN_TYPES
@@ -148,3 +151,18 @@ def common_dtype(a: Tensor, b: Tensor) -> torch.dtype | None:
 def _read_as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     tensor = tensor.detach()
     return (tensor.dequantize() if tensor.is_quantized else tensor).to(dtype)
+
+
+def overflow(pair: Sequence[Tensor], narrow: torch.dtype, sides: Sequence[str]) -> str:
+    """Say which finite values of two tensors a narrower dtype cannot hold, or ``""``.
+
+    Cast to it they are infinities, and equal to those of a copy that was cast as well.
+    """
+    for tensor, side in zip(pair, sides, strict=True):
+        if not (_plain(tensor) and narrow.is_floating_point) or tensor.dtype == narrow:
+            continue
+        lost = tensor.detach().isfinite() & ~tensor.detach().to(narrow).float().isfinite()
+        if count := int(lost.sum()):
+            total = plural(tensor.numel(), "value")
+            return f"{count:,} of {total}: finite {side}, too large for {dtype_name(narrow)}"
+    return ""

@@ -298,6 +298,12 @@ def test_wrong_calls() -> None:
     assert usage(assert_grads_present, model, grad=3) == (
         "grad= is the name of an attribute or a function of name and parameter, not int 3"
     )
+    assert usage(assert_grads_present, model, grad=lambda parameter: None) == (
+        "grad= is called with name and parameter: lambda name, parameter: ..."
+    )
+    assert usage(assert_grads_reach, model, loss, backward=3) == (
+        "backward= is a function of the loss, or of the loss and the model, not int 3"
+    )
     assert usage(assert_grads_present, model, grad=lambda name, parameter: name) == (
         "the gradient of 0.weight is str '0.weight'"
     )

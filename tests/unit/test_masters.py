@@ -157,6 +157,9 @@ class TestWrong:
     def test_wrong_calls(self) -> None:
         model = half()
         held = optimizer(*masters_of(model).values())
+        assert usage(assert_optimizer_covers, held, model, masters=lambda parameter: None) == (
+            "masters= is called with name and parameter: lambda name, parameter: ..."
+        )
         assert usage(assert_optimizer_covers, held, model, masters={"0.wight": torch.ones(1)}) == (
             "masters= names '0.wight', which is not a parameter of Sequential; did you mean "
             "'0.weight', '2.weight' or '1.weight'?"

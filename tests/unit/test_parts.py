@@ -396,3 +396,12 @@ def test_a_tied_parameter_is_named_by_both_names() -> None:
         with assert_unchanged(model, part("head.weight", 0)), torch.no_grad():
             model.emb.weight[0] += 1
     assert caught.value.findings[0].names == ("emb.weight[0]", "head.weight[0]")
+
+
+def test_an_index_without_values() -> None:
+    """On meta a mask is made as it is on any device, and says nothing."""
+    mask = torch.ones(2, 3, dtype=torch.bool, device="meta")
+    assert usage(part, "weight", mask) == (
+        "part: the index is on meta, where tensors have no values: nothing says what it selects"
+    )
+    assert usage(part, "weight", (0, mask[0]))

@@ -322,7 +322,36 @@ def test_attributes_are_not_asked_for_by_default() -> None:
                 new.__dict__.update(old.__dict__) keeps _no_weight_decay""")
 
 
+def test_where_nothing_can_be_lost() -> None:
+    def ask(model: nn.Module, *patterns: str) -> None:
+        with assert_unchanged(model, *patterns, only="attributes"):
+            pass
+
+    said = (
+        "only='attributes': nothing hangs on the selected parameters of Linear, so nothing can be "
+        "lost; set attributes before the block"
+    )
+    assert usage(ask, linear()) == said
+    assert usage(ask, marked(), "bias") == said
+    ask(marked(), "weight")
+    with assert_unchanged(linear(), only=("values", "attributes")):
+        pass
+
+
 # --- assert_same_values(dtypes=False) --------------------------------------------------------
+
+
+def test_a_copy_that_overflows() -> None:
+    """Cast to float16 both are infinite."""
+    wide = {"w": torch.tensor([1.0, 1e6, INF])}
+    assert failure(assert_same_values, wide, {"w": wide["w"].half()}, dtypes=False) == whole("""
+        different values: w (a dict of tensors)
+
+          w  1 of 3 values: finite in the first, too large for float16
+    """)
+    fits = {"w": torch.tensor([1.0, 6e4, INF])}
+    assert_same_values(fits, {"w": fits["w"].half()}, dtypes=False)
+    assert_same_values({"w": fits["w"].half()}, fits, dtypes=False)
 
 
 def test_a_narrow_copy() -> None:

@@ -261,6 +261,8 @@ def test_an_error_of_the_function_comes_through() -> None:
         (lambda: values.zero_where(W),
          "zero_where takes a bool tensor, not a float32 tensor: True where the values are zero "
          "(mask == 0 of a pruning mask)"),
+        (lambda: values.zero_where(torch.zeros(3, 4, dtype=torch.bool)),
+         "zero_where: no value of the mask is True: it asks nothing"),
         (lambda: values.zero_where([True]),
          "zero_where takes a bool tensor, not a list: True where the values are zero "
          "(mask == 0 of a pruning mask)"),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ...messages.functions import demand_arguments
 from ...messages.wording import did_you_mean
 from ..subject.inventory import Entry, Inventory
 from ..tensors.content import no_values, version_of
@@ -49,6 +50,8 @@ def read_places(
             )
         found: list[Any] = [getattr(tensor, grad, None) for _, tensor in named]
     elif callable(grad):
+        said = "grad= is called with name and parameter: lambda name, parameter: ..."
+        demand_arguments(grad, 2, said)
         found = [grad(name, tensor) for name, tensor in named]
     else:
         raise ParamCheckUsageError(
@@ -152,6 +155,11 @@ def run_backward(loss: Tensor, model: nn.Module, backward: Backward | None) -> N
     """Run the backward pass of a loss, as the user says or as torch does."""
     if backward is None:
         loss.backward()  # type: ignore[no-untyped-call]
+    elif not callable(backward):
+        raise ParamCheckUsageError(
+            f"backward= is a function of the loss, or of the loss and the model, not "
+            f"{kind_in_words(cast('object', backward))}"
+        )
     elif _takes_model(backward):
         backward(loss, model)
     else:

@@ -120,6 +120,8 @@ def _index_text(index: Any) -> str:
         return "..."
     if isinstance(index, Tensor) or type(index).__module__ == "numpy":
         values = torch.as_tensor(index)
+        if reason := no_values(values):
+            raise ParamCheckUsageError(f"part: the index is {reason}: nothing says what it selects")
         if values.dtype in (torch.bool, torch.uint8) and values.dim():
             return f"mask of {int(values.bool().sum()):,}"
         if not values.dim():

@@ -9,7 +9,6 @@ Names match component by component and never by substring: ``blocks.1`` is not `
 from __future__ import annotations
 
 import fnmatch
-import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
@@ -17,6 +16,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
+from ...messages.functions import demand_arguments
 from ...messages.wording import cut, did_you_mean
 from .inventory import Inventory, kind_in_words, take_inventory
 from .names import Names
@@ -65,14 +65,8 @@ def matched_names(inventory: Inventory, pattern: Pattern) -> list[str]:
 def _chosen_by(function: Callable[[str, Tensor], Any], inventory: Inventory) -> list[str]:
     """Return the names for which a function of name and tensor says yes."""
     __tracebackhide__ = True
-    try:
-        inspect.signature(function).bind("", None)
-    except TypeError:
-        raise ParamCheckUsageError(
-            f"{pattern_text(function)} selects by name and tensor: lambda name, tensor: ..."
-        ) from None
-    except ValueError:
-        pass  # a builtin that does not say what it takes
+    said = f"{pattern_text(function)} selects by name and tensor: lambda name, tensor: ..."
+    demand_arguments(function, 2, said)
     inventory.read_values()  # it may look at any
     names = []
     for name, tensor in inventory.named.items():
