@@ -203,6 +203,42 @@ def reset_forgets_an_expert(planted: bool) -> nn.Module:
     return Experts(3 if planted else 4)
 
 
+class Scales(nn.Module):
+    """Scales in a list, and layers in one, which a reset draws anew; the last may be left out."""
+
+    def __init__(self, scales: int, layers: int) -> None:
+        super().__init__()
+        self.scales = nn.ParameterList(nn.Parameter(torch.ones(3)) for _ in range(3))
+        self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
+        self.counts = scales, layers
+
+    def reset_parameters(self) -> None:
+        for scale in list(self.scales)[: self.counts[0]]:
+            nn.init.ones_(scale)
+        for layer in list(self.layers)[: self.counts[1]]:
+            nn.init.orthogonal_(layer.weight)
+
+
+@bug(
+    "resets",
+    "reset_parameters() that leaves out the last of a ParameterList",
+    checked("check_reset_parameters"),
+    "scales.2",
+)
+def reset_forgets_a_scale(planted: bool) -> nn.Module:
+    return Scales(2 if planted else 3, 3)
+
+
+@bug(
+    "resets",
+    "reset_parameters() that draws all layers of a list but the last",
+    checked("check_reset_parameters"),
+    "layers.2.weight",
+)
+def reset_draws_not_the_last(planted: bool) -> nn.Module:
+    return Scales(3, 2 if planted else 3)
+
+
 class Placed(nn.Linear):
     def __init__(self, device: str | None) -> None:
         super().__init__(4, 3)

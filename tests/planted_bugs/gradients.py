@@ -196,3 +196,53 @@ def computed_once(planted: bool) -> nn.Module:
             return x * (self.gate if planted else self.logits.sigmoid())
 
     return Gated()
+
+
+@bug(
+    "gradients",
+    "layer that is always dropped, of some that are dropped now and then",
+    REACH,
+    "layers.1.weight",
+    "layers.1.bias",
+)
+def always_dropped(planted: bool) -> nn.Module:
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Linear(4, 4)
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            for number, layer in enumerate(self.layers):
+                keep = 1.0 if planted and number == 1 else 0.3
+                if not self.training or float(torch.rand(())) > keep:
+                    x = x + layer(x)
+            return x
+
+    return Dropped()
+
+
+@bug(
+    "gradients",
+    "expert that the router cannot choose",
+    checked("check_grads_reach", inputs=lambda: torch.randn(40, 4)),
+    "experts.3.weight",
+    "experts.3.bias",
+)
+def expert_out_of_reach(planted: bool) -> nn.Module:
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.router = nn.Linear(4, 3 if planted else 4)
+            self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight, chosen = self.router(x).softmax(-1).max(-1)
+            out = x
+            for number in chosen.unique().tolist():
+                rows = torch.where(chosen == number)[0]
+                out = out.index_add(0, rows, weight[rows, None] * self.experts[number](x[rows]))
+            return out
+
+    return Routed()
