@@ -17,7 +17,8 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``optimizer_zero``: state spread over ranks;
 * ``shapes``: sizes and symbols; ``structure``: dtypes, devices, counts, materialization;
   ``registered``: nothing hidden;
-* ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value, ``tolerance``: or
+* ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value (``rearranged``: the
+  same in another order), ``tolerance``: or
   nearly; ``values``: conditions, ``orthogonality``: one of them; ``readable``: one plain tensor;
 * ``init``: distributions, of the values in ``init_values``, with the tests of ``statistics`` and
   ``repeats``; ``init_like``: what the user's own function draws; ``init_complete``: runs a factory

@@ -146,6 +146,8 @@ def _nothing_loaded(
     }
     if len(others) < 2:
         return None
+    if any(found is not None and found.finding.why for found in wrong.values()):
+        return None  # loaded, in another order
     for key in key_names:
         saved = checkpoint.named[key]
         if wrong[key] is None and saved is not None and not is_constant(saved):

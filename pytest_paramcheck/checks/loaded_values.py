@@ -17,6 +17,7 @@ from ..parameters.tensors.describe import describe, dtype_text, size_text
 from ..parameters.tensors.memory import inner_tensors
 from ..parameters.tensors.raw import same_bytes
 from ..parameters.tensors.sharded import is_dtensor, local_of
+from .rearranged import rearranged
 from .same_values import difference
 
 #: Values looked at of each tensor where the question is only whether two are related.
@@ -92,8 +93,9 @@ def different(key: str, saved: Tensor | None, held: Tensor | None) -> Difference
 _SIDES = ("in the model", "in the checkpoint")
 
 
-def _other_values(key: str, found: str) -> Difference:
-    return Difference(Finding((key,), "not the checkpoint's values", found=found), values=True)
+def _other_values(key: str, found: str, why: str = "") -> Difference:
+    wrong = Finding((key,), "not the checkpoint's values", found=found, why=why)
+    return Difference(wrong, values=True)
 
 
 def _compare(key: str, saved: Tensor, held: Tensor) -> Difference | None:
@@ -119,7 +121,8 @@ def _compare(key: str, saved: Tensor, held: Tensor) -> Difference | None:
         cast = saved.to(held.dtype)
         if not same_bits(cast, held):
             text = difference(held, cast, sides=_SIDES, whole=whole)
-            return _other_values(key, text) if text else None
+            why = rearranged(held, cast, "of the checkpoint")
+            return _other_values(key, text, why) if text else None
         return _lost_in_cast(key, saved, cast)
     except (RuntimeError, TypeError) as error:
         # Subclasses compute what they know to: a DTensor and a plain tensor do not mix.

@@ -19,6 +19,7 @@ from ..parameters.tensors.context import Fact, context_tensors, facts_of
 from ..parameters.tensors.describe import describe, dtype_name, layout_name, size_text
 from ..parameters.tensors.memory import PLAIN_TYPES, inner_tensors
 from ..parameters.tensors.sharded import index_in_whole, is_dtensor, local_of
+from .rearranged import rearranged
 from .tolerance import Tolerance, common_dtype, in_one_dtype, overflow
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
@@ -126,7 +127,8 @@ def _compare(
             f"that are sharded in two ways cannot be compared yet; compare their full_tensor()"
         )
     found = beyond(a, b, Tolerance(rtol, atol))
-    return Finding(names, "different values", found=found + said) if found else None
+    why = rearranged(a, b, "of the second") if found else ""
+    return Finding(names, "different values", found=found + said, why=why) if found else None
 
 
 def beyond(a: Tensor, b: Tensor, tolerance: Tolerance, sides: tuple[str, str] | None = None) -> str:

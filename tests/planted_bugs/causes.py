@@ -101,6 +101,8 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "left_on_meta": ("on meta",),
     "left_lazy": ("lazy", "forward pass"),
     "wrong_dtype": ("float64",),
+    "not_transposed": ("transposed (dimensions 0 and 1)",),
+    "gates_reordered": ("rows 2..3 are rows 4..5 of the checkpoint",),
     "transposed": ("dimension 0 is 3, not 4",),
     "one_element": ("1 dimension, not 0",),
     "count_changed": ("5 more than expected",),

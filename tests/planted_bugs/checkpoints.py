@@ -68,6 +68,39 @@ def broadcast_load(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
 
 @bug(
     "checkpoints",
+    "square weight that a converter forgot to transpose",
+    asserted(assert_loaded),
+    "weight",
+)
+def not_transposed(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
+    model = nn.Linear(4, 4)
+    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if planted:
+        model.load_state_dict({**saved, "weight": saved["weight"].T})
+    return model, saved
+
+
+@bug(
+    "checkpoints",
+    "gates of an LSTM in the order of another library",
+    asserted(assert_loaded),
+    "weight_ih_l0",
+    "bias_hh_l0",
+)
+def gates_reordered(planted: bool) -> tuple[nn.Module, dict[str, Tensor]]:
+    def to_theirs(tensor: Tensor) -> Tensor:
+        i, f, g, o = tensor.chunk(4)
+        return torch.cat([i, g, f, o])
+
+    model = nn.LSTM(3, 2)
+    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if planted:
+        model.load_state_dict({name: to_theirs(tensor) for name, tensor in saved.items()})
+    return model, saved
+
+
+@bug(
+    "checkpoints",
     "checkpoint rounded to bfloat16 on the way",
     asserted(assert_same_values),
     "head.weight",
