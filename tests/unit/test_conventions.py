@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
+from pytest_paramcheck.parameters.subject.conventions import padded_rows
+from pytest_paramcheck.parameters.subject.inventory import take_inventory
 
 from .messages import failure, whole
 
@@ -310,3 +312,10 @@ def test_on_meta_it_is_a_note() -> None:
             "skip: on meta, but built elsewhere: fixed (cpu)"
         )
         assert outcome("check_default_device", lambda: nn.Linear(3, 2)) == "ok"
+
+
+def test_a_padding_row_is_found_behind_an_embedding_that_is_frozen() -> None:
+    frozen = nn.Embedding(5, 4, padding_idx=0).requires_grad_(False)
+    model = nn.ModuleDict({"old": frozen, "new": nn.Embedding(5, 4, padding_idx=2)})
+    (found,) = padded_rows(take_inventory(model))
+    assert (found.name, found.row) == ("new.weight", 2)

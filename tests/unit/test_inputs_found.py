@@ -377,3 +377,14 @@ def test_a_guess_is_tried_on_the_cpu_before_the_device_of_the_case() -> None:
         seen.clear()
         assert wrong.inputs_from == ""
         assert seen == ["cpu cpu"]
+
+
+def test_tokens_without_a_batch_are_not_repeated() -> None:
+    def shapes(ids: Tensor) -> list[tuple[int, ...]]:
+        model = nn.Linear(3, 2)
+        model.dummy_inputs = {"ids": ids}
+        dummies = [guess for guess in guesses(model) if guess.source == "dummy_inputs"]
+        return [tuple(guess.make()["ids"].shape) for guess in dummies]
+
+    assert shapes(torch.tensor([1, 2, 3])) == [(3,)]
+    assert shapes(torch.tensor([[1, 2, 3]])) == [(1, 32), (1, 3), (2, 3)]
