@@ -31,6 +31,18 @@ BLOCKS = {
 }
 
 
+#: What the commands on the pages are about.
+FACTORIES = """
+from torch import nn
+
+def factory():
+    return nn.Linear(3, 2)
+
+def wider():
+    return nn.Linear(4, 2, bias=False)
+"""
+
+
 def of(language: str) -> list[object]:
     return [pytest.param(b, id=name) for name, b in BLOCKS.items() if b.language == language]
 
@@ -64,16 +76,18 @@ def test_python(
 def test_console(block: Block, pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import pytest\n@pytest.mark.params\ndef test_a(): pass")
     (pytester.path / "package").mkdir()
-    factory = "def factory():\n    from torch import nn\n    return nn.Linear(3, 2)\n"
-    (pytester.path / "package" / "module.py").write_text(factory, encoding="utf-8")
+    (pytester.path / "package" / "module.py").write_text(FACTORIES, encoding="utf-8")
     for line in block.text.strip().splitlines():
-        words = shlex.split(line)
+        words = shlex.split(line, comments=True)
         if "tox" in words:
             assert line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
             continue
         if words[:3] == ["python", "-m", "pytest_paramcheck"]:
             result = pytester.run(sys.executable, *words[1:])
-            assert result.ret == 0
+            said = re.search(r"# exit status (\d+)$", line)
+            assert result.ret == (int(said[1]) if said else 0)
+            if block.output:
+                assert comparable(result.stdout.str()) == comparable(block.output)
             continue
         assert words[0] == "pytest", f"nothing runs {line!r}"
         result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *words[1:])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
 import re
+from collections.abc import Callable
 from textwrap import dedent
 from xml.etree import ElementTree
 
@@ -90,6 +92,35 @@ def test_lazy_and_plain_tensors() -> None:
         name  shape   dtype     elements  state
         a     2       float32          2  tensor
         b     scalar  bfloat16         1  tensor""")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda text: (isinstance(text, str), len(text), list(text)),
+        lambda text: (text[:10], text[-1], text.splitlines(), "weight" in text),
+        lambda text: (text + "x", "x" + text, text * 2, "\n".join([text, text])),
+        lambda text: (f"{text}", f"{text:.9}", f"{text:>200}", "%s" % text, "{}".format(text)),  # noqa: UP031, UP032
+        lambda text: (text.upper(), text.replace("a", "b"), text.encode(), hash(text)),
+        lambda text: (json.dumps(text), json.dumps({text: [text]}), {text: 1}, sorted(["a", text])),
+        lambda text: (re.findall("[0-9]+", text), io.StringIO(text).read()),
+        lambda text: (text == str(text), str(text) == text, text != "x", text < "a"),
+    ],
+)
+def test_it_is_a_string_wherever_one_is_used(use: Callable[[str], object]) -> None:
+    table = param_table(LM())
+
+    assert use(table) == use(str(table))
+    assert type(str(table)) is str
+
+
+def test_copies_are_tables() -> None:
+    table = param_table(LM())
+
+    for copied in (copy.copy(table), copy.deepcopy(table)):
+        assert copied == table
+        assert copied.rows == table.rows
+        assert copied._repr_html_() == table._repr_html_()
 
 
 def test_it_fits_80_columns_whatever_the_names_are() -> None:
