@@ -32,7 +32,7 @@ def declaration(spec: str, folder: Path) -> str:
     lines = [*_head(spec, case.name), *_imports(importing, measured, declared)]
     if arguments[0]:
         lines += ["def build():", f"    return {factory}{''.join(arguments)}", "", ""]
-        lines += ["CASE = ModelCase(", "    build,", f"    name={json.dumps(case.name)},"]
+        lines += ["CASE = ModelCase(", "    build,", f"    name={_string(case.name)},"]
     else:
         lines += [f"CASE = {'replace' if declared else 'ModelCase'}(", f"    {factory},"]
     lines += [*_fields(measured), ")", "", ""]
@@ -56,6 +56,14 @@ def _head(spec: str, name: str) -> list[str]:
 def _plain(text: str) -> str:
     """Return a text as it can stand in a docstring."""
     return printable(text).replace("\\", "\\\\").replace('"""', "'''")
+
+
+def _string(text: str) -> str:
+    """Return a string as a formatter writes it: in the quotes that it does not hold."""
+    bare = text.replace('"', "")
+    if '"' in text and "'" not in text and json.dumps(bare) == f'"{bare}"':
+        return f"'{text}'"
+    return json.dumps(text)
 
 
 def _reached_by(module: str, path: str) -> tuple[str, str]:
@@ -88,7 +96,7 @@ def _fields(measured: Measured) -> list[str]:
     if measured.failing:
         lines.append("    # Findings: correct the model, and take them out here.")
         lines.append("    expected_failures={")
-        lines += [f"        {json.dumps(n)}: {json.dumps(s)}," for n, s in measured.failing.items()]
+        lines += [f"        {_string(n)}: {_string(s)}," for n, s in measured.failing.items()]
         lines.append("    },")
     return lines
 
@@ -113,12 +121,12 @@ def _inputs(measured: Measured) -> list[str]:
 
 
 def _ties(groups: Iterable[Iterable[str]]) -> list[str]:
-    shown = ["{" + ", ".join(json.dumps(name) for name in group) + "}" for group in groups]
+    shown = ["{" + ", ".join(_string(name) for name in group) + "}" for group in groups]
     return _listed("ties", [(one, "") for one in shown])
 
 
 def _patterns(field: str, lines: Iterable[Line]) -> list[str]:
-    return _listed(field, [(json.dumps(line.pattern), line.reason) for line in lines])
+    return _listed(field, [(_string(line.pattern), line.reason) for line in lines])
 
 
 def _listed(field: str, rows: list[tuple[str, str]]) -> list[str]:

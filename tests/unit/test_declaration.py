@@ -100,7 +100,7 @@ def test_a_declaration_is_a_test_file(module: str, capsys: pytest.CaptureFixture
                 "def build():",
                 '    return {0}.build(3, extra=["a"])',
                 "    build,",
-                '    name="build(3, extra=[\\"a\\"])",',
+                "    name='build(3, extra=[\"a\"])',",
                 "    # inputs=...: nobody says what it takes, so that nothing below is said of "
                 "training",
                 "    unreached=[],",

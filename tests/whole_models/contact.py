@@ -101,11 +101,10 @@ def page() -> str:
     ]
     for title, said, command in MODELS:
         lines += ["", f"## {title}", *(["", said] if said else [])]
-        fence = "python" if command[0] == "python" else "text"
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(HERE / "contact_models.py", folder)
             shown = output(command, folder)
-        lines += ["", f"`{shlex.join(command)}`", "", f"```{fence}", shown, "```"]
+        lines += ["", f"`{shlex.join(command)}`", "", "```text", shown, "```"]
     return "\n".join(lines) + "\n"
 
 
