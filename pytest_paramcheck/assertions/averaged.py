@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from ..checks import averaged as checks
 from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
+from ..messages.functions import takes
 from ..parameters.running.counters import Counters
 from ..parameters.running.kept import require_values
 from ..parameters.subject.inventory import Inventory, Subject, take_inventory
@@ -147,6 +147,10 @@ class _Averaged(Block):
 def _validate(decay: object, buffers: object) -> None:
     if not callable(decay):
         _validate_decay(decay)
+    elif not takes(decay, 0) and not takes(decay, 1):
+        raise ParamCheckUsageError(
+            "decay is a function of the number of updates before this one, or of nothing"
+        )
     if buffers not in ("copy", "average", "keep"):
         raise ParamCheckUsageError(f"buffers={buffers!r}: buffers are 'copy', 'average' or 'keep'")
 
@@ -164,7 +168,7 @@ def _decay_of(
 ) -> float:
     if not callable(decay):
         return float(decay)
-    if not inspect.signature(decay).parameters:
+    if not takes(decay, 1) or (number is None and takes(decay, 0)):
         found: object = decay()
     elif number is None:
         raise ParamCheckUsageError(

@@ -10,6 +10,7 @@ from torch import nn
 from ..checks.resume import alike_within, not_resumed
 from ..checks.tolerance import demand_tolerances
 from ..messages.errors import ParamCheckUsageError, raise_if
+from ..messages.functions import demand_arguments
 from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.resume import train_and_resume
@@ -19,6 +20,13 @@ from ..parameters.tensors.describe import kind_in_words
 from .verdict import one_verdict
 
 Objects = TypeVar("Objects")
+#: What the functions are called with.
+_ARGUMENTS = {
+    "build": (),
+    "step": ("objects",),
+    "save": ("objects",),
+    "load": ("objects", "saved"),
+}
 
 
 @one_verdict(runs=True)
@@ -85,6 +93,9 @@ def assert_resumes(
             raise ParamCheckUsageError(
                 f"{name} is {kind_in_words(function)}; it has to be a function"
             )
+        if callable(function):
+            said = ", ".join(_ARGUMENTS[name]) or "nothing"
+            demand_arguments(function, len(_ARGUMENTS[name]), f"{name} is called with {said}")
     devices = [default_device()]
     with Undo() as undo, undo:
         keep_modes(undo, {device.type for device in devices})

@@ -17,3 +17,12 @@ def demand_arguments(function: Callable[..., Any], count: int, said: str) -> Non
         raise ParamCheckUsageError(said) from None
     except ValueError:
         pass  # a builtin that does not say what it takes
+
+
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments; where it does not say, it can."""
+    try:
+        demand_arguments(function, count, "")
+    except ParamCheckUsageError:
+        return False
+    return True

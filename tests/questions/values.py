@@ -53,6 +53,19 @@ def pruned(right: bool) -> dict[str, Any]:
 
 
 @asking(
+    "Was a weight that is used as `x @ w` drawn for its own fan-in?",
+    "pytorch/pytorch#130122",
+    "`w` is stored (in, out), 64 x 512; torch counts the last dimension as what comes in.",
+    'assert_init(model, {"w": init.kaiming_normal(nonlinearity="linear", fan_in=64)})',
+)
+def fans(right: bool) -> dict[str, Any]:
+    model = nn.Module()
+    model.w = nn.Parameter(torch.empty(64, 512))
+    nn.init.kaiming_normal_(model.w.t() if right else model.w, nonlinearity="linear")
+    return {"model": model}
+
+
+@asking(
     "Do two networks hold the same weights?",
     "codegenes.net/blog/checking-if-two-neural-networks-have-same-weights-pytorch",
     "`a` and `b` are two models.",
@@ -107,4 +120,4 @@ def dtypes(right: bool) -> dict[str, Any]:
     return {"model": model}
 
 
-QUESTIONS = [unit_norm, positive, pruned, same, half, one_seed, dtypes]
+QUESTIONS = [unit_norm, positive, pruned, fans, same, half, one_seed, dtypes]

@@ -433,3 +433,15 @@ class TestWrongCalls:
             "decay is a function of the number of updates, and Sequential has no count that the "
             "block raised; pass the decay of this update"
         )
+
+    def test_a_function_that_takes_neither(self) -> None:
+        ema, model = models()
+        assert usage(assert_averaged, ema, model, decay=lambda model, ema: 0.9) == (
+            "decay is a function of the number of updates before this one, or of nothing"
+        )
+
+    def test_a_function_that_needs_no_count(self) -> None:
+        ema, model = models()
+        with assert_averaged(ema, model, decay=lambda number=0: DECAY):
+            train(model)
+            update(ema, model)

@@ -105,6 +105,9 @@ class TestRename:
         assert usage(assert_loaded, net, state, rename={"encoder2": "encoder"}) == (
             "rename gives 'encoder.weight' and 'encoder2.weight' one name: 'encoder.weight'"
         )
+        assert usage(assert_loaded, net, state, rename=lambda key, value: key) == (
+            "rename= is called with a key: lambda key: ..."
+        )
         assert usage(assert_loaded, net, state, rename=lambda key: None) == (
             "rename returned NoneType None for 'encoder.weight'; it returns a name, and "
             "unexpected= says what is left out"

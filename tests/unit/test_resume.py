@@ -515,6 +515,20 @@ def test_the_process_is_left_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_functions_that_are_called_with_something_else() -> None:
+    def build() -> nn.Module:
+        return nn.Linear(3, 2)
+
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"build": descend}, "build is called with nothing"),
+        ({"step": build}, "step is called with objects"),
+        ({"save": lambda: None}, "save is called with objects"),
+        ({"load": lambda saved: None}, "load is called with objects, saved"),
+    ]
+    for given, said in wrong:
+        assert usage(resumes, **{"build": build, "step": descend, **given}) == said
+
+
 def test_wrong_calls() -> None:
     def build() -> nn.Module:
         return nn.Linear(3, 2)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 from ...messages.errors import ParamCheckUsageError
+from ...messages.functions import demand_arguments
 from ...messages.wording import did_you_mean
 from ..tensors.describe import kind_in_words
 
@@ -28,6 +29,7 @@ def renamed(
     if isinstance(rename, Mapping):
         translate = _by_prefix(rename, [key for key in checkpoint if isinstance(key, str)])
     elif callable(rename):
+        demand_arguments(rename, 1, "rename= is called with a key: lambda key: ...")
         translate = rename
     else:
         raise ParamCheckUsageError(
