@@ -94,6 +94,28 @@ def test_console(block: Block, pytester: pytest.Pytester) -> None:
         assert result.ret == pytest.ExitCode.OK
 
 
+@pytest.mark.parametrize(
+    ("question", "page", "answer"),
+    [
+        (
+            "the arguments of `assert_shapes`",
+            "reference/assertions.md",
+            "autofunction:: assert_shapes",
+        ),
+        ("how to run this on a GPU", "howto/devices.md", "pytest --param-device=auto"),
+        ("how to see all rows of a failure", "howto/failures.md", "`pytest -vv` prints every row"),
+        ("how to leave a parameter out", "howto/selecting.md", '`"!..."` takes away'),
+        ("what ALIASED means", "reference/words.md", "| `ALIASED` | no | exactly the same |"),
+        ("how to use it in CI", "howto/ci.md", "runs-on: ubuntu-latest"),
+    ],
+)
+def test_what_newcomers_ask_is_one_link_away(question: str, page: str, answer: str) -> None:
+    [row] = [line for line in PAGES["index.md"].splitlines() if question in line]
+
+    assert f"({page}" in row
+    assert answer in PAGES[page]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_no_page_is_left_out_of_the_index(page: str) -> None:
     assert page == "index.md" or re.search(
