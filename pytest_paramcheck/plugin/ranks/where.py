@@ -54,7 +54,7 @@ def place_of(frames: list[Frame], below: Path, *, failed: bool) -> tuple[str, bo
     ``failed``: another rank has, which is why nobody comes to what this one waits in.
     """
     libraries = tuple(_libraries())
-    mine = next((i for i, f in enumerate(frames) if not f.file.startswith(libraries)), None)
+    mine = next((i for i, f in enumerate(frames) if not _is_library(f.file, libraries)), None)
     if mine is None:
         return "", False
     own, inner = frames[mine], frames[:mine]
@@ -74,6 +74,12 @@ def _collective(inner: Iterable[Frame]) -> str:
     """The function of torch.distributed that was called: the outermost that is no wrapper."""
     named = [f.function for f in inner if "/torch/distributed/" in f.file.replace("\\", "/")]
     return next((name for name in reversed(named) if name != "wrapper"), named[0])
+
+
+def _is_library(file: str, libraries: tuple[str, ...]) -> bool:
+    # Not only this environment's: a user's own and the system's may be on sys.path as well.
+    folders = file.replace("\\", "/").split("/")
+    return file.startswith(libraries) or not {"site-packages", "dist-packages"}.isdisjoint(folders)
 
 
 def _libraries() -> Iterable[str]:
