@@ -34,6 +34,7 @@ class Code:
         self.calls: list[ast.Call] = []
         self.called: dict[str, list[ast.Call]] = {}
         self.inside: dict[ast.AST, ast.FunctionDef] = {}
+        self._known: dict[ast.expr, set[str]] = {}
         for module in self.modules:
             for node in module.body:
                 if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
@@ -75,7 +76,13 @@ class Code:
         """Return what an expression can be, as patterns."""
         if value in seen:
             return set()
-        seen = (*seen, value)
+        if value not in self._known:
+            # What a cycle leaves out of its own members is in the one that it was entered by.
+            self._known[value] = set()
+            self._known[value] = self._texts(value, at, (*seen, value))
+        return self._known[value]
+
+    def _texts(self, value: ast.expr, at: ast.AST, seen: tuple[ast.expr, ...]) -> set[str]:
         if isinstance(value, ast.Constant):
             return {str(value.value)}
         if isinstance(value, ast.IfExp):

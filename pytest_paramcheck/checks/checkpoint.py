@@ -15,6 +15,7 @@ from ..parameters.tensors.memory import PLAIN_TYPES
 from .finite import not_finite
 from .structure import placeholders
 
+TOGETHER = "write index and shards together, in one save: readers load what the index names"
 _DAMAGES: dict[Damage, tuple[str, str]] = {
     "damaged": ("file damaged", "write it again, and check that the copy or download was complete"),
     "code": (
@@ -26,7 +27,7 @@ _DAMAGES: dict[Damage, tuple[str, str]] = {
         "save tensors and plain values only: torch.distributed.checkpoint unpickles all else",
     ),
     "absent": ("shard missing", "publish every file that the index names"),
-    "lacking": ("missing in its shard", "write index and shards together, in one save"),
+    "lacking": ("missing in its shard", TOGETHER),
 }
 
 
@@ -38,7 +39,7 @@ def not_publishable(contents: Contents, inventory: Inventory) -> list[Finding]:
             (name,),
             "not in the index",
             found=f"it is in {file}",
-            hint="write index and shards together, in one save: readers load what the index names",
+            hint=TOGETHER,
         )
         for name, file in contents.unlisted
     ]

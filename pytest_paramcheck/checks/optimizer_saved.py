@@ -150,7 +150,7 @@ def _compare(
             expected=f"{shorten(of_kind, KEYS)} {dtype_name(was)}",
             found=dtype_name(now),
             why="the dtype of its parameter" if now == slot.tensor.dtype else "",
-            hint="put it back after the load: optimizer.state[parameter][key] = saved_value",
+            hint=f"a load casts it: load it into a model of {dtype_name(was)}",
         )
         for (was, now), of_kind in cast.items()
     ]

@@ -236,13 +236,13 @@ def param_counts(inventory: Inventory, total: int | None, trainable: int | None)
         if found == expected:
             continue
         more = "more" if found > expected else "fewer"
+        known = _difference(inventory, entries, found - expected, what)
         findings.append(
             Finding(
                 (),
                 f"{plural(found, 'parameter' if what == 'total' else 'trainable parameter')}, "
                 f"not {expected:,}",
-                why=f"{abs(found - expected):,} {more} than expected",
-                hint=_difference(inventory, entries, found - expected, what),
+                why=f"{abs(found - expected):,} {more} than expected{known and ': '}{known}",
                 rows=tuple(largest_modules(entries)),
             )
         )

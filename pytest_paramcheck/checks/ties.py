@@ -118,7 +118,7 @@ def _how_to_tie(ties: Ties, first: str, other: str) -> str:
             return (
                 f"{sizes} cannot be one parameter: if one was resized, resize the other, then tie"
             )
-        return f"{sizes} cannot be one parameter"
+        return f"{sizes} cannot be one parameter: build both in one shape, or leave the tie out"
     unlike = [
         f"{x} and {y}"
         for x, y in ((dtype_name(a.dtype), dtype_name(b.dtype)), (str(a.device), str(b.device)))

@@ -242,7 +242,8 @@ def _tie_or_rebuild(inventory: Inventory, entries: Sequence[Entry]) -> str:
     if not tables or not heads:
         return rebuild
     tie = f"{python_path(heads[0])} = {python_path(tables[0])}"
-    return f"if they are meant to be one, tie them: {tie}; if not, {rebuild}"
+    out = f"and leave out '!{heads[0]}'"
+    return f"if they are meant to be one, tie them: {tie}, {out}; if not, {rebuild}"
 
 
 def _overlaps_itself(name: str, tensor: Tensor) -> Finding:

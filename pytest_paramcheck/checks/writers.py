@@ -174,7 +174,12 @@ def without_gradient(seen: Seen, elsewhere: str) -> tuple[str, str]:
     why = _stepped_without(seen) if seen.writers else _nothing_stepped(seen)
     if elsewhere:
         return f"{why}; {_elsewhere_text(elsewhere)}", _elsewhere_hint(elsewhere)
-    return why, _cleared(seen)
+    if seen.optimizers and seen.arrived and not seen.stepped_with:
+        cleared = seen.stepped_with is None
+        how = "cleared" if cleared else "made all zero"
+        hint = _ZERO_GRAD if cleared else _MADE_ZERO
+        return f"{why}; a gradient had arrived, and was {how} before the step", hint
+    return why, ""
 
 
 def _nothing_stepped(seen: Seen) -> str:
@@ -193,13 +198,6 @@ def _nothing_stepped(seen: Seen) -> str:
     if seen.arrived is not None:
         return f"its gradient was all zero and no optimizer stepped it, {other}"
     return f"no gradient reached it and no optimizer stepped it, {other}"
-
-
-def _cleared(seen: Seen) -> str:
-    if seen.optimizers and seen.arrived and not seen.stepped_with:
-        how = "cleared" if seen.stepped_with is None else "made all zero"
-        return f"a gradient had arrived, and was {how} before the step"
-    return ""
 
 
 def _elsewhere_text(attribute: str) -> str:
@@ -238,14 +236,11 @@ def not_changed(
         if seen.stepped_with is not None:
             return (
                 f"its gradient was made all zero before {stepped} stepped",
-                (
-                    "look between backward() and step() for a clip to 0, a mask of zeros, or a "
-                    "zero_grad(set_to_none=False), which belongs before backward()"
-                ),
+                _MADE_ZERO,
             )
         return (
             f"its gradient was cleared before {stepped} stepped",
-            "call zero_grad() before backward() or after step(), not between the two",
+            _ZERO_GRAD,
         )
     if seen.writers:
         return f"{join_words(seen.writers)} moved it, but at the end it has its old values", ""
@@ -268,6 +263,11 @@ def not_changed(
     )
 
 
+_ZERO_GRAD = "call zero_grad() before backward() or after step(), not between the two"
+_MADE_ZERO = (
+    "look between backward() and step() for a clip to 0, a mask of zeros, or a "
+    "zero_grad(set_to_none=False), which belongs before backward()"
+)
 _SCALER_HINT = "a GradScaler skips such a step and lowers its scale: GradScaler(init_scale=...)"
 
 

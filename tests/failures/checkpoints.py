@@ -91,6 +91,19 @@ def no_values() -> None:
     _of_file({"weight": torch.empty(2, 3, device="meta")})
 
 
+@fails("assert_checkpoint", "a whole model, pickled with its class")
+def with_code() -> None:
+    _of_file(nn.Linear(3, 2))
+
+
+@fails("assert_checkpoint", "a file that was copied in part")
+def damaged() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "model.safetensors"
+        path.write_bytes(b"\x08\x00\x00")
+        assert_checkpoint(path)
+
+
 class Resizing(nn.Linear):
     """A model that refuses what it saved itself."""
 
@@ -175,6 +188,20 @@ def _sharded(folder: Path, index: dict[str, str], shards: dict[str, dict[str, Te
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
 
 
+_SHARDS = {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}
+
+
+@fails("assert_checkpoint", "an index whose second shard was not uploaded")
+def shard_missing() -> None:
+    _folder(lambda folder: _sharded(folder, _SHARDS, {_SHARDS["a"]: {"a": torch.ones(2)}}))
+
+
+@fails("assert_checkpoint", "a shard without a tensor that the index names")
+def missing_in_its_shard() -> None:
+    held = {_SHARDS["a"]: {"a": torch.ones(2)}, _SHARDS["b"]: {"c": torch.ones(2)}}
+    _folder(lambda folder: _sharded(folder, _SHARDS, held))
+
+
 @fails("assert_checkpoint", "a shard with a tensor that the index does not name")
 def not_in_the_index() -> None:
     first, second = "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"
@@ -200,16 +227,25 @@ def _descend(model: nn.Module) -> None:
     optimizer.zero_grad()
 
 
-@fails("check_resume", "a count in a plain number, which no state_dict has")
+class Meter:
+    """A count in an object that nobody looks into."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+@fails("check_resume", "a count in an object of one's own, which no state_dict has")
 def count_not_restored() -> None:
     class Counting(nn.Linear):
-        count = 0
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.meter = Meter()
 
         def forward(self, x: Tensor) -> Tensor:
-            self.count += 1
-            return super().forward(x) * self.count
+            self.meter.count += 1
+            return super().forward(x) * self.meter.count
 
-    _resumes(lambda: Counting(3, 2), _descend)
+    _resumes(Counting, _descend)
 
 
 @fails("check_resume", "a save that changes what goes on training")

@@ -298,7 +298,7 @@ def test_a_load_that_casts_the_state_is_seen(was: str, now: str, said: str) -> N
           b.weight  {said}: the dtype of its parameter
           b.bias    {said}: the dtype of its parameter
 
-          hint: put it back after the load: optimizer.state[parameter][key] = saved_value
+          hint: a load casts it: load it into a model of {was}
         """)
     assert_optimizer_state(loaded, other, loaded.state_dict())
     again = Net().to(getattr(torch, was))

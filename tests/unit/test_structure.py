@@ -287,18 +287,14 @@ class TestCount:
               emb   66
               norm  12
               head  11
-              66 fewer than expected
-
-              hint: emb.weight = head.weight is one parameter and counts once""")
+              66 fewer than expected: emb.weight = head.weight is one parameter and counts once""")
         assert failure(assert_param_count, LM(), 102) == dedent("""\
             89 parameters, not 102 (LM)
 
               emb   66
               norm  12
               head  11
-              13 fewer than expected
-
-              hint: buffers are not counted""")
+              13 fewer than expected: buffers are not counted""")
         frozen = LM()
         frozen.norm.requires_grad_(False)
         assert failure(assert_param_count, frozen, 90, trainable=89) == dedent("""\
@@ -312,9 +308,7 @@ class TestCount:
               77 trainable parameters, not 89:
                 emb   66
                 head  11
-                12 fewer than expected
-
-              hint: the frozen parameters make the difference""")
+                12 fewer than expected: the frozen parameters make the difference""")
 
     def test_the_largest_modules_are_shown_folded(self) -> None:
         model = nn.Sequential(

@@ -55,6 +55,9 @@ def aliased() -> LM:
     return model
 
 
+ONE_SHAPE = "cannot be one parameter: build both in one shape, or leave the tie out"
+
+
 class TestTied:
     def test_tied(self) -> None:
         assert_tied(LM(tied=True), "emb.weight", "head.weight")
@@ -654,8 +657,8 @@ class TestHints:
                 "5x4 and 7x4 cannot be one parameter: if one was resized, resize "
                 "the other, then tie",
             ),
-            (nn.Embedding(7, 3), "5x4 and 7x3 cannot be one parameter"),
-            (nn.Conv1d(4, 5, 1), "5x4 and 5x4x1 cannot be one parameter"),
+            (nn.Embedding(7, 3), f"5x4 and 7x3 {ONE_SHAPE}"),
+            (nn.Conv1d(4, 5, 1), f"5x4 and 5x4x1 {ONE_SHAPE}"),
             (nn.Linear(4, 5), "tie by assignment: model.b.weight = model.a.weight"),
             (
                 nn.Linear(4, 5, dtype=torch.float64),
@@ -692,8 +695,9 @@ class TestHints:
         model = LM(tied=False)
         model.head.weight.data.copy_(model.emb.weight)
         assert failure_lines(assert_distinct, model)[-1] == (
-            "  hint: if they are meant to be one, tie them: model.head.weight = model.emb.weight; "
-            "if not, create each layer separately, or re-initialize the copies"
+            "  hint: if they are meant to be one, tie them: model.head.weight = model.emb.weight, "
+            "and leave out '!head.weight'; if not, create each layer separately, or re-initialize "
+            "the copies"
         )
         model.head.weight = model.emb.weight
         assert_distinct(model, "emb")

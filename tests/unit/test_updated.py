@@ -225,9 +225,11 @@ def test_moved_by_momentum_only() -> None:
         changed without a gradient: b.bias (Net)
 
           b.bias  2 of 2 values changed, by at most 0.05: \
-        SGD moved it by momentum of earlier steps only, its gradient was all zero
+        SGD moved it by momentum of earlier steps only, its gradient was all zero; \
+        a gradient had arrived, and was made all zero before the step
 
-          hint: a gradient had arrived, and was made all zero before the step
+          hint: look between backward() and step() for a clip to 0, a mask of zeros, or a \
+        zero_grad(set_to_none=False), which belongs before backward()
         """)
 
 

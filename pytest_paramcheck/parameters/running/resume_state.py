@@ -164,6 +164,7 @@ def held_beside(objects: Objects) -> dict[str, Beside]:
     for key, held in objects.items():
         if not isinstance(held, nn.Module):
             attributes = getattr(held, "__dict__", {})
+            found.update(_defaults_of(held, f"{key}.", attributes))
             found.update(_held_by(f"{key}.", attributes, list(attributes)))
             found.update(_kept_for_parameters(key, objects))
             continue
@@ -171,9 +172,26 @@ def held_beside(objects: Objects) -> dict[str, Beside]:
             prefix = _prefix(key, objects) + (f"{path}." if path else "")
             attributes = vars(module)
             names = [name for name in attributes if name not in _STANDARD]
+            found.update(_defaults_of(module, prefix, attributes, in_model=True))
             found.update(_held_by(prefix, attributes, names, in_model=True))
             unsaved = module._non_persistent_buffers_set & module._buffers.keys()
             found.update(_held_by(prefix, module._buffers, unsaved, in_model=True))
+    return found
+
+
+def _defaults_of(
+    held: object, prefix: str, attributes: dict[str, Any], *, in_model: bool = False
+) -> dict[str, Beside]:
+    """What an object's class says until it sets one of its own: ``count = 0``."""
+    found: dict[str, Beside] = {}
+    for cls in type(held).__mro__:
+        if cls.__module__.partition(".")[0] in ("torch", "builtins"):
+            continue
+        for name, value in vars(cls).items():
+            path = (prefix + name).removeprefix(".")
+            if name.startswith("__") or path in found or not _is_plain(value):
+                continue
+            found[path] = Beside(path, value, partial(_set_item, attributes, name), in_model)
     return found
 
 
