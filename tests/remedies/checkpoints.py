@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
 from pytest_paramcheck import assert_checkpoint, assert_loaded, assert_roundtrip
@@ -232,6 +234,18 @@ def copy_before_saving(folder: Path) -> Case:
 def save_tensors(folder: Path) -> Case:
     model = nn.Linear(2, 2)
     return files(folder, one(model), lambda path: torch.save(model.state_dict(), path))
+
+
+@remedy("save tensors and plain values only: torch.distributed.checkpoint unpickles all else")
+def save_only_tensors(folder: Path) -> Case:
+    def write(folder: Path, **more: Any) -> Path:
+        state = {**nn.Linear(2, 2).state_dict(), **more}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that there is one process
+            dcp.save(state, checkpoint_id=folder, no_dist=True)
+        return folder
+
+    return files(folder, lambda folder: write(folder / "a", odd=Odd()), lambda path: write(path))
 
 
 @remedy("write it again, and check that the copy or download was complete")

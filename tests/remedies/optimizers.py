@@ -157,6 +157,18 @@ def declare_masters() -> Case:
     )
 
 
+@remedy("where these are masters (mixed precision): masters=True")
+def declare_masters_of_groups() -> Case:
+    model = nn.Linear(2, 2).bfloat16()
+    optimizer = SGD([nn.Parameter(p.detach().float()) for p in model.parameters()], lr=0.1)
+    groups = {"*": {"lr": 0.1}}
+    return Case(
+        lambda: assert_param_groups(optimizer, model, groups),
+        lambda hint: lambda: assert_param_groups(optimizer, model, groups, masters=True),
+        model,
+    )
+
+
 @remedy("make each parameter a master of its own: parameter.detach().clone().float()")
 def masters_of_their_own() -> Case:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 3, bias=False)).bfloat16()
