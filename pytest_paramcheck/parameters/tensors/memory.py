@@ -222,14 +222,16 @@ def in_storage(tensor: Tensor) -> bool:
     of the process.
     """
     size = tensor.untyped_storage().nbytes()
+    contiguous = tensor.is_contiguous()
+    if contiguous and not tensor.storage_offset() and tensor.nbytes <= size:
+        return True  # nearly all of thousands
     if tensor.is_quantized or not tensor.numel():
         return size > 0 or not tensor.numel()  # of some, two elements lie in a byte
-    itemsize = tensor.element_size()
-    start = int(tensor.storage_offset()) * itemsize
-    if tensor.is_contiguous():
-        return start + tensor.numel() * itemsize <= size
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    return start + (1 + sum((n - 1) * stride for n, stride in steps)) * itemsize <= size
+    reach = tensor.numel()
+    if not contiguous:
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        reach = 1 + sum((n - 1) * stride for n, stride in steps)
+    return int(tensor.storage_offset() + reach) * tensor.element_size() <= size
 
 
 def _is_wrapper(tensor: Tensor) -> bool:
