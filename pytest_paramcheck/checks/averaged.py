@@ -13,11 +13,10 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import plural
 from ..parameters.subject.inventory import Entry, Inventory
-from ..parameters.tensors.blend import Blend, Ways, blend_of, spread_over
+from ..parameters.tensors.blend import Blend, Places, Ways, blend_of, places_of, spread_over
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import dtype_name, size_text
 from ..parameters.tensors.memory import memory_of
-from ..parameters.tensors.raw import plain_address
 
 #: What becomes of a buffer: it is copied, averaged as a parameter is, or left as it is.
 Buffers: TypeAlias = Literal["copy", "average", "keep"]
@@ -78,6 +77,8 @@ def not_averaged(average: Inventory, model: Inventory, kept: Averaged) -> list[F
             tuple(entry.names),
             "not in the average",
             found="it trains in the model, and the average has no such name",
+            hint="build the average from the complete model; where it is meant to have none, ask "
+            "about the others alone: assert_averaged(ema, {name: parameter, ...})",
         )
         for entry in model.parameters
         if entry.trainable and id(entry.tensor) not in asked
@@ -103,8 +104,9 @@ def _compare(
     if now.shape != other.shape or before.shape != now.shape:
         found = f"{size_text(now)} in the average, {size_text(other)} in the model"
         return _Verdict(Finding(names, "different shape", found=found))
+    places = places_of(before, other, now)
     for tensor, where in ((now, "the average"), (other, "the model")):
-        if plain_address(tensor) is None and (reason := no_values(tensor)):
+        if places is None and (reason := no_values(tensor)):
             raise ParamCheckUsageError(f"{names[0]} of {where}: {reason}; it cannot be compared")
     mode: Buffers = kept.buffers if source.kind == "buffer" else "average"
     floating = now.is_floating_point() or now.is_complex()
@@ -114,7 +116,7 @@ def _compare(
         return _Verdict(Finding(names, "changed, not kept", found="other values than before"))
     if mode == "copy" or not floating:
         return _copied(names, now, other, before, kept, mode == "copy")
-    verdict = _averaged(names, now, before, source, model, kept)
+    verdict = _averaged(names, now, before, source, model, kept, places)
     if verdict.finding is not None and memory_of(now).overlaps(memory_of(other)):
         hint = "make the average of a copy: copy.deepcopy(model)"
         found = "a step of the model writes it as well"
@@ -152,11 +154,12 @@ def _averaged(
     source: Entry,
     model: Inventory,
     kept: Averaged,
+    places: Places | None,
 ) -> _Verdict:
     other = source.tensor
     if other is None:
         return _Verdict()
-    blend = blend_of(before, other, now)
+    blend = blend_of(before, other, now, places)
     decay = 0.0 if kept.first else kept.decay
     expected = f"{_mean(decay)}{' (the first update copies)' if kept.first else ''}"
     if not blend.moved():

@@ -343,7 +343,17 @@ class TestWrong:
             "",
             "  3.weight  it trains in the model, and the average has no such name",
             "  3.bias    it trains in the model, and the average has no such name",
+            "",
+            "  hint: build the average from the complete model; where it is meant to have none, "
+            "ask about the others alone: assert_averaged(ema, {name: parameter, ...})",
         ]
+
+    def test_the_hint_asks_about_the_others(self) -> None:
+        ema, model = models()
+        shadow = {"0.weight": ema[0].weight.detach()}
+        with assert_averaged(shadow, {"0.weight": model[0].weight}, DECAY), torch.no_grad():
+            train(model)
+            shadow["0.weight"].lerp_(model[0].weight, 1 - DECAY)
 
     def test_values_that_are_no_average(self) -> None:
         ema, model = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)

@@ -24,6 +24,8 @@ ROUNDINGS = 2
 FEW = 64
 #: Of a tensor of any size, as many values tell a decay.
 SAMPLE = 1 << 16
+#: Where what was, what came in and what became of it lie in host memory.
+Places: TypeAlias = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Blend:
     tiny: float
     wide: torch.dtype
     #: Where the three lie in host memory, if they are ordinary and of one dtype.
-    places: tuple[int, int, int] | None = None
+    places: Places | None = None
 
     def is_mean(self, decay: float, ways: Ways | None = None) -> bool:
         """Whether it is ``decay`` x before + (1 - ``decay``) x model, everywhere.
@@ -52,7 +54,9 @@ class Blend:
             b, m, e = (t[start : start + CHUNK] for t in wholes) if start or self.long else wholes
             if likely:
                 here = None if place is None else place + start * e.element_size()
-                likely = ways.gave(b.to(e.dtype), m.to(e.dtype), e, here, decay)
+                if self.places is None:
+                    b, m = b.to(e.dtype), m.to(e.dtype)
+                likely = ways.gave(b, m, e, here, decay)
                 if likely:
                     continue
             if not bool(self._near(*self._wide(b, m, e), decay)[0].all()):
@@ -190,16 +194,24 @@ class Ways:
         return False
 
 
-def blend_of(before: Tensor, model: Tensor, now: Tensor) -> Blend:
+def places_of(before: Tensor, model: Tensor, now: Tensor) -> Places | None:
+    """Return where three tensors lie in host memory; None where one is not ordinary, or of
+    another dtype than the others. What nearly all are, asked once for all that is read."""
+    if before.dtype != now.dtype or model.dtype != now.dtype or now.is_complex():
+        return None
+    b, m, e = plain_address(before), plain_address(model), plain_address(now)
+    return None if b is None or m is None or e is None else (b, m, e)
+
+
+def blend_of(before: Tensor, model: Tensor, now: Tensor, places: Places | None = None) -> Blend:
     """Prepare three tensors of one shape; floating ones or complex ones, on any devices."""
-    places = [plain_address(tensor) for tensor in (before, model, now)]
     spacing = torch.finfo(now.dtype)
     wide = torch.float64 if now.dtype in (torch.float64, torch.complex128) else torch.float32
     rounding = spacing.eps, 2 * spacing.tiny * spacing.eps, wide
-    if None not in places and before.dtype == model.dtype == now.dtype and not now.is_complex():
-        # What nearly all are: laid flat without being taken apart, and their places once.
+    places = places or places_of(before, model, now)
+    if places is not None:
         b, m, e = (tensor.detach().view(-1) for tensor in (before, model, now))
-        return Blend(b, m, e, *rounding, (places[0] or 0, places[1] or 0, places[2] or 0))
+        return Blend(b, m, e, *rounding, places)
     b, m, e = (_flat(tensor, now.device) for tensor in (before, model, now))
     return Blend(b, m, e, *rounding)
 
