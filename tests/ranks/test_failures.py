@@ -10,7 +10,6 @@ import pytest
 from .running import Ran, run
 from .suites import FAILING, FAILING_COUNTS
 
-pytestmark = pytest.mark.xdist_group("failures")  # its run takes longer than all tests of it
 #: Enough for what does end, on a busy machine.
 LIMIT = "6"
 
