@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import pickle
 import re
 import socket
 import sys
@@ -753,6 +754,16 @@ class TestLoaded:
             assert usage(assert_loaded, nn.Linear(3, 2), file).startswith(
                 f"{file} cannot be read as a torch.save file: {said}"
             )
+
+    @pytest.mark.parametrize("protocol", [3, 4, 5])
+    def test_a_pickle_is_not_run(self, tmp_path: Path, protocol: int) -> None:
+        file = tmp_path / "model.pt"
+        file.write_bytes(pickle.dumps({"weight": [1.0]}, protocol))
+
+        assert usage(assert_loaded, nn.Linear(3, 2), file) == (
+            f"{file} cannot be read as a torch.save file: it is a pickle, which runs code as it is "
+            f"read; write its tensors with torch.save"
+        )
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
         model = nn.Linear(3, 2)

@@ -205,6 +205,8 @@ def _other_kind(file: Path, start: bytes, size: int) -> str:
         return "it is a Git LFS pointer, not the file; run git lfs pull"
     if file.suffix == SUFFIX:
         return "it is a zip file, as torch.save writes" if start.startswith(b"PK") else ""
+    if start[:1] == b"\x80" and start[1] > 2:  # torch.save's own, before it wrote zip files, are 2
+        return "it is a pickle, which runs code as it is read; write its tensors with torch.save"
     # 8 bytes that say how long the JSON header is, then the header.
     length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and length < size:
