@@ -126,7 +126,7 @@ class TestSubjects:
         assert_shapes(path, {"weight": (2, 3), "bias": (2,)}, key="state.model")
         assert_dtypes(path, torch.float32, key="state.model")
         assert_param_count(path, total=8, key="state.model")
-        assert "8 parameters" in param_table(path, key="state.model")
+        assert "8 elements in 2 tensors" in param_table(path, key="state.model")
         assert_loaded(model, path, key="state.model")
 
     def test_where_the_tensors_are_is_said(self, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ const wideAs = (texts, least, most) => {
 const COLUMNS = [
   { key: "name", label: "name", width: "minmax(11rem, 1fr)", sort: (row) => row.name },
   { key: "shape", label: "shape", wide: true, about: "the shape of a tensor, the class of a module",
-    width: wideAs([...P.map(shapeText), ...MODULES.map((m) => m.kind.slice(0, 14))], 6, 20),
+    width: wideAs([...P.map(shapeText), ...MODULES.map((m) => m.kind.slice(0, 18))], 6, 20),
     sort: (row) => row.type === "module" ? row.kind : row.shape },
   { key: "elements", label: "elements", number: true, width: wideAs([whole(MODULES[0].elements)], 8, 20),
     sort: (row) => row.elements },
