@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..parameters.running.gradstate import GradState, above_rounding, grad_states
 from ..parameters.subject.inventory import Entry, take_inventory
+from ..parameters.tensors.sharded import exchange
 from .builds import fresh
 from .case import NothingToCheck
 from .routes import RUNS, Routes
@@ -79,7 +80,9 @@ def signal_later(
         if unused:
             inventory = take_inventory(model)
             parameters = [(e.name, e.tensor) for e in inventory.parameters if e.tensor is not None]
-            routes.add({name for name, tensor in parameters if tensor.grad is not None})
+            reached = [name for name, tensor in parameters if tensor.grad is not None]
+            # What one rank sends its rows to is reached; and all ranks ask as often.
+            routes.add({name for of_rank in exchange(reached).values() for name in of_rank})
 
     if left:
         model = fresh(case)
