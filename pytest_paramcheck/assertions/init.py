@@ -12,6 +12,7 @@ from ..checks.init_complete import uninitialized
 from ..init import Distribution
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import decide, with_rivals
+from ..parameters.subject.held import callable_name
 from ..parameters.subject.inventory import Subject, take_inventory
 from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern, pattern_text
@@ -61,10 +62,15 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
         )
     for pattern, distribution in expected.items():
         if not isinstance(distribution, Distribution):
-            called = "; call it" if callable(distribution) else ""
+            said, remedy = repr(distribution), ""
+            if isinstance(distribution, type):
+                said, remedy = f"the class {distribution.__name__}", "; call it"
+            elif callable(distribution):
+                said = callable_name(distribution)
+                remedy = f"; what a function draws is init.like({said})"
             raise ParamCheckUsageError(
-                f"{pattern_text(pattern)}: {distribution!r} is not a distribution of "
-                f"pytest_paramcheck.init, like init.normal(0, 0.02){called}"
+                f"{pattern_text(pattern)}: {said} is not a distribution of "
+                f"pytest_paramcheck.init, like init.normal(0, 0.02){remedy}"
             )
     inventory = take_inventory(model)
     names = (p.pattern if isinstance(p, Part) else p for p in expected)

@@ -176,4 +176,6 @@ def _mismatch(
         elif isinstance(dim, str) and size != sizes[dim][0]:
             agreed, voter = sizes[dim]
             wrong.append(f"{dim} is {size} here and {agreed} in {voter}")
+    if len(wrong) > 1 and shape[::-1] == spec:
+        wrong.append("as if it were transposed")
     return ", ".join(wrong) or None

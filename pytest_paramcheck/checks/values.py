@@ -66,7 +66,7 @@ def demand_condition(pattern: str, asked: object) -> None:
     if not callable(asked) or isinstance(asked, type):
         raise ParamCheckUsageError(
             f"{pattern}: {asked!r} is not a condition of pytest_paramcheck.values, like "
-            f"values.between(0, 1), and no function of a tensor"
+            f"values.between(0, 1), nor a function of a tensor"
         )
 
 

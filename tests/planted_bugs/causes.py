@@ -103,7 +103,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "wrong_dtype": ("float64",),
     "not_transposed": ("transposed (dimensions 0 and 1)",),
     "gates_reordered": ("rows 2..3 are rows 4..5 of the checkpoint",),
-    "transposed": ("dimension 0 is 3, not 4",),
+    "transposed": ("as if it were transposed",),
     "one_element": ("1 dimension, not 0",),
     "count_changed": ("5 more than expected",),
     "reordered": ("after b.bias", "by position"),

@@ -364,6 +364,8 @@ def test_layers_that_start_identical() -> None:
     [
         ({"w": torch.ones(1)}, {}, 'assert_init takes {pattern: distribution}, with one pattern at least: {"*.weight": init.normal(0, 0.02)}'),
         ({"w": torch.ones(1)}, {"w": 3}, "'w': 3 is not a distribution of pytest_paramcheck.init, like init.normal(0, 0.02)"),
+        ({"w": torch.ones(1)}, {"w": init.normal}, "'w': the class Normal is not a distribution of pytest_paramcheck.init, like init.normal(0, 0.02); call it"),
+        ({"w": torch.ones(1)}, {"w": nn.init.normal_}, "'w': normal_ is not a distribution of pytest_paramcheck.init, like init.normal(0, 0.02); what a function draws is init.like(normal_)"),
         ({"w": torch.ones(3)}, {"w": init.xavier_normal()}, "xavier_normal(gain=1) needs a fan, and shape (3,) has none: a bias takes zeros() or uniform(a, b), or fan_in="),
         ({"w": torch.ones(3)}, {"w": init.orthogonal()}, "orthogonal(gain=1) needs two dimensions or more, not shape (3,)"),
         ({"w": torch.ones(3, device="meta")}, {"w": init.ones()}, "w: on meta, where tensors have no values; its values cannot be checked"),

@@ -397,7 +397,7 @@ def test_torch_own_place_for_extra_state_is_left_out() -> None:
             nn.Linear,
             (
                 "expected an nn.Module, a mapping of names to tensors, (name, tensor) pairs or the "
-                "Path of a checkpoint, got type"
+                "Path of a checkpoint, got the class Linear; build one: Linear(...)"
             ),
         ),
         (

@@ -77,7 +77,7 @@ class TestShapes:
             wrong shape: a, b, c, d (a dict of tensors)
 
               a  expected (), found (1,): 1 dimension, not 0
-              b  expected (3, 2), found (2, 3): dimension 0 is 2, not 3, dimension 1 is 3, not 2
+              b  expected (3, 2), found (2, 3): dimension 0 is 2, not 3, dimension 1 is 3, not 2, as if it were transposed
               c  expected (1, ..., 3), found (3,): 1 dimension, not at least 2
               d  expected (1,), found (): 0 dimensions, not 1""")
 

@@ -279,7 +279,7 @@ def test_conditions_that_are_none(make: Callable[[], Any], message: str) -> None
              '{"std": values.positive()}'),
         ({"w": values.positive}, "'w': values.positive is not a condition: call it"),
         ({"w": 3}, "'w': 3 is not a condition of pytest_paramcheck.values, like "
-                   "values.between(0, 1), and no function of a tensor"),
+                   "values.between(0, 1), nor a function of a tensor"),
         ({"w": lambda w: w.sum()}, "<lambda> returned a float32 tensor for w: a condition returns "
                                    "a bool tensor, or a bool"),
         ({"w": lambda w: None}, "<lambda> returned None for w: a condition returns a bool tensor, "

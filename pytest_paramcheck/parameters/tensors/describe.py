@@ -67,6 +67,8 @@ def kind_in_words(value: object) -> str:
     """Return what something is that should be a subject, a pair or a tensor: ``int 3``."""
     if isinstance(value, Tensor):
         return "a tensor"
+    if isinstance(value, type):
+        return f"the class {value.__name__}; build one: {value.__name__}(...)"
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return f"{type(value).__name__} {cut(repr(value), 40)}"
     return type(value).__name__
