@@ -72,7 +72,8 @@ def assert_shapes(
         ...
     ParamCheckError: wrong shape: weight (Linear)
     <BLANKLINE>
-      weight  expected (3, 2), found (2, 3): dimension 0 is 2, not 3, dimension 1 is 3, not 2
+      weight  expected (3, 2), found (2, 3): dimension 0 is 2, not 3, dimension 1 is 3, not 2, as if
+              it were transposed
     """
     __tracebackhide__ = True
     if isinstance(subject, Tensor):
