@@ -151,3 +151,27 @@ def average_in_float32() -> Case:
         return block
 
     return Case(run(wide=False), lambda hint: run(wide=True))
+
+
+@remedy("build the average from the complete model; where it is meant to have none, *")
+def average_of_the_complete_model() -> Case:
+    model = nn.ModuleDict({"body": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
+    smaller = copy.deepcopy(nn.ModuleDict({"body": model.body})).requires_grad_(False)
+    whole = copy.deepcopy(model).requires_grad_(False)
+
+    def run(average: nn.Module, of: Any) -> Call:
+        def block() -> None:
+            with assert_averaged(average, of, decay=0.9), torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.rand_like(parameter))
+                theirs = dict(model.named_parameters())
+                for name, ours in average.named_parameters():
+                    ours.lerp_(theirs[name], 0.1)
+
+        return block
+
+    def repair(hint: str) -> Call:
+        held = {n: p for n, p in model.named_parameters() if n.startswith("body")}
+        return lambda: (run(whole, model)(), run(smaller, held)())
+
+    return Case(run(smaller, model), repair)
