@@ -15,7 +15,7 @@ import torch
 from timing import Row, alternate, median, paired_ratio, show
 from torch import nn
 
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 from pytest_paramcheck.parameters.subject.ties import Ties
 
 

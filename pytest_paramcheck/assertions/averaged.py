@@ -13,8 +13,9 @@ from ..messages.findings import Finding
 from ..messages.functions import takes
 from ..parameters.running.counters import Counters
 from ..parameters.running.kept import require_values
-from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.inventory import Inventory, Subject
 from ..parameters.subject.namesakes import namesakes
+from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.blend import spread_over
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.raw import plain_address

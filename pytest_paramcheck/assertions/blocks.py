@@ -22,9 +22,10 @@ from ..parameters.running.grad_places import GradAt, places_of
 from ..parameters.running.kept import AfterBlock, Kept, finite_before, keep, require_values
 from ..parameters.running.watch import Watch, watch_over
 from ..parameters.subject.declared import decide
-from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
+from ..parameters.subject.inventory import Entry, Inventory, Subject
 from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern, pattern_text
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import (
     any_entry,
     parameters_only,

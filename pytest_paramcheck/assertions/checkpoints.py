@@ -31,8 +31,9 @@ from ..parameters.saving.state_dicts import (
     tensors_of_state,
     wrapped_keys,
 )
-from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
+from ..parameters.subject.inventory import Inventory, Subject
 from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.reading import require_tensors, take_inventory
 from ..parameters.subject.select import select
 from ..parameters.subject.sharded_alike import sharded_alike
 from ..parameters.tensors.content import no_values

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from ..checks import flags as checks
 from ..messages.errors import ParamCheckUsageError, raise_if
-from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.inventory import Subject
 from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import listed, names_in_and_out, present_parameters, select
 from .verdict import one_verdict
 

@@ -8,8 +8,9 @@ from ..checks import gradients as checks
 from ..messages.errors import raise_if
 from ..parameters.running.grad_places import GradAt, entries_at, place_text
 from ..parameters.running.gradstate import demand_gradients, is_parameter
-from ..parameters.subject.inventory import Entry, Inventory, Subject, take_inventory
+from ..parameters.subject.inventory import Entry, Inventory, Subject
 from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import parameters_only, select
 from .verdict import one_verdict
 

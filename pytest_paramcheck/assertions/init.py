@@ -13,9 +13,10 @@ from ..init import Distribution
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import decide, with_rivals
 from ..parameters.subject.held import callable_name
-from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.inventory import Subject
 from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern, pattern_text
+from ..parameters.subject.reading import take_inventory
 from .verdict import one_verdict
 
 

@@ -12,7 +12,8 @@ from ..manifest.text import is_ours, manifest_text, parse_manifest, write_manife
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..parameters.files.paths import is_there, reason_of
-from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.inventory import Subject
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.record import Record
 from ..parameters.subject.records import records
 from ..parameters.tensors.sharded import writes_here

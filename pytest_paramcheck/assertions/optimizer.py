@@ -26,7 +26,7 @@ from ..checks.param_groups import param_groups, validate_settings
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..parameters.subject.declared import decide
-from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.inventory import Subject
 from ..parameters.subject.optimizers import (
     group_of,
     of_this_rank,
@@ -36,6 +36,7 @@ from ..parameters.subject.optimizers import (
     read_slots,
 )
 from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import present_parameters, select
 from ..parameters.tensors.sharded import use_group
 from .verdict import one_verdict

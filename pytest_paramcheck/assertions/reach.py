@@ -17,9 +17,10 @@ from ..parameters.running.unreached import find_unreached
 from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.declared import decide
 from ..parameters.subject.elements import rest_of, with_part
-from ..parameters.subject.inventory import Entry, Inventory, take_inventory
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern, pattern_text
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import listed, parameters_only, select, trainable
 from .verdict import one_verdict
 

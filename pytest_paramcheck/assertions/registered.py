@@ -18,7 +18,8 @@ from ..parameters.running.preserve import put_away
 from ..parameters.running.undo import Undo
 from ..parameters.subject.fsdp import gathered_copies
 from ..parameters.subject.hidden import hidden_tensors
-from ..parameters.subject.inventory import Inventory, take_inventory
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.reading import take_inventory
 from .verdict import one_verdict
 
 

@@ -9,8 +9,9 @@ from ..checks import placements as placement_checks
 from ..checks import replicated as checks
 from ..messages.errors import raise_if
 from ..parameters.subject.declared import decide, with_rivals
-from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.inventory import Subject
 from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import select
 from ..parameters.tensors.sharded import use_group
 from .verdict import one_verdict

@@ -16,8 +16,9 @@ from ..checks.structure import Item
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import Declared, decide, with_rivals
 from ..parameters.subject.hidden import Hidden, stored_tensors, with_hidden
-from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
+from ..parameters.subject.inventory import Inventory, Subject
 from ..parameters.subject.patterns import Pattern, pattern_text
+from ..parameters.subject.reading import require_tensors, take_inventory
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import dtype_name
 from .verdict import one_verdict

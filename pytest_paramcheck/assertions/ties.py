@@ -17,9 +17,10 @@ from ..checks.same_ties import same_sharing
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.wording import a_or_an
 from ..parameters.saving.operations import Operation, operation, usual
-from ..parameters.subject.inventory import Subject, take_inventory
+from ..parameters.subject.inventory import Subject
 from ..parameters.subject.parts import Part
 from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import parameters_only, positive, select_names
 from ..parameters.subject.states import State
 from ..parameters.subject.ties import Ties, expand, numbered_title, side_by_side, take_parts

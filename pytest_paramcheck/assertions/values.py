@@ -12,8 +12,9 @@ from ..checks.tolerance import demand_tolerances
 from ..checks.values import Asked
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import decide, with_rivals
-from ..parameters.subject.inventory import Inventory, Subject, require_tensors, take_inventory
+from ..parameters.subject.inventory import Inventory, Subject
 from ..parameters.subject.patterns import Pattern, pattern_text
+from ..parameters.subject.reading import require_tensors, take_inventory
 from ..parameters.subject.select import parameters_only, select, select_of_both, with_elements
 from ..parameters.subject.sharded_alike import sharded_alike
 from .verdict import one_verdict

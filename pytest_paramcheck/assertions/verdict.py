@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..checks.ranks import of_all_ranks
 from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.findings import Finding, SubjectNames
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.sharded import Call, distributed, running
 
 P = ParamSpec("P")

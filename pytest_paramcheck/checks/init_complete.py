@@ -28,7 +28,8 @@ from ..messages.wording import plural
 from ..parameters.running.modes import keep_modes
 from ..parameters.running.randomness import keep_random_states
 from ..parameters.running.undo import Undo
-from ..parameters.subject.inventory import Inventory, take_inventory
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.content import bits, no_values
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.memory import ADDRESSED, has_address, inner_tensors, is_fake

@@ -11,7 +11,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..parameters.running.randomness import random_states
 from ..parameters.saving.operations import Operation, copied
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.ties import Ties
 from .moves import parted
 from .ties import not_tied

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ..checks.untied import not_distinct
 from ..messages.findings import Finding
-from ..parameters.subject.inventory import Inventory, take_inventory
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import parameters_only, select_names
 from .run import CaseRun
 from .seeds import following_the_seed

@@ -16,7 +16,7 @@ from ..checks.untied import can_be_equal
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..parameters.subject.conventions import promised_tie, repeated_modules
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from .alike import equal_starts
 from .builds import another
 from .case import NothingToCheck

@@ -15,7 +15,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.folding import fold_names
 from ..messages.wording import shorten
 from ..parameters.saving.operations import copied
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.digest import Content, read_contents
 from .case import NothingToCheck

@@ -16,7 +16,7 @@ from ..messages.findings import Finding
 from ..messages.wording import shorten
 from ..parameters.saving.resets import held_elsewhere, own_resets, what_a_reset_leaves
 from ..parameters.subject.conventions import norm_scales, padded_rows
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from .builds import apart
 from .case import NothingToCheck
 from .check import check

@@ -16,7 +16,7 @@ from ..messages.folding import fold_names
 from ..messages.wording import first_line, shorten
 from ..parameters.saving.operations import copied
 from ..parameters.saving.roundtrips import Target
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.records import records
 from .builds import fresh, shared_names
 from .case import NothingToCheck

@@ -16,7 +16,7 @@ from ..messages.findings import Finding
 from ..messages.wording import join_words
 from ..parameters.running.graph import walk_leaves
 from ..parameters.subject.hidden import hidden_tensors
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 
 
 @dataclass(frozen=True, slots=True)

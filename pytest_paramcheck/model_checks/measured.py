@@ -10,7 +10,8 @@ from ..checks.reach import Hints, not_reached
 from ..checks.reach_of_a_case import patterns_for
 from ..messages.errors import ParamCheckError
 from ..messages.wording import first_line, join_words, plural
-from ..parameters.subject.inventory import Entry, Inventory, take_inventory
+from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import matching, parameters_only
 from ..parameters.subject.ties import Ties
 from .alike import equal_starts

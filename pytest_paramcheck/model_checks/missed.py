@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import Reached
 from ..parameters.running.unreached import Missing, find_unreached
-from ..parameters.subject.inventory import Entry, Inventory, take_inventory
+from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import trainable, with_elements
 from .builds import in_use
 from .run import CaseRun

@@ -24,7 +24,8 @@ from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..messages.wording import first_line
 from ..parameters.subject.hidden import Hidden, hidden_tensors
-from ..parameters.subject.inventory import Inventory, take_inventory
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.record import Record
 from ..parameters.subject.records import records
 from ..parameters.tensors.describe import dtype_name

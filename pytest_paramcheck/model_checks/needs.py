@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..parameters.subject.inventory import Entry, take_inventory
+from ..parameters.subject.inventory import Entry
 from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import parameters_only, select
 from ..parameters.tensors.content import no_values
 from .case import NothingToCheck

@@ -153,7 +153,7 @@ class CaseRun:
                 f"a new model at each call"
             )
         from ..checks.built_anew import shared_by_builds
-        from ..parameters.subject.inventory import take_inventory
+        from ..parameters.subject.reading import take_inventory
 
         before, after = (take_inventory(m, allow_empty=True) for m in (earlier, model))
         if shared := shared_by_builds(before, after):

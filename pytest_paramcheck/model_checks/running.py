@@ -27,7 +27,7 @@ from ..parameters.running.unreached import inference
 from ..parameters.running.untie import tied_gradients
 from ..parameters.subject.copies import deep_copy
 from ..parameters.subject.declared import decide
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import select, with_elements
 from ..parameters.tensors.content import same_bits
 from .builds import fresh, in_use

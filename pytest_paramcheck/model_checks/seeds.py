@@ -11,7 +11,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ..parameters.running.randomness import random_states, seed_all
-from ..parameters.subject.inventory import Inventory, take_inventory
+from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.content import no_values, same_bits
 from .run import CaseRun
 

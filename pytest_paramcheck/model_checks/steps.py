@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..parameters.running.gradstate import GradState, above_rounding, grad_states
-from ..parameters.subject.inventory import Entry, take_inventory
+from ..parameters.subject.inventory import Entry
+from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.sharded import exchange
 from .builds import fresh
 from .case import NothingToCheck

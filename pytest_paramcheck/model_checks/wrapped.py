@@ -26,7 +26,7 @@ from ..messages.errors import ParamCheckError, raise_if
 from ..messages.findings import Finding
 from ..parameters.running.alone import alone
 from ..parameters.saving.dcp import load_anew
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.records import records
 from .case import ModelCase, NothingToCheck
 from .check import check

@@ -130,7 +130,7 @@ def _kind(value: object) -> str:
 
 
 def _subject_readers(read: Callable[[object], list[Any] | None]) -> AbstractContextManager[None]:
-    from ..parameters.subject.inventory import subject_readers
+    from ..parameters.subject.reading import subject_readers
 
     return subject_readers(read)
 

@@ -13,7 +13,8 @@ from torch import nn
 from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import printable
 from ..parameters.files.paths import reason_of
-from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.inventory import Inventory, Subject
+from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.sharded import FAKE, Call, asks_nobody, exchange, running, writes_here
 from .asked import read_optimizer
 from .compared import compare

@@ -20,7 +20,8 @@ from ..model_checks.run import projection
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.randomness import random_states
 from ..parameters.running.reach import LossFn, gradients_of
-from ..parameters.subject.inventory import Entry, take_inventory
+from ..parameters.subject.inventory import Entry
+from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.sharded import exchange, read_whole
 from .asked import named_losses
 

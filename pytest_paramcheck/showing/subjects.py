@@ -13,7 +13,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import first_line
 from ..model_checks.named import one_named
 from ..model_checks.run import CaseRun
-from ..parameters.subject.inventory import take_inventory
+from ..parameters.subject.reading import take_inventory
 from .progress import doing
 
 

@@ -9,8 +9,9 @@ from shutil import get_terminal_size
 from typing import Any
 
 from ..messages.errors import ParamCheckUsageError
-from ..parameters.subject.inventory import Inventory, Subject, take_inventory
+from ..parameters.subject.inventory import Inventory, Subject
 from ..parameters.subject.patterns import Pattern
+from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import select
 from ..parameters.subject.walk import first_places, unwrapped
 from .asked import read_losses, read_optimizer

@@ -17,8 +17,8 @@ from pytest_paramcheck import assert_placements, assert_replicated
 from pytest_paramcheck.checks import optimizer_zero
 from pytest_paramcheck.checks.wrapped import different_gradients, different_moves
 from pytest_paramcheck.messages.errors import raise_if
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
 from pytest_paramcheck.parameters.subject.optimizers import read_slots
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from ..threads_as_ranks import on_ranks
 from . import fails

@@ -18,7 +18,7 @@ from pytest_paramcheck import (
 )
 from pytest_paramcheck.checks.untied import _equal_shards
 from pytest_paramcheck.messages.errors import raise_if
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 from pytest_paramcheck.parameters.tensors.shards import shard_fact
 
 from ..models import LM

@@ -19,7 +19,7 @@ from pytest_paramcheck import (
 )
 from pytest_paramcheck.checks.moves import lost_in_move
 from pytest_paramcheck.messages.errors import raise_if
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from ..models import MLP
 from . import Call, Case, asking, checking, done, remedy

@@ -13,7 +13,7 @@ from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.run import CaseRun
 from pytest_paramcheck.parameters.subject.conventions import padded_rows
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from .messages import failure, whole
 

@@ -269,7 +269,7 @@ class TestCheckpoint:
 
               model.0.weight  some of its parts were not saved: not all ranks took part
 
-              hint: write index and shards together, in one save
+              hint: write index and shards together, in one save: readers load what the index names
         """)
 
     def test_code(self, model: nn.Module, tmp_path: Path) -> None:

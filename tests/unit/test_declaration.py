@@ -11,7 +11,7 @@ from torch import nn
 
 from pytest_paramcheck.__main__ import main
 from pytest_paramcheck.model_checks.measured import Line, _lines
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 MODELS = """
 import torch

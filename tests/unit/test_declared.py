@@ -27,7 +27,8 @@ from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.registry import CHECKS
 from pytest_paramcheck.model_checks.run import CaseRun
 from pytest_paramcheck.parameters.subject.declared import decide
-from pytest_paramcheck.parameters.subject.inventory import Inventory, take_inventory
+from pytest_paramcheck.parameters.subject.inventory import Inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from ..models import LM
 from .messages import failure, usage, whole

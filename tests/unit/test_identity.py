@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 from pytest_paramcheck.parameters.tensors.identity import Relation, relate, shared_memory
 
 from ..models import LM

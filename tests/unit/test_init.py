@@ -20,7 +20,7 @@ from pytest_paramcheck.checks.init import wrong_init
 from pytest_paramcheck.checks.repeats import low_rank
 from pytest_paramcheck.checks.statistics import _chi_square, number_of_tests, sample_tests
 from pytest_paramcheck.parameters.subject.declared import decide
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from .messages import failure, usage
 

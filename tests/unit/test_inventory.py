@@ -24,11 +24,9 @@ from pytest_paramcheck import (
     assert_untied,
 )
 from pytest_paramcheck.parameters.subject import inventory as inventory_module
-from pytest_paramcheck.parameters.subject.inventory import (
-    Inventory,
-    subject_readers,
-    take_inventory,
-)
+from pytest_paramcheck.parameters.subject import reading as reading_module
+from pytest_paramcheck.parameters.subject.inventory import Inventory
+from pytest_paramcheck.parameters.subject.reading import subject_readers, take_inventory
 from pytest_paramcheck.parameters.subject.records import records
 from pytest_paramcheck.parameters.subject.walk import first_places, walk_modules
 
@@ -496,11 +494,16 @@ def clique(count: int) -> nn.Module:
     return modules[0]
 
 
+def at_most(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    for module in (inventory_module, reading_module):
+        monkeypatch.setattr(module, "MANY", many)
+
+
 @pytest.mark.parametrize("build", [lambda: diamond(60), lambda: clique(12)])
 def test_who_needs_no_names_walks_each_module_once(
     build: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inventory_module, "MANY", 300)
+    at_most(monkeypatch, 300)
     model = build()
     count = len(list(model.parameters()))
 
@@ -516,7 +519,7 @@ def test_who_needs_no_names_walks_each_module_once(
 
 
 def test_who_needs_all_names_says_that_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventory_module, "MANY", 300)
+    at_most(monkeypatch, 300)
     for call in (
         lambda m: assert_ties(m, []),
         assert_untied,
@@ -547,7 +550,7 @@ def test_below_the_limit_all_names_are_there(levels: int) -> None:
 def test_a_large_model_that_shares_nothing_has_all_its_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inventory_module, "MANY", 10)
+    at_most(monkeypatch, 10)
     model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(30)))
 
     assert list(take_inventory(model).named) == [name for name, _ in model.named_parameters()]

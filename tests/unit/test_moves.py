@@ -6,7 +6,7 @@ from torch import nn
 
 from pytest_paramcheck.checks.moves import lost_in_move
 from pytest_paramcheck.messages.findings import Finding
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from ..models import LM
 

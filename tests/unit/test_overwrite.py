@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pytest_paramcheck.parameters.saving.overwrite import overwrite
-from pytest_paramcheck.parameters.subject.inventory import Inventory, take_inventory
+from pytest_paramcheck.parameters.subject.inventory import Inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from .messages import usage
 

@@ -37,7 +37,7 @@ from pytest_paramcheck import (
     values,
 )
 from pytest_paramcheck.parameters.subject.elements import elements, rest_of, with_part
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 from pytest_paramcheck.parameters.subject.select import select
 
 from ..models import LM

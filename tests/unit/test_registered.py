@@ -26,7 +26,7 @@ from pytest_paramcheck import assert_registered
 from pytest_paramcheck.parameters.running.graph import walk_leaves
 from pytest_paramcheck.parameters.subject import hidden
 from pytest_paramcheck.parameters.subject.hidden import hidden_tensors
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from .messages import failure, usage
 

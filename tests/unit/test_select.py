@@ -10,8 +10,9 @@ from torch import nn
 
 from pytest_paramcheck import ParamCheckUsageError
 from pytest_paramcheck.messages.wording import cut
-from pytest_paramcheck.parameters.subject.inventory import Inventory, take_inventory
+from pytest_paramcheck.parameters.subject.inventory import Inventory
 from pytest_paramcheck.parameters.subject.patterns import pattern_text
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 from pytest_paramcheck.parameters.subject.select import matching, parameters_only, select
 
 from .messages import usage

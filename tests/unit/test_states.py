@@ -30,8 +30,8 @@ from pytest_paramcheck import (
     assert_unchanged,
     assert_untied,
 )
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
 from pytest_paramcheck.parameters.subject.patterns import pattern_text
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 from pytest_paramcheck.parameters.subject.select import select
 
 from ..models import LM

@@ -24,7 +24,7 @@ from pytest_paramcheck import (
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.registry import CHECKS
 from pytest_paramcheck.model_checks.run import CaseRun
-from pytest_paramcheck.parameters.subject.inventory import take_inventory
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 from pytest_paramcheck.parameters.subject.ties import Ties, expand, merge_groups
 
 from ..models import LM

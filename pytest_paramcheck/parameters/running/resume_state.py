@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..subject.inventory import take_inventory
 from ..subject.leaves import PLAIN, leaves_of
 from ..subject.optimizers import UnreadableError, read_groups
+from ..subject.reading import take_inventory
 
 Objects: TypeAlias = Mapping[str, Any]
 Same: TypeAlias = Callable[[Any, Any], bool]

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import first_line
 from ..subject.copies import deep_copy
-from ..subject.inventory import Entry, Inventory, take_inventory
+from ..subject.inventory import Entry, Inventory
+from ..subject.reading import take_inventory
 from ..subject.walk import first_places, walk_modules
 from ..tensors.content import no_values
 from .grad_places import Backward, GradAt

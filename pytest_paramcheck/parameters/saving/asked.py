@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ..files.nested import is_extra_state
-from ..subject.inventory import Inventory, take_inventory
+from ..subject.inventory import Inventory
+from ..subject.reading import take_inventory
 from ..subject.walk import walk_modules
 from ..subject.wrappers import wrapped_child
 from ..tensors.content import same_bits

@@ -27,7 +27,7 @@ from ...messages.wording import did_you_mean, first_line, join_words, shorten
 from ..files.safetensors_file import safetensors_torch
 from ..subject.copies import deep_copy
 from ..subject.fsdp import is_sharded_by_fsdp, own_class
-from ..subject.inventory import take_inventory
+from ..subject.reading import take_inventory
 from ..tensors.describe import dtype_named
 from ..tensors.identity import shared_memory
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..subject.inventory import Entry, Inventory, take_inventory
+from ..subject.inventory import Entry, Inventory
 from ..subject.parametrized import computed_weights
+from ..subject.reading import take_inventory
 from ..tensors.content import bits, no_values
 from .overwrite import overwrite
 

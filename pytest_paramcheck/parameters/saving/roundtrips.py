@@ -27,7 +27,7 @@ from ..files.damage import refused_name
 from ..files.paths import reason_of
 from ..files.safetensors_file import safetensors_torch
 from ..subject.fsdp import is_sharded_by_fsdp
-from ..subject.inventory import take_inventory
+from ..subject.reading import take_inventory
 from .operations import OPERATIONS, copied, quiet_storage_warnings, tensors_by_id
 from .overwrite import overwrite
 

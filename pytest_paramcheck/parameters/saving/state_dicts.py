@@ -19,8 +19,9 @@ from ..files.checkpoint import read_checkpoint
 from ..files.damage import as_wrong_call
 from ..files.dcp import is_dcp, read_dcp
 from ..files.nested import DEEPEST, is_extra_state
-from ..subject.inventory import Inventory, kind_in_words
+from ..subject.inventory import Inventory
 from ..subject.walk import walk_modules
+from ..tensors.describe import kind_in_words
 from ..tensors.sharded import distributed
 from .renaming import Rename, renamed
 

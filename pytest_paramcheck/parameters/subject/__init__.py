@@ -1,6 +1,6 @@
 """Names: what a subject holds, under which names, and how patterns select it.
 
-* ``inventory``: one walk of a subject, and its entries, each with all of its names;
+* ``reading``: one walk of a subject; ``inventory``: its entries, each with all of its names;
 * ``walk``: the modules of a model, by every name or once; ``wrappers``: names
   that a wrapper put in front of the user's own; ``fsdp``: parameters that one gathers;
 * ``sharded_alike``: two subjects, the whole tensors of one sharded as the other's;

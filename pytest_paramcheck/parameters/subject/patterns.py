@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ...messages.functions import demand_arguments
 from ...messages.wording import cut, did_you_mean
-from .inventory import Inventory, kind_in_words, take_inventory
+from ..tensors.describe import kind_in_words
+from .inventory import Inventory
 from .names import Names
 from .parts import Part
+from .reading import take_inventory
 from .states import State, names_in_state
 
 #: What selects entries: a name, a glob, a module class, one name of a class's instances, a state,

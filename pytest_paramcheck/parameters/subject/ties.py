@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import join_words
 from ..tensors.identity import Related, Relation, relate
-from .inventory import Inventory, take_inventory
+from .inventory import Inventory
 from .names import Names
 from .parametrized import Computed, computed_weights, may_be_leaf
 from .patterns import (
@@ -23,6 +23,7 @@ from .patterns import (
     no_match,
     pattern_text,
 )
+from .reading import take_inventory
 
 
 class Ties:
