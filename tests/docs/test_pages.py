@@ -9,15 +9,17 @@ import sys
 
 import pytest
 
+pytest.importorskip("sphinx", reason="no Sphinx: tox run -e docs")
+
 # Before pytester takes its snapshot of sys.modules: torch cannot be imported twice, nor can the
-# parts of it that the first optimizer and the first dispatch mode load.
+# parts of it that the first optimizer and the first dispatch mode load. Only where the tests run:
+# loading them takes seconds.
 import torch
 import torch._dynamo
 import torch._inductor.test_operators  # noqa: F401
 
 from ..documents import ROOT, Block, blocks_of, comparable
 
-pytest.importorskip("sphinx", reason="no Sphinx: tox run -e docs")
 DOCS = ROOT / "docs"
 #: Written by commands, each with a test that it is up to date; their blocks are messages.
 WRITTEN = {"gallery.md", "planted_bugs.md", "questions.md", "first_contact.md"}

@@ -571,11 +571,30 @@ def finds_nothing(model: str, check: str) -> bool:
     )
 
 
+#: Siblings of others, which run with the slow tests and on the second device.
+SIBLINGS = {
+    *("attention-batch-first", "attention-kdim-vdim", "attention-no-bias", "batchnorm1d"),
+    *("batchnorm3d", "conv-transpose1d", "conv1d", "conv2d-dilated", "conv2d-reflect", "conv3d"),
+    *("dropout", "embedding-bag-max", "embedding-bag-sum", "encoder-layer-gelu"),
+    *("encoder-no-bias", "encoder-one-layer", "gru-bidirectional", "gru-cell"),
+    *("layernorm-no-bias", "lazy-batchnorm-seen", "linear-double", "linear-no-bias"),
+    *("lstm-bidirectional", "lstm-cell", "lstm-no-bias", "rnn-cell", "rnn-cell-one-step"),
+    *("rnn-relu-layers", "transformer-norm-first", "weight-norm-conv"),
+}
+
+
 # torch's own notes on how it runs a correct module.
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
-@parametrize_with_param_checks(CASES)
+@parametrize_with_param_checks([case for case in CASES if case.name not in SIBLINGS])
 def test_torch_modules(check: Callable[[], None]) -> None:
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@parametrize_with_param_checks([case for case in CASES if case.name in SIBLINGS])
+def test_their_siblings(check: Callable[[], None]) -> None:
     check()
 
 
