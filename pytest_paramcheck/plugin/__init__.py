@@ -41,7 +41,6 @@ from .devices import Machine, Variant, kind
 from .fixtures import *  # noqa: F403 - pytest finds the fixtures of a plugin in its module
 from .fixtures import _param_shown as _param_shown
 from .fixtures import _param_variant as _param_variant
-from .hook_answers import conftests_asked
 from .manifests import OUTPUT, ManifestRun
 from .marked import (
     OURS,
@@ -238,6 +237,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    from .hook_answers import conftests_asked
+
     session_of(item.config).nodeid = item.nodeid
     try:
         variant = variant_of(item)
