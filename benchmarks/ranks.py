@@ -47,13 +47,19 @@ def test_on_further_ranks():
 #: Prints the seconds of each test, as this process sees them.
 CLOCK = """
 import sys, time, pytest
+took = []
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item):
     start = time.perf_counter()
     result = yield
-    # In one piece: what ranks write comes between two.
-    sys.stdout.write(f"\\nTOOK {item.name.partition('[')[0]} {time.perf_counter() - start}\\n")
+    took.append(f"TOOK {item.name.partition('[')[0]} {time.perf_counter() - start}")
     return result
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    from pytest_paramcheck.plugin.ranks.here import rank_here
+    # Of this process, not of its ranks, and at the end: what those write comes between.
+    if rank_here(config) is None:
+        print("", *took, sep="\\n", flush=True)
 """
 SPAWNED = """
 import os, tempfile, time, torch, torch.distributed as dist, torch.multiprocessing as mp
