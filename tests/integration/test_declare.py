@@ -49,7 +49,8 @@ CHANGES = {
         "distinct",
     ),
     "hidden": ("nn.ModuleList([nn.Linear(4, 1)])", "[nn.Linear(4, 1)]", "check_registered"),
-    "not initialized": ("nn.Parameter(torch.zeros(4))", "nn.Parameter(torch.empty(4))", "init"),
+    # Another length: in the same second, the bytecode of a file of the same size counts as its own.
+    "not initialized": ("nn.Parameter(torch.zeros(4))", "nn.Parameter(torch.empty((4,)))", "init"),
 }
 
 
