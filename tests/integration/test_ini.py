@@ -61,6 +61,16 @@ WRONG = [
         "config option 'param_devices' expects a list for type 'args', got int: 3",
     ),
     ("param_seed = [3]", "config option 'param_seed' expects a string, got list: [3]"),
+    # A number that is false is no ini left out.
+    (
+        "param_ranks = 0",
+        "param_ranks (ini): '0' is not a number of ranks; it is a whole number from 1 to 4096, or "
+        "several with commas between",
+    ),
+    (
+        "param_rank_timeout = 0",
+        "param_rank_timeout (ini): '0' is not a time limit; it is a positive number of seconds",
+    ),
     (
         "param_seed = -3",
         "param_seed (ini): '-3' is not a seed; a seed is an integer from 0 to 2**63 - 1",
@@ -74,7 +84,7 @@ WRONG = [
 """What is of no type that is taken, pytest says; what is of one and wrong, the plugin."""
 
 
-@pytest.mark.parametrize(("line", "error"), WRONG if pytest.version_tuple >= (9,) else WRONG[3:])
+@pytest.mark.parametrize(("line", "error"), WRONG if pytest.version_tuple >= (9,) else WRONG[5:])
 def test_wrong_values(run: Run, pytester: pytest.Pytester, line: str, error: str) -> None:
     native = pytest.version_tuple >= (9,)
     table = "tool.pytest" if native else "tool.pytest.ini_options"
