@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from pytest_paramcheck.assertions import verdict
-from pytest_paramcheck.parameters.tensors import sharded, shards
+from pytest_paramcheck.parameters.tensors import call, shards
 
 _WAIT = 20.0
 
@@ -55,8 +55,8 @@ def on_ranks(calls: Sequence[Callable[[], object]]) -> list[BaseException | None
 
     others = [threading.Thread(target=run, args=(number,)) for number in range(1, world)]
     with (
-        mock.patch.object(sharded, "_gather", gather),
-        mock.patch.object(sharded, "distributed", return_value=stub),
+        mock.patch.object(call, "_gather", gather),
+        mock.patch.object(call, "distributed", return_value=stub),
         mock.patch.object(verdict, "distributed", return_value=stub),
         mock.patch.object(shards, "distributed", return_value=stub),
     ):

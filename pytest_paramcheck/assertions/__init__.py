@@ -7,6 +7,7 @@ traceback ends at the user's line.
 * ``gradients``: grads_none, grads_present, grads_finite, grad_norm;
 * ``reach``: grads_reach, tied_grads_sum;
 * ``flags``: frozen, trainable; ``blocks``: unchanged, changed, updated; ``averaged``: averaged;
+  ``block``: what those have in common;
 * ``optimizer``: optimizer_covers, optimizer_state, param_groups;
 * ``structure``: shapes, dtypes, devices, param_count, materialized; ``registered``: registered;
 * ``values``: finite, same_values; ``init``: init, init_complete;

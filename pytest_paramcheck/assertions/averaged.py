@@ -19,7 +19,7 @@ from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.blend import spread_over
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.raw import plain_address
-from .blocks import Block
+from .block import Block
 
 
 def assert_averaged(

@@ -16,7 +16,7 @@ from ..parameters.subject.inventory import Subject
 from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.record import Record
 from ..parameters.subject.records import records
-from ..parameters.tensors.sharded import writes_here
+from ..parameters.tensors.call import writes_here
 from .verdict import one_verdict
 
 

@@ -38,7 +38,7 @@ from ..parameters.subject.optimizers import (
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import present_parameters, select
-from ..parameters.tensors.sharded import use_group
+from ..parameters.tensors.call import use_group
 from .verdict import one_verdict
 
 

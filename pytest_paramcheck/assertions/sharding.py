@@ -13,7 +13,7 @@ from ..parameters.subject.inventory import Subject
 from ..parameters.subject.patterns import Pattern
 from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import select
-from ..parameters.tensors.sharded import use_group
+from ..parameters.tensors.call import use_group
 from .verdict import one_verdict
 
 if TYPE_CHECKING:  # neither is there in every build of torch

@@ -24,7 +24,7 @@ from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.select import parameters_only, positive, select_names
 from ..parameters.subject.states import State
 from ..parameters.subject.ties import Ties, expand, numbered_title, side_by_side, take_parts
-from ..parameters.tensors.sharded import use_group
+from ..parameters.tensors.call import use_group
 from .verdict import one_verdict
 
 if TYPE_CHECKING:  # neither is there in every build of torch

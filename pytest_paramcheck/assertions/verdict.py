@@ -16,7 +16,8 @@ from ..checks.ranks import of_all_ranks
 from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.findings import Finding, SubjectNames
 from ..parameters.subject.reading import take_inventory
-from ..parameters.tensors.sharded import Call, distributed, running
+from ..parameters.tensors.call import Call, running
+from ..parameters.tensors.sharded import distributed
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -23,16 +23,11 @@ from ..parameters.running.gradstate import (
     stored_values,
 )
 from ..parameters.subject.inventory import Entry
+from ..parameters.tensors.call import exchange
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.finite import count_text
-from ..parameters.tensors.sharded import (
-    counts_here,
-    exchange,
-    has_elements_here,
-    is_partial,
-    mesh_of,
-)
+from ..parameters.tensors.sharded import counts_here, has_elements_here, is_partial, mesh_of
 from .finite import not_finite
 from .reach import INFERENCE, NONFINITE_HINT
 

@@ -31,9 +31,7 @@ from ..messages.wording import plural
 from ..parameters.subject.declared import Declared
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.tensors.content import bits
-from ..parameters.tensors.sharded import (
-    index_in_whole,
-)
+from ..parameters.tensors.sharded import index_in_whole
 from .init_like import Compared, Draws, unlike
 from .init_values import Drawn, comparable, prepare, ranks_of
 from .orthogonality import not_orthogonal

@@ -17,13 +17,7 @@ from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.parts import Part
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import dtype_name
-from ..parameters.tensors.sharded import (
-    is_dtensor,
-    is_partial,
-    local_of,
-    mesh_of,
-    offset_of,
-)
+from ..parameters.tensors.sharded import is_dtensor, is_partial, local_of, mesh_of, offset_of
 from .readable import plain_values
 
 

@@ -146,7 +146,7 @@ def _nothing_loaded(
     }
     if len(others) < 2:
         return None
-    if any(found is not None and found.finding.why for found in wrong.values()):
+    if any(difference.finding.why for key in others if (difference := wrong[key]) is not None):
         return None  # loaded, in another order
     for key in key_names:
         saved = checkpoint.named[key]

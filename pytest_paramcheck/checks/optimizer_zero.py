@@ -8,7 +8,7 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.optimizers import Slot
-from ..parameters.tensors.sharded import exchange, ranks_text
+from ..parameters.tensors.call import exchange, ranks_text
 
 
 def spread_state(

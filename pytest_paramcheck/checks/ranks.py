@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..messages.findings import Finding
-from ..parameters.tensors.sharded import ranks_text
+from ..parameters.tensors.call import ranks_text
 
 
 def of_all_ranks(found: Mapping[int, Sequence[Finding]]) -> list[Finding]:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import a_or_an
+from ..parameters.tensors.call import gathered
 from ..parameters.tensors.describe import kind_of
 from ..parameters.tensors.memory import inner_tensors
-from ..parameters.tensors.sharded import gathered
 
 
 def plain_values(name: str, tensor: Tensor, *, keep_dtype: bool = False) -> Tensor:

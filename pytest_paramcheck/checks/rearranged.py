@@ -1,8 +1,8 @@
 """Whether two tensors that differ hold the same values in another order, and in which.
 
 What converters of checkpoints do: a square weight that is not transposed, the rows of query, key
-and value (or the gates of an LSTM) in another library's order. Every shape fits, every key is
-there, and nothing but the values says so.
+and value (or the gates of an LSTM, or channels) in another library's order. Every shape fits,
+every key is there, and nothing but the values says so.
 
 Tests: ``tests/unit/test_rearranged.py``.
 """
@@ -19,7 +19,7 @@ from ..parameters.tensors.memory import PLAIN_TYPES
 
 #: Sorting is slower than comparing: of larger tensors nothing is said.
 _MOST = 1 << 24
-#: Runs of rows that are named; more are "another order".
+#: Runs of rows, or of other slices, that are named; more are "another order".
 _RUNS = 8
 
 
@@ -49,7 +49,8 @@ def rearranged(a: Tensor, b: Tensor, there: str) -> str:
         for one, other in combinations(range(a.dim()), 2):
             if a.shape[one] == a.shape[other] and torch.equal(a, b.transpose(one, other)):
                 return f"transposed (dimensions {one} and {other})"
-        return _rows(a, b, there) or "the same values in another order"
+        said = (_slices(a, b, dimension, there) for dimension in range(a.dim()))
+        return next(filter(None, said), "the same values in another order")
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -63,32 +64,45 @@ def _is_plain(tensor: Tensor) -> bool:
     )
 
 
-def _rows(a: Tensor, b: Tensor, there: str) -> str:
-    """Say which rows are which, where only the order of the rows is another."""
-    if a.dim() == 0 or a.shape[0] < 2:
+def _slices(a: Tensor, b: Tensor, dimension: int, there: str) -> str:
+    """Say which are which, where only the order along one dimension is another."""
+    if a.shape[dimension] < 2:
         return ""
-    what = "row" if a.dim() > 1 else "value"
-    ours, theirs = (side.reshape(len(side), -1) for side in (a, b))
+    one, several, of = _words(a.dim(), dimension)
+    ours, theirs = (side.movedim(dimension, 0).reshape(a.shape[dimension], -1) for side in (a, b))
     weights = torch.rand(
         ours.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
-    # Rows that are equal have equal sums, in the same order of sorting; whether they are is asked.
+    # Equal slices have equal sums, which sorting puts beside each other; whether they are is asked.
     order, other = ((side * weights).sum(1).argsort() for side in (ours, theirs))
     source = torch.empty_like(order)
     source[order] = other
     if not torch.equal(ours, theirs[source]):
         return ""
+    said = f"the same {several}{of} in another order"
     runs = _runs(source.tolist())
     if len(runs) > _RUNS:
-        return f"the same {what}s in another order"
+        return said
     first, length, found = next(run for run in runs if run[0] != run[2])
-    are = "is" if length == 1 else "are"
-    which = f"{_span(what, first, length)} {are} {_span(what, found, length)} {there}"
-    return f"the same {what}s in another order ({which})"
+    if length == 1:
+        return f"{said} ({one} {first} is {one} {found} {there})"
+    here, where = (f"{several} {at}..{at + length - 1}" for at in (first, found))
+    return f"{said} ({here} are {where} {there})"
+
+
+def _words(dimensions: int, dimension: int) -> tuple[str, str, str]:
+    """Return what is along a dimension: one, several, and of what."""
+    if dimensions == 1:
+        return "value", "values", ""
+    if dimension == 0:
+        return "row", "rows", ""
+    if dimensions == 2:
+        return "column", "columns", ""
+    return "slice", "slices", f" of dimension {dimension}"
 
 
 def _runs(source: list[int]) -> list[tuple[int, int, int]]:
-    """Return where each run of rows that stayed together begins, its length, and where it was."""
+    """Return where each run of slices that stayed together begins, its length, and where it was."""
     runs: list[tuple[int, int, int]] = []
     for row, found in enumerate(source):
         if runs and found == runs[-1][2] + runs[-1][1]:
@@ -97,7 +111,3 @@ def _runs(source: list[int]) -> list[tuple[int, int, int]]:
         else:
             runs.append((row, 1, found))
     return runs
-
-
-def _span(what: str, first: int, length: int) -> str:
-    return f"{what} {first}" if length == 1 else f"{what}s {first}..{first + length - 1}"

@@ -13,6 +13,7 @@ from ..messages.findings import Finding
 from ..messages.wording import a_or_an
 from ..parameters.running.gradstate import grad_of, is_parameter
 from ..parameters.subject.inventory import Entry
+from ..parameters.tensors.call import exchange, ranks_text, this_rank
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import dtype_text, shape_text
 from ..parameters.tensors.replicas import (
@@ -23,7 +24,7 @@ from ..parameters.tensors.replicas import (
     piece_of,
     place_of,
 )
-from ..parameters.tensors.sharded import exchange, is_partial, local_of, ranks_text, this_rank
+from ..parameters.tensors.sharded import is_partial, local_of
 from .same_values import difference_text
 
 ASPECTS = ("values", "grads", "flags")

@@ -11,11 +11,12 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.folding import fold_rows
 from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.tensors.call import asks_a_group, exchange, ranks_text, tells_others
 from ..parameters.tensors.content import bits, no_values, same_bits
 from ..parameters.tensors.describe import describe
 from ..parameters.tensors.identity import Relation, shared_memory
 from ..parameters.tensors.memory import memory_of
-from ..parameters.tensors.sharded import asks_a_group, exchange, mesh_of, ranks_text, tells_others
+from ..parameters.tensors.sharded import mesh_of
 from ..parameters.tensors.shards import ShardFact, of_one_value, shard_fact
 from .shared import Shared, by_module, without_others
 from .ties import python_path

@@ -9,7 +9,7 @@ from ..assertions.verdict import one_outcome
 from ..messages.errors import ParamCheckError, ParamCheckUsageError
 from ..messages.wording import first_line
 from ..parameters.running.randomness import random_states, seed_all
-from ..parameters.tensors.sharded import Call
+from ..parameters.tensors.call import Call
 from .case import ModelCase, NothingToCheck
 from .run import CaseRun
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..assertions.blocks import Block, assert_unchanged, updated_where_due
+from ..assertions.block import Block
+from ..assertions.blocks import assert_unchanged, updated_where_due
 from ..assertions.gradients import assert_grads_finite, assert_grads_none
 from ..assertions.optimizer import assert_optimizer_covers
+from ..checks.loaded_values import is_constant
 from ..checks.reach import INFERENCE, loss_findings
 from ..checks.reach_of_a_case import missing_of_a_case
 from ..checks.tied_grads_sum import is_silent, tied_sums
@@ -219,19 +221,21 @@ def check_training_step(case: CaseRun) -> None:
 def _running_copies(case: CaseRun, frozen: Sequence[str]) -> set[str]:
     """Return all names of frozen parameters that start as a copy of a namesake that trains.
 
-    A momentum encoder or a teacher: a forward in training may let it follow (MoCo does).
+    A momentum encoder or a teacher: a forward in training may let it follow (MoCo does). That zeros
+    equal other zeros shows nothing: those are a copy's where a module with them holds one for sure.
     """
     inventory = take_inventory(case.model)
     training: dict[str, list[Tensor]] = {}
     for entry in inventory.parameters:
         if entry.trainable and entry.tensor is not None:
             training.setdefault(entry.name.rpartition(".")[2], []).append(entry.tensor)
-    found: set[str] = set()
+    alike: dict[str, Tensor] = {}
     for name in frozen:
         tensor, namesakes = inventory.named.get(name), training.get(name.rpartition(".")[2], [])
         if tensor is not None and any(same_bits(tensor, other) for other in namesakes):
-            found.add(name)
-    return found
+            alike[name] = tensor
+    sure = {name.partition(".")[0] for name, tensor in alike.items() if not is_constant(tensor)}
+    return {name for name in alike if name.partition(".")[0] in sure}
 
 
 def _no_longer_hold(case: CaseRun, model: nn.Module) -> list[Finding]:

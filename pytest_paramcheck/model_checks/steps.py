@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..parameters.running.gradstate import GradState, above_rounding, grad_states
 from ..parameters.subject.inventory import Entry
 from ..parameters.subject.reading import take_inventory
-from ..parameters.tensors.sharded import exchange
+from ..parameters.tensors.call import exchange
 from .builds import fresh
 from .case import NothingToCheck
 from .routes import RUNS, Routes

@@ -15,7 +15,7 @@ from ..messages.wording import printable
 from ..parameters.files.paths import reason_of
 from ..parameters.subject.inventory import Inventory, Subject
 from ..parameters.subject.reading import take_inventory
-from ..parameters.tensors.sharded import FAKE, Call, asks_nobody, exchange, running, writes_here
+from ..parameters.tensors.call import FAKE, Call, asks_nobody, exchange, running, writes_here
 from .asked import read_optimizer
 from .compared import compare
 from .page_data import Contents, no_collection, page_data

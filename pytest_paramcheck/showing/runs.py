@@ -5,7 +5,6 @@ The model is left as it is. A step is taken by a deep copy of model and optimize
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +19,11 @@ from ..model_checks.run import projection
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.randomness import random_states
 from ..parameters.running.reach import LossFn, gradients_of
+from ..parameters.subject.copies import copy_with_computed
 from ..parameters.subject.inventory import Entry
 from ..parameters.subject.reading import take_inventory
-from ..parameters.tensors.sharded import exchange, read_whole
+from ..parameters.tensors.call import exchange
+from ..parameters.tensors.sharded import read_whole
 from .asked import named_losses
 
 
@@ -150,12 +151,12 @@ def _updates(
 
 def _twins(model: nn.Module, optimizer: Any) -> tuple[nn.Module, list[Any]]:
     if callable(optimizer) and not hasattr(optimizer, "param_groups"):
-        twin = copy.deepcopy(model)
+        twin = copy_with_computed(model, model.modules())
         by_class = isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
         trainable = [p for p in twin.parameters() if p.requires_grad]
         made = optimizer(trainable if by_class else twin)
     else:
-        twin, made = copy.deepcopy((model, optimizer))
+        twin, made = copy_with_computed((model, optimizer), model.modules())
     return twin, list(made) if isinstance(made, (list, tuple)) else [made]
 
 

@@ -7,30 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from pytest_paramcheck import ParamCheckError, assert_loaded, assert_roundtrip
 
+from .dcp_folders import QUIET, saved
 from .messages import failure, usage, whole
 
-#: What torch says of a save without a process group, and torch 2.8 of its own use of storages;
-#: ours are silent.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning"),
-    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning"),
-]
+pytestmark = QUIET
 
 
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-
-
-def saved(state: object, folder: Path) -> Path:
-    dcp.save(state, checkpoint_id=folder, no_dist=True)
-    return folder
 
 
 def test_a_folder_is_a_checkpoint(model: nn.Module, tmp_path: Path) -> None:

@@ -33,21 +33,16 @@ from pytest_paramcheck import (
     values,
 )
 
+from .dcp_folders import QUIET, saved
 from .messages import failure, usage, whole
 
-#: What torch says of a save without a process group; ours are silent.
-pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-
-
-def saved(state: object, folder: Path) -> Path:
-    dcp.save(state, checkpoint_id=folder, no_dist=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch import nn
 from pytest_paramcheck import Finding, ParamCheckUsageError, assert_finite
 from pytest_paramcheck.checks.ranks import of_all_ranks
 from pytest_paramcheck.messages.rendering import render
-from pytest_paramcheck.parameters.tensors.sharded import ranks_text
+from pytest_paramcheck.parameters.tensors.call import ranks_text
 
 from .messages import whole
 

@@ -187,6 +187,16 @@ def test_what_raises_is_said_on_the_page() -> None:
     assert kept["losses"] == ["projection of the output"]
 
 
+def test_what_a_forward_left_in_the_model_is_no_obstacle_to_a_step() -> None:
+    model = nn.Linear(2, 2)
+    model.cache = [model(torch.ones(2))]  # torch copies no such tensor
+    made = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    for optimizer in (torch.optim.SGD, made):
+        rows = rows_of(param_page(model, inputs=torch.ones(2), optimizer=optimizer))
+        assert rows["weight"].update is not None
+
+
 def test_on_meta_there_is_structure_only() -> None:
     with torch.device("meta"):
         model = LM(vocab=128_000, width=8192)

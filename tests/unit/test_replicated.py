@@ -235,9 +235,9 @@ def test_two_different_assertions() -> None:
 
 
 def _world() -> Any:
-    from pytest_paramcheck.parameters.tensors import sharded
+    from pytest_paramcheck.parameters.tensors import call
 
-    return sharded.distributed().group.WORLD
+    return call.distributed().group.WORLD
 
 
 def test_without_values() -> None:

@@ -158,6 +158,23 @@ def test_a_slow_copy_may_follow_in_the_forward() -> None:
     )
 
 
+class Drifts(nn.Module):
+    """A frozen norm that starts as every norm does, and drifts in the forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.other = nn.LayerNorm(4).requires_grad_(False), nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.norm.bias.data.add_(0.1)
+        return self.other(self.norm(x))
+
+
+def test_zeros_that_equal_other_zeros_are_no_copy_of_them() -> None:
+    assert outcome("check_training_step", Drifts, **ROWS) == "values changed: norm.bias (model)"
+
+
 @pytest.mark.parametrize("factory", [Momentum, FromData])
 def test_what_a_forward_writes_is_not_seen_by_the_next_check(
     factory: type[nn.Module],

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import Entry, Inventory
+from ..tensors.call import exchange
 from ..tensors.content import no_values
-from ..tensors.sharded import exchange
 from .grad_places import Backward, GradAt
 from .gradstate import GradState
 from .reach import LossFn, Reached, reach

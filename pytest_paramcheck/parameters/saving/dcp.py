@@ -16,13 +16,8 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ..files.dcp import cause_of, quiet
-from ..tensors.sharded import (
-    exchange,
-    group_of_call,
-    local_of,
-    tells_others,
-    writes_here,
-)
+from ..tensors.call import exchange, group_of_call, tells_others, writes_here
+from ..tensors.sharded import local_of
 
 
 def saved_and_loaded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

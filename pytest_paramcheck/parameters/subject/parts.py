@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import first_line
+from ..tensors.call import gathered
 from ..tensors.content import no_values
 from ..tensors.describe import size_text
-from ..tensors.sharded import gathered
 
 #: How many numbers of an index a name shows.
 _FEW = 4

@@ -20,9 +20,9 @@ from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import a_or_an, cut, join_words
 from ..files.checkpoint import read_tensors
 from ..files.nested import is_extra_state
+from ..tensors.call import running_call
 from ..tensors.describe import kind_in_words
 from ..tensors.memory import PLAIN_TYPES, raised_by
-from ..tensors.sharded import running_call
 from .fsdp import has_fsdp, own_class, refuse_slices, sharded_instead
 from .inventory import MANY, Inventory
 from .walk import first_places, unwrapped, walk_modules

@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from ...messages.errors import ParamCheckUsageError
+from ..tensors.call import exchange
 from ..tensors.content import no_values
 from ..tensors.describe import describe
-from ..tensors.sharded import exchange, is_dtensor, is_partial, sharded_as
+from ..tensors.sharded import is_dtensor, is_partial, sharded_as
 from .inventory import Inventory
 
 

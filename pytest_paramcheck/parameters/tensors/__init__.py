@@ -11,7 +11,7 @@
 * ``finite``: whether all values are, in few kernels, and how many are not;
 * ``blend``: whether values are a weighted mean of two others;
 * ``digest``: content kept small, to prove later that it is unchanged;
-* ``sharded``: a DTensor as one tensor, and what its ranks tell each other;
+* ``sharded``: a DTensor as one tensor; ``call``: what its ranks tell each other in one call;
   ``shards``: what is told of a shard; ``replicas``: what of copies; ``placements``: how it lies;
 * ``default_device``: where a tensor is made when nobody says where;
 * ``describe``: a tensor, a dtype and a layout in words.
