@@ -28,11 +28,10 @@ from .choice import Choice
 from .forks import costs_of, load, passes
 from .mutants import places_of
 from .reporting import Outcome, change_of, read_equivalent, report
-from .sampling import sample
+from .sampling import CORE, sample
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGE = "pytest_paramcheck"
-CORE = (f"{PACKAGE}/parameters/", f"{PACKAGE}/checks/")
 
 #: -x: one failing test is enough. No cache: it would be written beside the tests, for nobody.
 #: A short traceback writes out no arguments: some tests' models have no end in print.
@@ -80,7 +79,7 @@ class Run:
         )
         drawn = sample(
             {path.as_posix(): places_of(path) for path in files},
-            [path.as_posix() for path in files if path.as_posix().startswith(CORE)],
+            CORE,
             mutants=mutants,
             per_core_file=per_core_file,
             seed=seed,
@@ -189,7 +188,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mutants", type=int, default=300, help="over the whole package")
-    parser.add_argument("--per-core-file", type=int, default=10, help="in parameters/ and checks/")
+    parser.add_argument("--per-core-file", type=int, default=10, help="of sampling.CORE")
     parser.add_argument("--limit", type=int, help="run at most so many now")
     parser.add_argument("--again", action="store_true", help="run the survivors once more")
     parser.add_argument("--all-tests", action="store_true", help="not only the file's own tests")

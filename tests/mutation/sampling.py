@@ -8,6 +8,33 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PARAMETERS, CHECKS = "pytest_paramcheck/parameters", "pytest_paramcheck/checks"
+
+#: What every verdict rests on: whether two tensors are one, share memory or hold the same; which
+#: entries a subject has, and which of them a pattern, a tie or an optimizer means; what a run
+#: reaches, leaves behind and has to put back; what a state_dict gives. A fault in any of them is a
+#: wrong answer of many assertions at once. The other files each serve a few, and have their share
+#: in the sample over the whole package.
+CORE = (
+    *(
+        f"{PARAMETERS}/tensors/{name}.py"
+        for name in ("content", "memory", "identity", "overlap", "cover", "finite")
+    ),
+    *(
+        f"{PARAMETERS}/subject/{name}.py"
+        for name in (
+            *("inventory", "reading", "hidden", "ties"),
+            *("patterns", "select", "optimizers"),
+        )
+    ),
+    *(
+        f"{PARAMETERS}/running/{name}.py"
+        for name in ("preserve", "tensor_state", "kept", "gradstate", "reach", "trace")
+    ),
+    f"{PARAMETERS}/saving/state_dicts.py",
+    *(f"{CHECKS}/{name}.py" for name in ("ties", "same_values", "optimizer", "optimizer_state")),
+)
+
 
 def sample(
     places: Mapping[str, Sequence[Sequence[T]]],

@@ -12,7 +12,7 @@ import pytest
 from ..house import House
 from .choice import Choice, bears
 from .reporting import Change, Outcome, change_of, read_equivalent, report
-from .sampling import sample
+from .sampling import CORE, sample
 
 PLACES = {
     "core/a.py": [[f"a{place}{kind}" for kind in "xy"] for place in range(6)],
@@ -36,6 +36,11 @@ def test_the_first_mutants_are_spread_over_all_files() -> None:
 def test_core_files_are_brought_to_their_number_or_to_all_they_have() -> None:
     counted = Counter(mutant[0] for mutant in drawn(3, 10))
     assert counted == {"a": 10, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("path", CORE)
+def test_each_core_file_is_there(path: str) -> None:
+    assert (Path(__file__).parents[2] / path).is_file()
 
 
 def test_no_mutant_is_drawn_twice_and_no_more_than_there_are() -> None:
