@@ -24,5 +24,7 @@ place of theirs. Nothing here is loaded, and nothing started, where a run has no
 * ``merge.py``: one report for each phase, made of all ranks' reports;
 * ``texts.py``: the failures of this process's own, as pytest shows a failure.
 
-Tests: ``tests/integration/test_ranks.py``.
+Tests: ``tests/unit/test_rank_harness.py``, ``tests/unit/test_rank_reports.py``,
+``tests/unit/test_where.py``, ``tests/integration/test_ranks.py``; in ``tests/ranks`` what only
+several processes show.
 """

@@ -49,8 +49,6 @@ def _failing_phase(outcome: Outcome) -> str | None:
         for rank, ending in outcome.endings.items()
         if ending.how is not How.STOPPED
     ]
-    if not found and outcome.endings:  # only where what failed is expected to
-        return None
     return min(found, key=PHASES.index, default=None)
 
 
