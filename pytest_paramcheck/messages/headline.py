@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from .findings import Finding
 from .rollup import NAMES, Whole
+from .wording import common_length
 
 WIDTH = 100
 #: Rather this wide than without a name.
@@ -93,11 +93,11 @@ def _places(names: Sequence[str], whole: Whole) -> list[str]:
     modules = {name.rpartition(".")[0] for name in names}
     if "" in modules:
         return [f": {text}" for text in _shortened(names, whole)]
-    paths = [module.split(".") for module in modules]
     # What the first and the last in order begin with, all between them do.
-    pairs = zip(min(paths), max(paths), strict=False)
-    common = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    paths = [f"{module}." for module in modules]
+    first = min(paths)
+    common = first[: common_length(first, max(paths))].rpartition(".")[0]
     if common:
-        return [f" below {'.'.join(common)}"]
+        return [f" below {common}"]
     tops = list(dict.fromkeys(name.partition(".")[0] for name in names))
     return [f" below {text}" for text in _shortened(tops, whole)]

@@ -27,7 +27,9 @@ WIDTH = 120
 #: Names wider than this do not push the texts of all other rows to the right.
 LABEL_WIDTH = 44
 LEAST_TEXT = 40
+#: At most so many hints, and after the first one at most so many lines of them.
 HINTS = 3
+HINT_LINES = 12
 
 
 def render(
@@ -54,9 +56,11 @@ def render(
     lines = [headline(list(by_problem.items()), printable(subject), whole), ""]
     alone = len(findings) == 1
     units = [partial(_units, group, whole, max_rows, alone=alone) for group in by_problem.values()]
-    hints = [
-        line for hint in _hints(findings, max_rows) for line in _wrapped("  hint: ", hint, width, 8)
-    ]
+    hints: list[str] = []
+    for hint in _hints(findings, max_rows):
+        wrapped = _wrapped("  hint: ", hint, width, 8)
+        if not hints or max_rows is None or len(hints) + len(wrapped) <= HINT_LINES:
+            hints += wrapped
     # Besides the rows: headline, a blank line, "... and more", a blank line, the hints.
     shown = _chosen(units, max_rows, MAX_LINES - 4 - len(hints))
     for problem, chosen in zip(by_problem, shown, strict=True):
@@ -240,7 +244,7 @@ def _hints(findings: Sequence[Finding], max_rows: int | None) -> list[str]:
     hints = list(dict.fromkeys(finding.hint for finding in findings if finding.hint))
     if max_rows is None:
         return hints
-    alike: dict[tuple[str, ...], list[str]] = {}
+    alike: dict[str, list[str]] = {}
     for hint, template in zip(hints, templates_of(hints), strict=True):
         alike.setdefault(template, []).append(hint)
     return [

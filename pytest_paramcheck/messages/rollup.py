@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import operator
+import bisect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .findings import Finding, SubjectNames
 from .folding import Folded, Folds, fold, fold_short, folds, templates_of
-from .wording import all_printable, shorten
+from .wording import all_printable, common_length, shorten
 
 #: How many names one row or a headline shows.
 NAMES = 4
@@ -53,19 +52,9 @@ class Whole:
         return self._buffers.union(self.parameters)
 
     @cached_property
-    def templates(self) -> Counter[tuple[str, ...]]:
+    def templates(self) -> Counter[str]:
         """How many names there are of each template."""
         return Counter(templates_of((*self.parameters, *self.buffers)))
-
-    @cached_property
-    def below(self) -> dict[str, int]:
-        """How many parameters are below each module."""
-        return _below(self.parameters)
-
-    @cached_property
-    def below_with_buffers(self) -> dict[str, int]:
-        """How many parameters and buffers are below each module."""
-        return _below((*self.parameters, *self.buffers))
 
     def around(self, names: Iterable[str]) -> tuple[tuple[str, ...], str]:
         """Return what names are some of, the parameters or all, and the word for it.
@@ -149,49 +138,39 @@ def _full_modules(
         return {}
     if len(given) == len(around) > 1:
         return dict.fromkeys(group, ("*", len(around)))
-    total = whole.below if around is whole.parameters else whole.below_with_buffers
-    found = _below(given)
-    complete = {module for module, count in found.items() if count == total[module] > 1}
-    if not complete:
-        return {}
-    # The module that a name is in, and the outermost complete one around that.
-    own = {name: name.rpartition(".")[0] for name in given}
-    outermost = {
-        module: next(
-            (m for m in modules_above(f"{module}." if module else "") if m in complete), None
-        )
-        for module in set(own.values())
-    }
+    complete = _complete_modules(given, set(around) - given)
     full = {}
     for names in group:
-        first, *others = (outermost[own[name]] for name in names)
-        if first is not None and all(other == first for other in others):
-            full[names] = (first or "*", total[first])
+        first, *others = (complete.get(name.rpartition(".")[0]) for name in names)
+        if first and all(other == first for other in others):
+            full[names] = first
     return full
 
 
-def _below(names: Iterable[str]) -> dict[str, int]:
-    """Count the names below each module."""
-    counts: dict[str, int] = {}
-    added = dict(Counter([name.rpartition(".")[0] for name in names]))
-    while added:  # one step up for all of them: each module hands on what it has once
-        above: dict[str, int] = {}
-        for module, count in added.items():
-            counts[module] = counts.get(module, 0) + count
-            if module:
-                parent = module.rpartition(".")[0]
-                above[parent] = above.get(parent, 0) + count
-        added = above
-    return counts
+def _complete_modules(given: set[str], others: set[str]) -> dict[str, tuple[str, int]]:
+    """Return, for modules of the given names, the outermost around them without any of the others.
 
-
-def modules_above(name: str) -> Iterator[str]:
-    """Yield the modules that a name is below, the outermost (``""``) first."""
-    yield ""
-    dot = name.find(".")
-    while dot >= 0:
-        yield name[:dot]
-        dot = name.find(".", dot + 1)
+    And how many of the given names it has, where that is more than one. In order, what is below
+    a module stands side by side: a module is without the others where its neighbors among them
+    are outside of it.
+    """
+    inside, outside = sorted(given), sorted(others)
+    found: dict[str, tuple[str, int]] = {}
+    last, size = "\n", 0
+    for module in sorted({f"{name.rpartition('.')[0]}." for name in given} - {"."}):
+        if not module.startswith(last):
+            place = bisect.bisect_left(outside, module)
+            near = outside[max(place - 1, 0) : place + 1]
+            shared = max((common_length(module, other) for other in near), default=0)
+            end = module.find(".", module.rfind(".", 0, shared) + 1) + 1
+            if not end:
+                continue
+            last = module[:end]
+            # "/" comes right after "." in order.
+            size = bisect.bisect_left(inside, f"{last[:-1]}/") - bisect.bisect_left(inside, last)
+        if size > 1:
+            found[module[:-1]] = last[:-1], size
+    return found
 
 
 def _relative(texts: list[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str, ...], str]]:
@@ -231,22 +210,19 @@ def _seen_from(name: str, text: str, known: dict[tuple[str, str], str]) -> str:
     layer = f"{above}{dot}{_ANY}"
     key = name.replace(module, layer), text.replace(module, layer)
     if key not in known:
-        known[key] = _MENTION.sub(partial(_from, key[0], key[0].split("."), layer), key[1])
+        known[key] = _MENTION.sub(partial(_from, key[0], layer), key[1])
     relative = known[key].replace(layer, module)
     return text if relative == text else relative
 
 
-def _from(name: str, mine: Sequence[str], layer: str, found: re.Match[str]) -> str:
+def _from(name: str, layer: str, found: re.Match[str]) -> str:
     """Return a mentioned name as seen from the numbered module that it shares with a name."""
     mention = found[0]
     if not mention.startswith(layer) or mention == name:
         return mention  # the same in every row
-    other = mention.split(".")
-    shared = sum(1 for _ in itertools.takewhile(operator.truth, map(operator.eq, mine, other)))
-    if shared <= layer.count("."):
-        return mention
-    if shared < len(other):
-        return f"its {'.'.join(other[shared:])}"
-    last = max(n for n in range(shared) if any(map(str.isdigit, mine[n])))
-    rest = other[last + 1 :]
-    return f"its {'.'.join(rest)}" if rest else f"its {'.'.join([*other[:last], 'N'])}"
+    if f"{name}.".startswith(f"{mention}."):  # it is a module around the name
+        parts = mention.split(".")
+        last = max(n for n, part in enumerate(parts) if any(map(str.isdigit, part)))
+        return f"its {'.'.join(parts[last + 1 :] or [*parts[:last], 'N'])}"
+    start = mention.rfind(".", 0, common_length(f"{name}.", mention)) + 1
+    return f"its {mention[start:]}" if start > len(layer) else mention

@@ -10,7 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_paramcheck.messages.folding import (
+    LONG_NAME,
     LOOK,
+    MANY_PLACES,
     Folds,
     fold,
     fold_names,
@@ -191,3 +193,39 @@ def test_names_are_folded_once_and_as_far_as_asked() -> None:
     assert [row.name for row in folds.first(1, names)] == ["a.{1,2}"]
     assert [row.name for row in folds.first(9, names)] == ["a.{1,2}", "b.1", "c"]
     assert [row.name for row in folds.first(2, names)] == ["a.{1,2}", "b.1"]
+
+
+DEEP = ".".join(f"b{n}" for n in range(20))
+
+
+def test_names_in_many_numbered_modules_fold() -> None:
+    # Most of their numbers are the same in all of them; the first names do not tell which.
+    names = [f"{DEEP}.{layer}.e{expert}.w" for layer in range(3) for expert in range(100)]
+    other = DEEP.replace("b7.", "b77.") + ".1.e57.w"
+
+    assert fold_names(names) == [DEEP + ".{0..2}.e{0..99}.w"]
+    assert fold_names([*names[:157], other, *names[157:]]) == [
+        DEEP + ".{0..2}.e{0..99}.w",
+        other,
+    ]
+
+
+def test_names_that_differ_in_too_many_places_are_written_each() -> None:
+    few, many = (
+        [".".join([str(n)] * places) for n in range(LOOK + 20)]
+        for places in (MANY_PLACES, MANY_PLACES + 1)
+    )
+
+    assert fold_names(few) == few  # no product of sets
+    assert fold_names(many) == many
+    few.append(f"1{few[0][1:]}")
+    many.append(f"1{many[0][1:]}")
+    assert fold_names(few)[0] == f"{{0,1}}{few[0][1:]}"
+    assert sorted(fold_names(many)) == sorted(many)
+
+
+def test_a_long_name_with_digits_that_are_no_number_stands_for_itself() -> None:
+    short, long = ([f"{'x' * width}.1234567890.{n}" for n in range(3)] for width in (9, LONG_NAME))
+
+    assert fold_names(short) == ["xxxxxxxxx.1234567890.{0..2}"]
+    assert fold_names(long) == long

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable
 from functools import partial
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_paramcheck.messages.findings import Finding, SubjectNames
 from pytest_paramcheck.messages.rendering import align, render
-from pytest_paramcheck.messages.rollup import _MENTION, _seen_from
+from pytest_paramcheck.messages.rollup import _MENTION, _complete_modules, _seen_from
 
 from .messages import whole
 
@@ -199,6 +201,46 @@ def test_hints_that_differ_by_numbers_are_one() -> None:
         "  hint: keep q",
     ]
     assert render(findings, max_rows=None).count("hint:") == 6
+
+
+def test_long_hints_leave_room_for_the_rows() -> None:
+    findings = [
+        Finding((f"p{i}",), "x", hint=f"do {'abc'[i % 3]} {'and ' * 200}") for i in range(9)
+    ]
+
+    text = render(findings)
+
+    assert len(text.splitlines()) <= 30
+    assert text.count("hint:") == 1
+    assert text.count("  p") == 1
+    assert render(findings, max_rows=None).count("hint:") == 3
+
+
+MODULES = st.lists(
+    st.tuples(st.sampled_from("ab"), st.sampled_from("ab"), st.sampled_from(["a", "b", "a.b"])),
+    min_size=5,
+    max_size=12,
+    unique=True,
+)
+
+
+@given(MODULES, st.sets(st.integers(0, 11)))
+def test_a_module_is_a_row_where_all_below_it_share_the_reason(
+    parts: list[tuple[str, ...]], left_out: set[int]
+) -> None:
+    names = list(dict.fromkeys(".".join(part) for part in parts))
+    given = {name for n, name in enumerate(names) if n not in left_out}
+
+    found = _complete_modules(given, set(names) - given)
+
+    def below(module: str, among: Iterable[str]) -> int:
+        return sum(name.startswith(f"{module}.") for name in among)
+
+    for name in given:
+        above = list(itertools.accumulate(name.split(".")[:-1], "{}.{}".format))
+        complete = [m for m in above if below(m, given) == below(m, names) > 1]
+        wanted = (complete[0], below(complete[0], given)) if complete else None
+        assert found.get(name.rpartition(".")[0]) == wanted
 
 
 def test_details_stand_below_each_other_and_the_reason_below_them() -> None:
