@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, overload
+from operator import attrgetter
+from typing import TypeAlias, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from ..parameters.tensors.describe import dtype_name
 from .verdict import one_verdict
 
 Device: TypeAlias = str | torch.device
+T = TypeVar("T")
 
 
 @overload
@@ -154,7 +156,8 @@ def assert_dtypes(
         wrong = _all(
             inventory,
             hidden,
-            lambda tensor: tensor.dtype != dtype and checks.is_castable(tensor.dtype),
+            attrgetter("dtype"),
+            lambda found: found != dtype and checks.is_castable(found),
         )
         findings = checks.wrong_dtypes(inventory, ((item, dtype) for item in wrong))
         raise_if(findings, inventory)
@@ -198,7 +201,12 @@ def assert_devices(model: Subject, expected: Device | Mapping[Pattern, Device], 
     inventory, hidden = _with_attributes(model)
     if not isinstance(expected, Mapping):
         device = checks.expected_device(expected)
-        wrong = _all(inventory, hidden, lambda tensor: not checks.on_device(tensor, device))
+        wrong = _all(
+            inventory,
+            hidden,
+            attrgetter("device"),
+            lambda found: not checks.is_device(found, device),
+        )
         findings = checks.wrong_devices(inventory, ((item, device) for item in wrong))
         raise_if(findings, inventory)
         return
@@ -291,7 +299,7 @@ def assert_materialized(model: Subject) -> None:
     """
     __tracebackhide__ = True
     inventory, hidden = _with_attributes(model)
-    wrong = _all(inventory, hidden, lambda tensor: bool(no_values(tensor)))
+    wrong = _all(inventory, hidden, no_values, bool)
     findings = [*checks.not_materialized(inventory, wrong), *checks.placeholders(inventory)]
     raise_if(findings, inventory)
 
@@ -312,21 +320,28 @@ def _with_attributes(
 
 
 def _all(
-    inventory: Inventory, hidden: Mapping[int, Hidden], which: Callable[[Tensor], bool]
+    inventory: Inventory,
+    hidden: Mapping[int, Hidden],
+    kind_of: Callable[[Tensor], T],
+    is_wrong: Callable[[T], bool],
 ) -> list[Item]:
-    """Those entries and hidden tensors of a subject for which ``which`` holds.
+    """Those entries and hidden tensors of a subject that are of a wrong kind.
 
-    Entries are built only where there is one: a model that is right needs none.
+    Thousands of tensors are of one kind or two. Entries are built only where there is a wrong
+    one: a model that is right needs none.
     """
+    tensors = [tensor for tensor in inventory.tensors if tensor is not None]
     items: list[Item] = []
-    if any(tensor is not None and which(tensor) for tensor in inventory.tensors):
+    if any(map(is_wrong, set(map(kind_of, tensors)))):
         items = [
             (tuple(entry.names), entry.tensor, None)
             for entry in inventory.entries
-            if entry.tensor is not None and which(entry.tensor)
+            if entry.tensor is not None and is_wrong(kind_of(entry.tensor))
         ]
     return items + [
-        ((item.path,), item.tensor, item) for item in hidden.values() if which(item.tensor)
+        ((item.path,), item.tensor, item)
+        for item in hidden.values()
+        if is_wrong(kind_of(item.tensor))
     ]
 
 

@@ -14,7 +14,7 @@ from ..parameters.subject.conventions import PaddedRow, PromisedTie, RepeatedMod
 from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.ties import Ties
 from ..parameters.tensors.content import no_values
-from .structure import on_device
+from .structure import is_device
 from .ties import not_tied
 
 #: Fewer values have both signs by chance.
@@ -121,7 +121,7 @@ def off_default_device(inventory: Inventory, device: torch.device) -> list[Findi
             "torch.empty; not torch.Tensor(n)), and without device=",
         )
         for entry in inventory.entries
-        if entry.tensor is not None and not on_device(entry.tensor, device)
+        if entry.tensor is not None and not is_device(entry.tensor.device, device)
     ]
 
 

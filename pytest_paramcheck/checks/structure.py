@@ -82,13 +82,12 @@ def wrong_devices(
     return [
         _left_behind(inventory, item, "wrong device", str(expected), str(item[1].device))
         for item, expected in items
-        if not on_device(item[1], expected)
+        if not is_device(item[1].device, expected)
     ]
 
 
-def on_device(tensor: Tensor, expected: torch.device) -> bool:
-    """Whether a tensor is on a device; ``cuda`` without an index is any cuda device."""
-    device = tensor.device
+def is_device(device: torch.device, expected: torch.device) -> bool:
+    """Whether a device is the one expected; ``cuda`` without an index is any cuda device."""
     return device.type == expected.type and expected.index in (None, device.index)
 
 

@@ -245,6 +245,55 @@ def test_cycles_end() -> None:
     assert paths(Model(ring=ring)) == ["ring[0]"]
 
 
+def _one_attribute_more(model: nn.Sequential) -> None:
+    model[2].extra = 1
+    model[2].__dict__["table"] = torch.ones(2)
+
+
+def _another_name(model: nn.Sequential) -> None:
+    del model[2].in_features
+    model[2].__dict__["table"] = torch.ones(2)
+
+
+def _another_type(model: nn.Sequential) -> None:
+    model[2].in_features = torch.ones(2)
+
+
+def _an_order_of_its_own(model: nn.Sequential) -> None:
+    state = model[2].__dict__
+    state["training"] = state.pop("training")
+    state["table"] = torch.ones(2)
+
+
+def _without_hooks(model: nn.Sequential) -> None:
+    del model[2]._state_dict_hooks
+    model[2].__dict__["table"] = torch.ones(2)
+
+
+def _a_hook(model: nn.Sequential) -> None:
+    table = torch.ones(2)
+    model[2].register_forward_hook(lambda module, args, output: output * table)
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (_one_attribute_more, "2.table"),
+        (_another_name, "2.table"),
+        (_another_type, "2.in_features"),
+        (_an_order_of_its_own, "2.table"),
+        (_without_hooks, "2.table"),
+        (_a_hook, "2.<forward_hook <lambda>>.table"),
+    ],
+)
+def test_one_layer_among_others_of_its_class(
+    change: Callable[[nn.Sequential], None], path: str
+) -> None:
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(5)))
+    change(model)
+    assert [item.path for item in hidden_tensors(take_inventory(model)).tensors] == [path]
+
+
 def test_a_huge_container_of_objects_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hidden, "LARGE", 3)
     assert_registered(Model(numbers=[1, 2, 3, 4]))

@@ -15,6 +15,6 @@
 * ``conventions``: what modules promise by what they are;
 * ``optimizers``: an optimizer's slots and its saved state; ``leaves``: what a state is made of;
 * ``namesakes``: which name of a copy stands for which of the model;
-* ``hidden``: tensors that no registration leads to;
+* ``hidden``: tensors that no registration leads to; ``attributes``: which modules to search;
 * ``held``: where a Python object stores things; ``copies``: a deep copy, of scripted modules too.
 """

@@ -10,18 +10,16 @@ knows of): attribute access on a real model runs code.
 from __future__ import annotations
 
 import functools
-import operator
 import sys
 import types
-import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
+from .attributes import ATOMIC, HOOKS, STANDARD, Layouts
 from .held import (
     callable_name,
     carried_by,
@@ -82,7 +80,7 @@ def hidden_tensors(inventory: Inventory) -> HiddenTensors:
     A second reference to a registered tensor is none of them, nor is a tensor that autograd
     computes anew (its leaves are looked at by the assertion). Every object is visited once.
     """
-    return _Walk(inventory.tensors, inventory.walked).run()
+    return _Walk(inventory.tensors, *inventory.walked).run()
 
 
 def stored_tensors(inventory: Inventory) -> list[Hidden]:
@@ -103,24 +101,12 @@ def with_hidden(inventory: Inventory, hidden: Iterable[Hidden]) -> Inventory:
 
 def reachable_tensors(objects: Iterable[Any]) -> list[Tensor]:
     """Return the tensors that objects lead to, by the same rules: nothing of theirs is run."""
-    walk = _Walk((), ())
+    walk = _Walk()
     for number, value in enumerate(objects):
         walk.follow(_Step(value, None, str(number), "attribute", "", "", "", False))
     return [item.tensor for item in walk.found]
 
 
-_IN_ORDER = list(nn.Module().__dict__)
-_STANDARD = frozenset(_IN_ORDER)
-_HOOKS = tuple(sorted(key for key in _STANDARD if key.endswith("_hooks")))
-_hooks_of = operator.itemgetter(*map(_IN_ORDER.index, _HOOKS))
-_ATOMIC = frozenset(
-    {
-        type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, type,
-        type(Ellipsis), types.ModuleType, types.FrameType, types.TracebackType,
-        types.CodeType, property, weakref.ReferenceType, torch.device, torch.dtype, torch.Size,
-        torch.layout, torch.memory_format, torch.Generator,
-    }
-)  # fmt: skip
 _SEQUENCES = (list, tuple, deque)
 _SETS = (set, frozenset)
 #: torch's own objects are machinery (compilers, process groups), but for these packages.
@@ -183,31 +169,17 @@ class _Step:
         return "".join(parts)
 
 
-def _keeps_objects(state: dict[str, Any]) -> bool:
-    """Whether a module's attributes are more than its registrations, numbers and strings.
-
-    Asked of each of thousands of layers that keep nothing else, so without a loop of Python:
-    nn.Module's own attributes come first and in one order, where nobody took one away.
-    """
-    standard = len(_IN_ORDER)
-    if list(state)[:standard] != _IN_ORDER:
-        return True
-    values = list(state.values())
-    return any(_hooks_of(values)) or not _ATOMIC.issuperset(map(type, values[standard:]))
-
-
 class _Walk:
     def __init__(
-        self, registered: Iterable[Tensor | None], walked: Iterable[tuple[str, nn.Module]]
+        self,
+        registered: Iterable[Tensor | None] = (),
+        prefixes: Sequence[str] = (),
+        modules: Sequence[nn.Module] = (),
     ) -> None:
         self.registered = set(map(id, registered))
-        places = list(walked)
-        self.own = {id(place[1]): place for place in places}
-        if len(self.own) < len(places):  # a shared module: by the first of its names
-            self.own.clear()
-            for place in places:
-                self.own.setdefault(id(place[1]), place)
-        self.seen: set[int] = set(self.own)
+        self.prefixes = prefixes
+        self.modules = modules
+        self.seen = set(map(id, modules))
         self.keep: list[Any] = []  # keeps what was visited alive, so that no id is used twice
         self.found: list[Hidden] = []
         self.too_large: list[str] = []
@@ -216,10 +188,16 @@ class _Walk:
         self.of_class: dict[type, list[tuple[str, Any]]] = {}
 
     def run(self) -> HiddenTensors:
-        for cls in {type(module) for _, module in self.own.values()}:
-            self.of_class[cls] = self.class_values(cls)
-        for prefix, module in self.own.values():
-            if self.of_class[type(module)] or _keeps_objects(module.__dict__):
+        self.of_class = {cls: self.class_values(cls) for cls in set(map(type, self.modules))}
+        shared = len(self.seen) < len(self.modules)
+        searched: set[int] = set()
+        layouts = Layouts()
+        for prefix, module in zip(self.prefixes, self.modules, strict=True):
+            if self.of_class[type(module)] or layouts.keep_objects(module):
+                if shared:  # by the first of its names
+                    if id(module) in searched:
+                        continue
+                    searched.add(id(module))
                 for step in self.from_module(module, prefix):
                     self.follow(step)
         return HiddenTensors(tuple(self.found), tuple(self.too_large))
@@ -237,7 +215,7 @@ class _Walk:
         cls = type(module)
         for name, value in self.of_class[cls]:
             yield self.start(module, prefix, name, value, f"class {cls.__name__}")
-        for name in _HOOKS:
+        for name in HOOKS:
             if hooks := state.get(name):
                 label = name.strip("_").removesuffix("s")
                 for hook in list(hooks.values()):
@@ -245,7 +223,7 @@ class _Walk:
                     yield self.start(module, prefix, place, hook, "hook")
         derived = None
         for name, value in list(state.items()):
-            if type(value) in _ATOMIC or name in _STANDARD:
+            if type(value) in ATOMIC or name in STANDARD:
                 continue
             if name == "_flat_weights" and isinstance(module, nn.RNNBase):
                 continue  # torch's list of what it registers, renewed at each forward
@@ -276,7 +254,7 @@ class _Walk:
         """Note a tensor, or yield what an object holds."""
         value = step.value
         cls = type(value)
-        if cls in _ATOMIC:
+        if cls in ATOMIC:
             return
         key = id(value)
         if key in self.seen or key in self.registered:
@@ -349,34 +327,34 @@ class _Walk:
         for key, child in pairs_of(state.get("_modules")):
             yield step.to(child, f".{key}", module=name)
         for key, value in list(state.items()):
-            if key not in _STANDARD and type(value) not in _ATOMIC:
+            if key not in STANDARD and type(value) not in ATOMIC:
                 yield step.to(value, f".{key}", module=name)
 
     def items(self, step: _Step, value: Any, cls: type) -> Iterator[_Step]:
         """Yield the items of a built-in container, read with the built-in's own methods."""
         if issubclass(cls, dict):
             keys, values = dict.keys(value), dict.values(value)
-            if not _ATOMIC.issuperset(map(type, keys)):
+            if not ATOMIC.issuperset(map(type, keys)):
                 for number, key in enumerate(list(keys)):
                     if type(key) is not tuple:
                         yield step.to(key, f".keys()[{number}]", _within(step, "dict"))
-            if not _ATOMIC.issuperset(map(type, values)):
+            if not ATOMIC.issuperset(map(type, values)):
                 if len(values) > LARGE:
                     self.too_large.append(step.path)
                     return
                 for key, inner in list(dict.items(value)):
-                    if type(inner) not in _ATOMIC:
+                    if type(inner) not in ATOMIC:
                         yield step.to(inner, f"[{key_text(key)}]", _within(step, "dict"))
         else:
             base = next(b for b in (*_SEQUENCES, *_SETS) if issubclass(cls, b))
-            if _ATOMIC.issuperset(map(type, base.__iter__(value))):
+            if ATOMIC.issuperset(map(type, base.__iter__(value))):
                 return
             if base.__len__(value) > LARGE:
                 self.too_large.append(step.path)
                 return
             left, right = "{}" if base in _SETS else "[]"
             for number, inner in enumerate(list(base.__iter__(value))):
-                if type(inner) not in _ATOMIC:
+                if type(inner) not in ATOMIC:
                     suffix = f"{left}{number}{right}"
                     yield step.to(inner, suffix, _within(step, base.__name__))
         yield from self.attributes(step, value, "")
@@ -395,7 +373,7 @@ class _Walk:
                 yield step.to(held, f".{name}", holder)
                 continue
             for key, inner in pairs_of(held):
-                if type(inner) not in _ATOMIC:
+                if type(inner) not in ATOMIC:
                     yield step.to(inner, f".{key}", holder)
 
 

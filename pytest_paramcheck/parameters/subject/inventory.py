@@ -190,9 +190,11 @@ class Inventory:
         return self._by_id.get(id(tensor))
 
     @cached_property
-    def walked(self) -> list[tuple[str, nn.Module]]:
-        """Every (name and its dot, module), a shared module once or more; kept from the reading."""
-        return [] if self.root is None else [(p, m) for p, _, m in first_places(self.root)]
+    def walked(self) -> tuple[list[str], list[nn.Module]]:
+        """The names, each with its dot, of all modules, and the modules, a shared one once or
+        more; kept from the reading."""
+        places = [] if self.root is None else list(first_places(self.root))
+        return [prefix for prefix, _, _ in places], [module for _, _, module in places]
 
     @cached_property
     def modules(self) -> list[tuple[str, nn.Module]]:

@@ -220,9 +220,12 @@ def _register(
     inventory.named = named
     buffers = inventory.buffer_names = {}
     inventory.wrapped_names = {}
-    walked = inventory.walked = []
+    prefixes: list[str] = []
+    each: list[nn.Module] = []
+    inventory.walked = prefixes, each
     for prefix, raw_prefix, module in islice(modules, at_most):
-        walked.append((prefix, module))
+        prefixes.append(prefix)
+        each.append(module)
         for key, parameter in module._parameters.items():
             if parameter is not None:
                 name = prefix + key

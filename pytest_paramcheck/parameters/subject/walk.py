@@ -16,6 +16,8 @@ from .wrappers import wrapped_child
 
 #: The modules above the one being walked, innermost first.
 _Path: TypeAlias = "tuple[nn.Module, _Path] | None"
+#: The children still to come of a module, the one that it wraps, its prefixes, and its path.
+_Level: TypeAlias = tuple[Iterator[tuple[str, nn.Module | None]], str | None, str, str, _Path]
 
 
 def walk_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
@@ -27,30 +29,36 @@ def walk_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     """
     child_of: dict[type, str | None] = {}
     seen: set[int] = set()
-    stack: list[tuple[nn.Module, str, str, _Path]] = [(root, "", "", None)]
-    while stack:
-        module, prefix, raw_prefix, above = stack.pop()
-        yield prefix, raw_prefix, module
-        children = module._modules
-        if not children:
-            continue
-        path: _Path = (module, above)
+
+    def enter(module: nn.Module, prefix: str, raw_prefix: str, above: _Path) -> _Level:
         seen.add(id(module))
         cls = type(module)
         if cls not in child_of:
             child_of[cls] = wrapped_child(module)
-        inner = child_of[cls]
-        # A scripted module's children are no dict, and cannot be walked backwards.
-        for key in reversed(children if type(children) is dict else list(children.keys())):
-            child = children[key]
-            if child is None or (id(child) in seen and _is_above(child, path)):
+        # A list: who walks may change what it comes to.
+        children = iter(list(module._modules.items()))
+        return children, child_of[cls], prefix, raw_prefix, (module, above)
+
+    yield "", "", root
+    levels = [enter(root, "", "", None)]
+    while levels:
+        children, inner, prefix, raw_prefix, path = levels[-1]
+        for key, child in children:
+            if child is None:
                 continue
             below = f"{prefix}{key}."
-            if raw_prefix is prefix and key != inner:  # no wrapper so far: one string for both
-                stack.append((child, below, below, path))
-            else:
-                raw_below = f"{raw_prefix}{key}."
-                stack.append((child, prefix if key == inner else below, raw_below, path))
+            # No wrapper so far: one string for both.
+            raw_below = below if raw_prefix is prefix else f"{raw_prefix}{key}."
+            if key == inner:
+                below = prefix
+            if not child._modules:
+                yield below, raw_below, child
+            elif id(child) not in seen or not _is_above(child, path):
+                yield below, raw_below, child
+                levels.append(enter(child, below, raw_below, path))
+                break
+        else:
+            levels.pop()
 
 
 def _is_above(module: nn.Module, path: _Path) -> bool:
