@@ -70,10 +70,8 @@ def not_loaded(
         renamed = loaded_under_other_names(model, checkpoint, extra, free, every=every, same=same)
         key_names |= renamed
         extra = [key for key in extra if key not in renamed]
-    keys_of: dict[Entry, list[str]] = {}
-    for key, name in key_names.items():
-        keys_of.setdefault(model.by_name[name], []).append(key)
-    absent = [e for e in model.entries if e.persistent and e not in keys_of and e not in missing]
+    came = {model.by_name[name] for name in key_names.values()}
+    absent = [e for e in model.entries if e.persistent and e not in came and e not in missing]
     absent, elsewhere = not_arrived(absent, asked)
     findings: list[Finding] = []
     if extra or absent:
@@ -81,6 +79,10 @@ def not_loaded(
         findings = strangers(model, checkpoint, extra, absent, free, every=every and not key_names)
         findings = [_with_origin(finding, model, origins) for finding in findings]
     findings += [*elsewhere, *own]
+    keys_of: dict[Entry, list[str]] = {}
+    if any(difference is not None for difference in wrong.values()):
+        for key, name in key_names.items():
+            keys_of.setdefault(model.by_name[name], []).append(key)
     for key in right_after_all(model, checkpoint, key_names, wrong, asked):
         keys = keys_of[model.by_name[key_names[key]]]
         if not _rival(checkpoint, keys, checkpoint.named[key]):

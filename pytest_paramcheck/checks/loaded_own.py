@@ -73,8 +73,10 @@ def right_after_all(
     the model saves it so (packed, transposed), or its load writes what the model holds."""
     right = set()
     for key, name in key_names.items():
+        if wrong[key] is None:
+            continue
         saved, held = checkpoint.named[key], model.named[name]
-        if wrong[key] is None or saved is None or held is None:
+        if saved is None or held is None:
             continue
         own = asked.own.get(key)
         if isinstance(own, Tensor) and own.shape == saved.shape and same_bits(own, saved):

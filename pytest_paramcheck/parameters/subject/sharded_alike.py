@@ -15,6 +15,7 @@ from ...messages.errors import ParamCheckUsageError
 from ..tensors.call import exchange
 from ..tensors.content import no_values
 from ..tensors.describe import describe
+from ..tensors.memory import PLAIN_TYPES
 from ..tensors.sharded import is_dtensor, is_partial, sharded_as
 from .inventory import Inventory
 
@@ -26,6 +27,8 @@ def sharded_alike(
 
     Raises :class:`ParamCheckUsageError` for partial sums and for meshes of other ranks.
     """
+    if set(map(type, a.tensors)) | set(map(type, b.tensors)) <= {*PLAIN_TYPES, type(None)}:
+        return a, b
     both = [(left, right, a.named.get(left), b.named.get(right)) for left, right in pairs]
     sharded = [
         (left, right, first, second)
