@@ -1,4 +1,7 @@
-"""Which parameters of a case start with the same values, though they train and are drawn."""
+"""Which parameters of a case start with the same values, though they train and are drawn.
+
+Tests: ``tests/unit/test_equal_starts.py`` and ``test_declaration.py``.
+"""
 
 from __future__ import annotations
 

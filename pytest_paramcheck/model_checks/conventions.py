@@ -1,6 +1,6 @@
 """Checks of what a model promises by what its modules are.
 
-Tests: ``tests/unit/test_conventions.py`` and ``test_resets.py``.
+Tests: ``tests/unit/test_conventions.py``, ``test_resets.py`` and ``test_model_errors.py``.
 """
 
 from __future__ import annotations

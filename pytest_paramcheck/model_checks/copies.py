@@ -1,4 +1,7 @@
-"""Checks of a model's copies: saved and loaded, deep-copied."""
+"""Checks of a model's copies: saved and loaded, deep-copied.
+
+Tests: ``tests/unit/test_model_checks.py``, ``test_model_errors.py`` and ``test_ties.py``.
+"""
 
 from __future__ import annotations
 

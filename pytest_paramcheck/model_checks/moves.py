@@ -3,7 +3,7 @@
 Meta is a second device on every machine. What torch itself loses on the way there is not the
 model's fault: ties through one Parameter, and the laziness of parameters.
 
-Tests: ``tests/unit/test_move_checks.py``.
+Tests: ``tests/unit/test_move_checks.py`` and ``test_model_errors.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The check that training goes on from a checkpoint as if it had never stopped."""
+"""The check that training goes on from a checkpoint as if it had never stopped.
+
+Tests: ``tests/unit/test_resume.py`` and ``test_model_errors.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Backward passes and steps of a case's model, and what gets a gradient only after some."""
+"""Backward passes and steps of a case's model, and what gets a gradient only after some.
+
+Tests: ``tests/unit/test_routes.py``, ``test_running_checks.py``, ``test_model_checks.py``,
+``test_resume.py`` and ``test_model_errors.py``.
+"""
 
 from __future__ import annotations
 

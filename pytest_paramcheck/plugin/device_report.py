@@ -2,8 +2,8 @@
 
 And why a test was run on meta.
 
-Tests: ``tests/integration/test_absent.py``, ``test_workers.py``, ``test_ranks.py`` and
-``test_misuse.py``.
+Tests: ``tests/unit/test_device_report.py``, ``tests/integration/test_absent.py``,
+``test_workers.py``, ``test_ranks.py`` and ``test_misuse.py``.
 """
 
 from __future__ import annotations

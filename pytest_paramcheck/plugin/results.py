@@ -1,7 +1,7 @@
 """What each whole-model check came to, read from the reports of its item.
 
-Tests: ``tests/integration/test_model_cases.py``, ``test_param_model.py`` and
-``tests/unit/test_command_line.py``.
+Tests: ``tests/integration/test_param_page.py``, ``test_model_cases.py``, ``test_param_model.py``
+and ``tests/unit/test_command_line.py``.
 """
 
 from __future__ import annotations

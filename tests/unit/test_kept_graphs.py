@@ -12,6 +12,7 @@ from torch.nn.utils import prune
 
 from pytest_paramcheck import CHECKS, ModelCase, NothingToCheck, ParamCheckError
 from pytest_paramcheck.model_checks.check import run_check
+from pytest_paramcheck.model_checks.kept_graphs import kept_graphs, used_by
 from pytest_paramcheck.model_checks.run import CaseRun
 
 from .messages import failure_lines
@@ -155,3 +156,7 @@ def test_no_verdict_depends_on_what_ran_before(factory: Callable[[], nn.Module])
         names = list(CHECKS)
         random.Random(seed).shuffle(names)
         assert outcomes(factory, names) == alone
+
+
+def test_a_loss_without_a_graph_uses_none() -> None:
+    assert used_by(torch.ones(()), kept_graphs(Kept())) == []

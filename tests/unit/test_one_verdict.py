@@ -7,11 +7,18 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pytest_paramcheck import Finding, ParamCheckUsageError, assert_finite
+from pytest_paramcheck import (
+    Finding,
+    ParamCheckUsageError,
+    assert_finite,
+    assert_frozen,
+    assert_registered,
+)
 from pytest_paramcheck.checks.ranks import of_all_ranks
 from pytest_paramcheck.messages.rendering import render
 from pytest_paramcheck.parameters.tensors.call import ranks_text
@@ -133,6 +140,7 @@ def test_an_error_of_a_plain_subject_has_its_own_traceback() -> None:
 WITHOUT_RANKS = """
 import sys
 import torch
+import torch
 from torch import nn
 import pytest_paramcheck as pc
 
@@ -171,3 +179,19 @@ def test_an_unsharded_model_holds_its_sharded_parameters() -> None:
             assert_finite(Module(2, 2))
 
     assert str(caught.value) == "the model is unsharded: call model.reshard() first"
+
+
+def test_slices_of_parameters_are_for_assertions_that_are_right_of_them(two_ranks: object) -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = FullyShardedDataParallel(
+        nn.Sequential(nn.Linear(2, 2)), use_orig_params=True, device_id=torch.device("cpu")
+    )
+
+    assert_frozen(model.requires_grad_(False))
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_registered(model)
+    assert str(caught.value) == (
+        "FullyShardedDataParallel keeps a slice of each parameter on each rank, which is no "
+        "parameter by itself: use fully_shard, or ask before the wrap"
+    )

@@ -13,13 +13,14 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_paramcheck import ParamCheckUsageError, param_table
-from pytest_paramcheck.showing.rows import bytes_text
+from pytest_paramcheck.showing.rows import bytes_of, bytes_text
 from pytest_paramcheck.showing.table_text import wants_color
 
 from .messages import usage
+from .tensor_kinds import Wrapper
 
 
 class Block(nn.Module):
@@ -451,3 +452,15 @@ def test_numbers_inside_a_component_fold() -> None:
         "layer{0..59}.weight  2x2      60 x 4  trainable",
         "layer{0..59}.bias    2        60 x 2  trainable",
     ]
+
+
+class Tagged(Tensor):
+    """A subclass that adds nothing to the values."""
+
+
+def test_bytes_of_what_is_no_plain_tensor() -> None:
+    values = torch.ones(3, dtype=torch.float64)
+
+    assert bytes_of(values.as_subclass(Tagged)) == 24
+    assert bytes_of(Wrapper(values)) == 24
+    assert bytes_of(values.to(torch.float8_e4m3fn).as_subclass(Tagged)) == 3

@@ -21,6 +21,7 @@ from pytest_paramcheck import (
     assert_changed,
     assert_unchanged,
     assert_updated,
+    part,
 )
 from pytest_paramcheck.parameters.tensors import digest
 from pytest_paramcheck.parameters.tensors.digest import PIECE, content_difference, read_contents
@@ -658,3 +659,19 @@ def test_the_default_device_and_dtype_of_the_test_do_not_matter() -> None:
             pass
         with pytest.raises(ParamCheckError), assert_unchanged(model):
             model.a.weight.data.add_(1)
+
+
+def test_slices_of_parameters_are_unchanged_as_whole_entries_are(two_ranks: object) -> None:
+    """A part counts in the whole tensor, which no rank has."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = FullyShardedDataParallel(
+        nn.Sequential(nn.Linear(2, 2)), use_orig_params=True, device_id=torch.device("cpu")
+    )
+
+    refused = "FullyShardedDataParallel keeps a slice of each parameter on each rank, "
+    block = assert_unchanged(model, part("0.weight", 0))
+    assert usage(block.__enter__).startswith(refused)
+    assert usage(assert_changed(model).__enter__).startswith(refused)
+    with assert_unchanged(model):
+        pass

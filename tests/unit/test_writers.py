@@ -75,6 +75,10 @@ class Decay(SGD):
 
 IDLE: dict[str, tuple[Callable[[nn.Module], Optimizer], str]] = {
     "lr 0": (lambda m: SGD(m.parameters(), lr=0.0), "SGD stepped it with lr 0, "),
+    "lr 0, a tensor": (
+        lambda m: SGD(m.parameters(), lr=torch.tensor(0.0)),
+        "SGD stepped it with lr 0, ",
+    ),
     "lr 0, fused": (
         lambda m: AdamW(m.parameters(), lr=0.0, fused=True),
         "AdamW stepped it with lr 0, ",

@@ -258,7 +258,9 @@ class _Runs:
         __tracebackhide__ = True
         if self.save is not None:
             return _written("", self.save(run.given))
-        saved = {key: held.state_dict() for key, held in run.objects.items()}
+        saved: dict[str, Any] = {}
+        for key, held in run.objects.items():  # a comprehension is a frame that pytest shows
+            saved[key] = held.state_dict()
         return {key: _written(key, state) for key, state in saved.items()}
 
     def resume(self, run: _Run, saved: Any, at_break: Restore) -> None:

@@ -3,7 +3,7 @@
 A load goes into a deep copy whose values were overwritten first: a load that does nothing
 would otherwise look like one that worked.
 
-Tests: ``tests/unit/test_roundtrip.py``.
+Tests: ``tests/unit/test_roundtrip.py`` and ``test_model_errors.py``.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def _callable(through: Callable[[nn.Module], nn.Module | None]) -> Route:
 
 
 def _pickle(model: nn.Module) -> Returned:
+    __tracebackhide__ = True
     subject = copied(model)
     try:
         with quiet_storage_warnings():
@@ -113,6 +114,7 @@ def _pickle(model: nn.Module) -> Returned:
 
 
 def _torch_save(model: nn.Module, target: Target) -> Returned:
+    __tracebackhide__ = True
     other = _overwritten(model, target)
     state = model.state_dict()
     with _scratch() as folder:
@@ -137,6 +139,7 @@ def _torch_save(model: nn.Module, target: Target) -> Returned:
 
 
 def _safetensors(model: nn.Module, target: Target) -> Returned:
+    __tracebackhide__ = True
     library = safetensors_torch()
     other = _overwritten(model, target)
     with _scratch() as folder:
@@ -171,6 +174,7 @@ def _scratch() -> Iterator[str]:
 
 
 def _state_dict(model: nn.Module, target: Target) -> Returned:
+    __tracebackhide__ = True
     return load_into(_overwritten(model, target), model.state_dict())
 
 
@@ -179,6 +183,7 @@ def load_into(target: nn.Module, state: Mapping[str, Any]) -> Returned:
 
     A model's own ``load_state_dict`` may take no ``strict`` and return nothing.
     """
+    __tracebackhide__ = True
     try:
         target.load_state_dict(state)
     except RuntimeError as error:
@@ -197,6 +202,7 @@ def load_into(target: nn.Module, state: Mapping[str, Any]) -> Returned:
 
 
 def _overwritten(model: nn.Module, target: Target) -> nn.Module:
+    __tracebackhide__ = True
     other = target(model)
     overwrite(take_inventory(other))
     return other
