@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from pytest_paramcheck import ParamCheckUsageError, assert_optimizer_state
+from pytest_paramcheck.checks import optimizer_zero
+from pytest_paramcheck.parameters.subject.optimizers import read_slots
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from .messages import failure, failure_lines, whole
 
@@ -744,3 +747,24 @@ def test_state_against_what_was_done_to_it(
     assert name in text
     if how in ("cast", "resized", "shared") or (how == "swapped" and one.shape != two.shape):
         assert name in failure(assert_optimizer_state, optimizer, model)
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        ([[0], [1]], []),
+        ([[0, 1], [1]], ["1.weight: state on several ranks: on ranks 0 and 1"]),
+        ([[0], []], ["1.weight: no state: on no rank"]),
+    ],
+    ids=["each-on-one", "on-both", "on-none"],
+)
+def test_state_that_is_spread_over_ranks(
+    held: list[list[int]], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    slots = read_slots(stepped(model, SGD(model.parameters(), lr=0.1, momentum=0.9)))
+    heard = {rank: [f"{number}.weight" for number in own] for rank, own in enumerate(held)}
+    monkeypatch.setattr(optimizer_zero, "exchange", lambda mine: heard)
+    found = optimizer_zero.spread_state(slots, slots, take_inventory(model))
+
+    assert [f"{f.names[0]}: {f.problem}: {f.found}" for f in found] == told
