@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -13,7 +13,16 @@ from ..messages.errors import ParamCheckUsageError
 from ..messages.findings import Finding
 from ..messages.wording import plural
 from ..parameters.subject.inventory import Entry, Inventory
-from ..parameters.tensors.blend import Blend, Places, Ways, blend_of, places_of, spread_over
+from ..parameters.tensors.blend import (
+    Blend,
+    Places,
+    Triple,
+    Ways,
+    blend_of,
+    certain_means,
+    places_of,
+    spread_over,
+)
 from ..parameters.tensors.content import no_values, same_bits
 from ..parameters.tensors.describe import dtype_name, size_text
 from ..parameters.tensors.memory import memory_of
@@ -61,15 +70,18 @@ def not_averaged(average: Inventory, model: Inventory, kept: Averaged) -> list[F
     told = False
     asked: set[int] = set()
     findings: list[Finding] = []
+    rows: list[tuple[Entry, Entry, Tensor]] = []
     for entry in average.entries:
         name = next((n for n in entry.names if n in kept.pairs), "")
         source = model.by_name.get(kept.pairs.get(name, ""))
         if source is None or source.tensor is None or entry.tensor is None:
             continue
         asked.add(id(source.tensor))
-        if name not in kept.before:
-            continue
-        verdict = _compare(entry, source, kept.before[name], model, kept)
+        if name in kept.before:
+            rows.append((entry, source, kept.before[name]))
+    right = _certain(rows, kept)
+    for number, (entry, source, before) in enumerate(rows):
+        verdict = _RIGHT if number in right else _compare(entry, source, before, model, kept)
         told = told or verdict.told
         findings += [verdict.finding] if verdict.finding else []
     findings += [
@@ -92,6 +104,25 @@ def not_averaged(average: Inventory, model: Inventory, kept: Averaged) -> list[F
         said = f"the average counted {plural(kept.counted, 'update')} in the block"
         findings = [one if one.why else replace(one, why=said) for one in findings]
     return findings
+
+
+_RIGHT = _Verdict(told=True)
+
+
+def _certain(rows: Sequence[tuple[Entry, Entry, Tensor]], kept: Averaged) -> frozenset[int]:
+    """Return which rows are right by a look at many together: those that are averaged."""
+    triples: list[Triple] = []
+    numbers: list[int] = []
+    for number, (entry, source, before) in enumerate(rows):
+        now, other = entry.tensor, source.tensor
+        averaged = source.kind != "buffer" or kept.buffers == "average"
+        if now is None or other is None or not averaged or not now.is_floating_point():
+            continue
+        if now.shape == other.shape == before.shape:
+            triples.append((before, other, now, places_of(before, other, now)))
+            numbers.append(number)
+    decay = 0.0 if kept.first else kept.decay
+    return frozenset(numbers[one] for one in certain_means(triples, decay, kept.ways))
 
 
 def _compare(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pytest_paramcheck import assert_averaged
+from pytest_paramcheck import ParamCheckError, assert_averaged
 from pytest_paramcheck.parameters.tensors.blend import blend_of
 
 from .messages import failure, failure_lines, usage, whole
@@ -26,6 +26,26 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "a sum": lambda b, m, d: d * b + (1 - d) * m.to(b.dtype),
     "minus a difference": lambda b, m, d: b - (1 - d) * (b - m.to(b.dtype)),
     "the model and a difference": lambda b, m, d: m.to(b.dtype) + d * (b - m.to(b.dtype)),
+}
+
+
+#: Kinds of tensors with values of their own, which no two share.
+KINDS: dict[str, Callable[[torch.Generator], Tensor]] = {
+    "float32": lambda g: torch.randn(3, 4, generator=g),
+    "float64": lambda g: torch.randn(5, generator=g, dtype=torch.float64),
+    "float16": lambda g: torch.randn(7, generator=g).half(),
+    "bfloat16": lambda g: torch.randn(7, generator=g).bfloat16(),
+    "complex": lambda g: torch.randn(4, generator=g, dtype=torch.complex64),
+    "a number": lambda g: torch.randn((), generator=g),
+    "transposed": lambda g: torch.randn(3, 4, generator=g).t(),
+    "several pieces": lambda g: torch.randn((1 << 17) + 3, generator=g),
+}
+#: What may become of one in the place of its mean, from what was, what came in and the mean.
+FATES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "left alone": lambda b, m, e: b.clone(),
+    "copied": lambda b, m, e: m.clone(),
+    "one value": lambda b, m, e: e + 9 * (torch.arange(e.numel()).view(e.shape) == e.numel() - 1),
+    "not a number": lambda b, m, e: e * float("nan"),
 }
 
 
@@ -102,6 +122,32 @@ class TestRight:
         far = now + 8 * torch.finfo(dtype).eps * (before.abs() + model.abs())
         assert float(off.max()) < 1e3
         assert not blend_of(before, model, far).is_mean(decay)
+
+    @settings(max_examples=12, deadline=None)
+    @given(st.data())
+    def test_many_of_every_kind_and_what_became_of_each(self, data: st.DataObject) -> None:
+        """Looked at together or one by one: named are those that no update made, and no others."""
+        draw = torch.Generator().manual_seed(data.draw(st.integers(0, 1 << 31)))
+        kinds = data.draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=9))
+        fates = [data.draw(st.sampled_from([*sorted(FATES), "right", "right"])) for _ in kinds]
+        before = {f"w{i}": KINDS[kind](draw) for i, kind in enumerate(kinds)}
+        model = {name: KINDS[kind](draw) for name, kind in zip(before, kinds, strict=True)}
+        ema = dict(before)
+        wrong = {name for name, fate in zip(before, fates, strict=True) if fate != "right"}
+
+        def write() -> None:
+            for name, fate in zip(before, fates, strict=True):
+                formula = data.draw(st.sampled_from(sorted(FORMULAS)))
+                made = FORMULAS[formula](before[name], model[name], DECAY)
+                ema[name] = FATES.get(fate, lambda b, m, e: e)(before[name], model[name], made)
+
+        if not wrong:
+            with assert_averaged(ema, model, DECAY):
+                write()
+            return
+        with pytest.raises(ParamCheckError) as caught, assert_averaged(ema, model, DECAY):
+            write()
+        assert {finding.names[0] for finding in caught.value.findings} == wrong
 
     def test_buffers_that_are_averaged_or_kept(self) -> None:
         def with_buffers(ema: nn.Module, model: nn.Module) -> None:

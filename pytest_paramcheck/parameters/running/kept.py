@@ -83,6 +83,10 @@ def keep(
     contents: Sequence[Content | None] = [None] * len(held)
     if values and not copies:
         contents = read_contents(some)
+    copied: Sequence[Tensor | None] = [None] * len(held)
+    if values and copies:
+        with torch.no_grad():
+            copied = [tensor.detach().clone() for tensor in some]
     return [
         Kept(
             tuple(entry.names) if entry.part is None else _bare(entry, entry.part),
@@ -96,20 +100,17 @@ def keep(
             tuple(_aliases(tensor)),
             elements,
             entry.part,
-            _copy(elements) if values and copies else None,
+            copy,
             attributes_of(tensor) if attributes else (),
         )
-        for (entry, tensor), elements, content in zip(held, some, contents, strict=True)
+        for (entry, tensor), elements, content, copy in zip(
+            held, some, contents, copied, strict=True
+        )
     ]
 
 
 def _bare(entry: Entry, part: Part) -> tuple[str, ...]:
     return tuple(name.removesuffix(part.text) for name in entry.names)
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    with torch.no_grad():
-        return tensor.detach().clone()
 
 
 def attributes_of(tensor: Tensor) -> tuple[str, ...]:

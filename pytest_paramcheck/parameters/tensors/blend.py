@@ -5,7 +5,7 @@ Tests: ``tests/unit/test_averaged.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -35,9 +35,6 @@ class Blend:
     before: Tensor
     model: Tensor
     now: Tensor
-    eps: float
-    tiny: float
-    wide: torch.dtype
     #: Where the three lie in host memory, if they are ordinary and of one dtype.
     places: Places | None = None
 
@@ -48,15 +45,18 @@ class Blend:
         """
         wholes = self.before, self.model, self.now
         ways = Ways() if ways is None else ways
-        place = self.places[2] if self.places else plain_address(self.now)
         likely = self.now.element_size() > 1  # of the smallest floats nothing computes
         for start in range(0, self.now.numel(), CHUNK):
-            b, m, e = (t[start : start + CHUNK] for t in wholes) if start or self.long else wholes
+            b, m, e = (t[start : start + CHUNK] for t in wholes) if self.long else wholes
             if likely:
-                here = None if place is None else place + start * e.element_size()
+                here = None
                 if self.places is None:
                     b, m = b.to(e.dtype), m.to(e.dtype)
-                likely = ways.gave(b, m, e, here, decay)
+                else:
+                    x, y, z = self.places
+                    at = start * e.element_size()
+                    here = x + at, y + at, z + at
+                likely = ways.gave([(b, m, e, here)], decay)
                 if likely:
                     continue
             if not bool(self._near(*self._wide(b, m, e), decay)[0].all()):
@@ -85,6 +85,17 @@ class Blend:
             return None
         decay = float((apart * left).sum()) / square
         return decay if decay == decay and self.is_mean(decay) else None
+
+    @property
+    def eps(self) -> float:
+        """The spacing of values near 1."""
+        return float(torch.finfo(self.now.dtype).eps)
+
+    @property
+    def wide(self) -> torch.dtype:
+        """What is computed in, but for the bits that one way gives."""
+        double = self.now.dtype in (torch.float64, torch.complex128)
+        return torch.float64 if double else torch.float32
 
     @property
     def long(self) -> bool:
@@ -126,7 +137,8 @@ class Blend:
 
     def _near(self, b: Tensor, m: Tensor, e: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         gap = torch.lerp(b, m, 1 - decay).sub_(e).abs_()
-        scale = b.abs().add_(m.abs()).mul_(ROUNDINGS * self.eps).add_(self.tiny)
+        tiny = 2 * torch.finfo(self.now.dtype).tiny * self.eps  # two spacings around zero
+        scale = b.abs().add_(m.abs()).mul_(ROUNDINGS * self.eps).add_(tiny)
         return gap <= scale, gap  # a NaN is not close to anything
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -145,25 +157,41 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b) if same is None else same
 
 
-def _lerp(b: Tensor, m: Tensor, decay: float, out: Tensor) -> None:
-    torch.lerp(b, m, 1 - decay, out=out)
+def _holds(mean: Tensor, now: Tensor, places: Places | None) -> bool:
+    if places is None:
+        return _same(mean, now)
+    same = same_at(mean.data_ptr(), places[2], now.numel() * now.element_size())
+    return torch.equal(mean, now) if same is None else same
 
 
-def _scaled(b: Tensor, m: Tensor, decay: float, out: Tensor) -> None:
-    torch.mul(b, decay, out=out).add_(m, alpha=1 - decay)
+#: What was, what came in and what became of it, and where the three lie if they are ordinary.
+Triple: TypeAlias = tuple[Tensor, Tensor, Tensor, Places | None]
+#: Computes the means of many pairs of tensors.
+Way: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], float], Sequence[Tensor]]
 
 
-def _sum(b: Tensor, m: Tensor, decay: float, out: Tensor) -> None:
-    torch.mul(b, decay, out=out).add_((1 - decay) * m)
+def _lerp(b: Sequence[Tensor], m: Sequence[Tensor], decay: float) -> Sequence[Tensor]:
+    return torch._foreach_lerp(b, m, 1 - decay)
 
 
-def _difference(b: Tensor, m: Tensor, decay: float, out: Tensor) -> None:
-    torch.sub(b, m, out=out).mul_(1 - decay)
-    torch.sub(b, out, out=out)
+def _scaled(b: Sequence[Tensor], m: Sequence[Tensor], decay: float) -> Sequence[Tensor]:
+    means = torch._foreach_mul(b, decay)
+    torch._foreach_add_(means, m, alpha=1 - decay)
+    return means
 
 
-#: Computes a mean into its last argument.
-Way: TypeAlias = Callable[[Tensor, Tensor, float, Tensor], None]
+def _sum(b: Sequence[Tensor], m: Sequence[Tensor], decay: float) -> Sequence[Tensor]:
+    means = torch._foreach_mul(b, decay)
+    torch._foreach_add_(means, torch._foreach_mul(m, 1 - decay))
+    return means
+
+
+def _difference(b: Sequence[Tensor], m: Sequence[Tensor], decay: float) -> Sequence[Tensor]:
+    parts = torch._foreach_sub(b, m)
+    torch._foreach_mul_(parts, 1 - decay)
+    return torch._foreach_sub(b, parts)
+
+
 #: ``lerp_``; ``mul_(d).add_(m, alpha=1 - d)``; ``d * b + (1 - d) * m``; ``b -= (1 - d) * (b - m)``.
 WAYS: tuple[Way, ...] = (_lerp, _scaled, _sum, _difference)
 
@@ -173,25 +201,41 @@ class Ways:
     """How nearly every average is written, the likeliest first: then the bits are the same."""
 
     order: list[Way] = field(default_factory=lambda: list(WAYS))
-    rooms: dict[tuple[torch.dtype, torch.device], Tensor] = field(default_factory=dict)
 
-    def gave(self, b: Tensor, m: Tensor, e: Tensor, place: int | None, decay: float) -> bool:
-        """Whether one of them gives the bits of ``e``, which lies at ``place`` in host memory."""
-        kind = e.dtype, e.device
-        if (room := self.rooms.get(kind)) is None:
-            room = self.rooms[kind] = torch.empty(CHUNK, dtype=e.dtype, device=e.device)
-        mean = room if e.numel() == CHUNK else room[: e.numel()]
+    def gave(self, triples: Sequence[Triple], decay: float) -> bool:
+        """Whether one of them gives the bits of all that became."""
+        before, model, now, places = zip(*triples, strict=True)
         for number, way in enumerate(self.order):
-            way(b, m, decay, mean)
-            if place is None:
-                same: bool | None = torch.equal(mean, e)
-            else:
-                same = same_at(mean.data_ptr(), place, e.numel() * e.element_size())
-            if torch.equal(mean, e) if same is None else same:
+            if all(map(_holds, way(before, model, decay), now, places)):
                 if number:
                     self.order.insert(0, self.order.pop(number))
                 return True
         return False
+
+
+def certain_means(triples: Sequence[Triple], decay: float, ways: Ways) -> Iterator[int]:
+    """Yield which of many tensors are that mean, moved, and came in as others than they were.
+
+    Small ordinary tensors of one dtype that follow one another are computed in few calls. What is
+    not yielded may be a mean as well.
+    """
+    some: list[int] = []
+    elements = 0
+    for number, (before, _, now, places) in enumerate(triples):
+        size = now.numel()
+        if places is None or not 0 < size <= CHUNK or now.element_size() == 1:
+            continue
+        apart = same_at(places[0], places[1], size * now.element_size()) is False
+        if not apart or same_at(places[0], places[2], size * now.element_size()) is not False:
+            continue
+        if some and (elements + size > CHUNK or before.dtype != triples[some[0]][0].dtype):
+            if ways.gave([triples[one] for one in some], decay):
+                yield from some
+            some, elements = [], 0
+        some.append(number)
+        elements += size
+    if some and ways.gave([triples[one] for one in some], decay):
+        yield from some
 
 
 def places_of(before: Tensor, model: Tensor, now: Tensor) -> Places | None:
@@ -205,15 +249,12 @@ def places_of(before: Tensor, model: Tensor, now: Tensor) -> Places | None:
 
 def blend_of(before: Tensor, model: Tensor, now: Tensor, places: Places | None = None) -> Blend:
     """Prepare three tensors of one shape; floating ones or complex ones, on any devices."""
-    spacing = torch.finfo(now.dtype)
-    wide = torch.float64 if now.dtype in (torch.float64, torch.complex128) else torch.float32
-    rounding = spacing.eps, 2 * spacing.tiny * spacing.eps, wide
     places = places or places_of(before, model, now)
     if places is not None:
         b, m, e = (tensor.detach().view(-1) for tensor in (before, model, now))
-        return Blend(b, m, e, *rounding, places)
+        return Blend(b, m, e, places)
     b, m, e = (_flat(tensor, now.device) for tensor in (before, model, now))
-    return Blend(b, m, e, *rounding)
+    return Blend(b, m, e)
 
 
 def spread_over(tensor: Tensor) -> Tensor:
