@@ -54,8 +54,10 @@ class _Room:
     def of(dtype: torch.dtype, device: torch.device, size: int, rtol: float, atol: float) -> _Room:
         """Make room for so many values."""
         rounding = _ROUNDINGS * torch.finfo(dtype).eps
+        one, other = torch.empty(2, size, dtype=dtype, device=device)
         return _Room(
-            *torch.empty(2, size, dtype=dtype, device=device),
+            one,
+            other,
             quotient=rtol - rounding if rounding < rtol < 0.5 else None,
             rtol=rtol * (1 - rounding),
             atol=min(atol * (1 - rounding), torch.finfo(dtype).max),

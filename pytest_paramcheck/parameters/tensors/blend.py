@@ -166,27 +166,28 @@ def _holds(mean: Tensor, now: Tensor, places: Places | None) -> bool:
 
 #: What was, what came in and what became of it, and where the three lie if they are ordinary.
 Triple: TypeAlias = tuple[Tensor, Tensor, Tensor, Places | None]
+Many: TypeAlias = tuple[Tensor, ...]
 #: Computes the means of many pairs of tensors.
-Way: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], float], Sequence[Tensor]]
+Way: TypeAlias = Callable[[Many, Many, float], Many]
 
 
-def _lerp(b: Sequence[Tensor], m: Sequence[Tensor], decay: float) -> Sequence[Tensor]:
+def _lerp(b: Many, m: Many, decay: float) -> Many:
     return torch._foreach_lerp(b, m, 1 - decay)
 
 
-def _scaled(b: Sequence[Tensor], m: Sequence[Tensor], decay: float) -> Sequence[Tensor]:
+def _scaled(b: Many, m: Many, decay: float) -> Many:
     means = torch._foreach_mul(b, decay)
     torch._foreach_add_(means, m, alpha=1 - decay)
     return means
 
 
-def _sum(b: Sequence[Tensor], m: Sequence[Tensor], decay: float) -> Sequence[Tensor]:
+def _sum(b: Many, m: Many, decay: float) -> Many:
     means = torch._foreach_mul(b, decay)
     torch._foreach_add_(means, torch._foreach_mul(m, 1 - decay))
     return means
 
 
-def _difference(b: Sequence[Tensor], m: Sequence[Tensor], decay: float) -> Sequence[Tensor]:
+def _difference(b: Many, m: Many, decay: float) -> Many:
     parts = torch._foreach_sub(b, m)
     torch._foreach_mul_(parts, 1 - decay)
     return torch._foreach_sub(b, parts)
