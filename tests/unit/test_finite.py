@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -72,8 +75,37 @@ def test_the_counter_sees_a_loop_that_waits_for_each_tensor() -> None:
 
 def test_an_overflowing_norm_is_cleared_with_one_more_read() -> None:
     model = many()
-    model.append(torch.full((4,), 3e38))  # the squares overflow, the values do not
+    model.append(torch.full((2000,), 3e38))  # the squares overflow, the values do not
     assert waits_of(lambda: assert_finite(model)) == (2, 0)
+
+
+SIZES = [(3,), (2, 3), (6,), (1, 6), (), (0,), (0, 4), (1024,), (1025,), (2, 600)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(SIZES),
+            st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]),
+            st.sampled_from([1.0, 6e4, NAN, INF, -INF]),
+            st.booleans(),
+            st.floats(0, 1, exclude_max=True),
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_each_of_many_tensors_has_its_own_answer(
+    wanted: list[tuple[tuple[int, ...], torch.dtype, float, bool, float]],
+) -> None:
+    tensors = []
+    for size, dtype, value, transposed, where in wanted:
+        tensor = torch.ones(size, dtype=dtype)
+        if tensor.numel():
+            tensor.view(-1)[int(where * tensor.numel())] = value
+        tensors.append(tensor.t() if transposed and tensor.dim() == 2 else tensor)
+    oracle = [all(math.isfinite(v) for v in t.flatten().tolist()) for t in tensors]
+    assert are_finite(tensors) == oracle
 
 
 @pytest.mark.parametrize("without", ["missing", "raising"])

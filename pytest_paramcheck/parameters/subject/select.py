@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from ...messages.errors import ParamCheckUsageError
 from ...messages.wording import plural
 from ..tensors.content import no_values
+from ..tensors.memory import PLAIN_TYPES
 from .elements import elements, with_part
 from .inventory import Entry, Inventory
 from .parts import Part
@@ -49,7 +50,10 @@ def trainable(entry: Entry) -> bool:
 def with_elements(entry: Entry) -> bool:
     """Eligible: what can hold another value than it does. A lazy one counts: it has no size
     to ask, and who needs values refuses it by name."""
-    return entry.tensor is not None and (is_lazy(entry.tensor) or entry.tensor.numel() > 0)
+    tensor = entry.tensor
+    if tensor is None:
+        return False
+    return (type(tensor) not in PLAIN_TYPES and is_lazy(tensor)) or tensor.numel() > 0
 
 
 def select(
@@ -86,11 +90,14 @@ def select(
             starts = True
             chosen.update(matched)
     if not starts:
-        chosen.update(e for e in inventory.entries if eligible(e) and default(e))
-        if not chosen:
+        every = [entry for entry in inventory.entries if eligible(entry) and default(entry)]
+        if not every:
             raise ParamCheckUsageError(
                 f"{inventory.title} has no {what} that this applies to: there is nothing to check"
             )
+        if not patterns:
+            return every
+        chosen.update(every)
     left = chosen.union(some) - removed
     if not left:
         shown = ", ".join(pattern_text(p) for p in patterns)

@@ -2,12 +2,14 @@
 
 The screen is the 2-norm of every tensor, taken in one call per dtype: squares never cancel,
 so a NaN or an infinity always shows in it. A norm may also overflow where all values are
-finite; those tensors, and only those, are looked at exactly.
+finite; those tensors, and only those, are looked at exactly. Small tensors of one size are the
+rows of one copy: a norm of each, one after the other, would take ten times as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,13 +22,20 @@ from .sharded import index_in_whole, local_of, mesh_of
 #: What the fused norm takes as it is. Everything else is taken apart first.
 _PLAIN_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 
+#: Tensors of so many elements are copied to be looked at together, if there are enough of them.
+SMALL, ENOUGH = 1024, 8
+
+#: A dtype, and how many elements the tensors have where these are few.
+_Kind: TypeAlias = tuple[torch.dtype, int]
+_Groups: TypeAlias = "dict[torch.device, dict[_Kind, _Group]]"
+
 
 def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
     """Return for each tensor whether all its values are finite; integers always are.
 
     Waits for each device once, and once more for a device on which something is suspect.
     """
-    groups: dict[torch.device, dict[torch.dtype, _Group]] = {}
+    groups: _Groups = {}
     finite = [True] * len(tensors)
     for index, tensor in enumerate(tensors):
         if (
@@ -41,9 +50,9 @@ def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
             for part in value_parts(tensor):
                 _add(groups, index, _unexpanded(part))
     with torch.no_grad():
-        for device, by_dtype in groups.items():
-            suspects: dict[torch.device, dict[torch.dtype, _Group]] = {}
-            for index, part in _failing(by_dtype, _screen):
+        for device, by_kind in groups.items():
+            suspects: _Groups = {}
+            for index, part in _failing(by_kind, _screen):
                 _add(suspects, index, part)
             for index, _ in _failing(suspects.get(device, {}), _exact):
                 finite[index] = False
@@ -51,7 +60,7 @@ def are_finite(tensors: Sequence[Tensor]) -> list[bool]:
 
 
 class _Group:
-    """Tensors of one device and dtype, and to which question each belongs."""
+    """Tensors of one device and kind, and to which question each belongs."""
 
     __slots__ = ("indices", "parts")
 
@@ -60,19 +69,21 @@ class _Group:
         self.parts: list[Tensor] = []
 
 
-def _add(groups: dict[torch.device, dict[torch.dtype, _Group]], index: int, part: Tensor) -> None:
-    by_dtype = groups.get(part.device)
-    if by_dtype is None:
-        by_dtype = groups[part.device] = {}
-    group = by_dtype.get(part.dtype)
+def _add(groups: _Groups, index: int, part: Tensor) -> None:
+    by_kind = groups.get(device := part.device)
+    if by_kind is None:
+        by_kind = groups[device] = {}
+    size = part.numel()
+    kind = (part.dtype, size if size <= SMALL else 0)
+    group = by_kind.get(kind)
     if group is None:
-        group = by_dtype[part.dtype] = _Group()
+        group = by_kind[kind] = _Group()
     group.indices.append(index)
     group.parts.append(part)
 
 
 def _failing(
-    groups: dict[torch.dtype, _Group], test: Callable[[list[Tensor]], Tensor]
+    groups: dict[_Kind, _Group], test: Callable[[list[Tensor]], Tensor]
 ) -> list[tuple[int, Tensor]]:
     """Return the tensors of one device that fail a test, read back in one transfer."""
     if not groups:
@@ -85,7 +96,11 @@ def _failing(
 
 
 def _screen(parts: list[Tensor]) -> Tensor:
-    """Return one bool per tensor of one device and dtype: False may be a false alarm."""
+    """Return one bool per tensor of one device and kind: False may be a false alarm."""
+    size = parts[0].numel()
+    if 0 < size <= SMALL and len(parts) >= ENOUGH and parts[0].element_size() > 1:
+        flat = [part if part.dim() == 1 else part.reshape(-1) for part in parts]
+        return torch.cat(flat).view(-1, size).isfinite().all(1)
     foreach_norm = getattr(torch, "_foreach_norm", None)  # private: it may go
     if foreach_norm is not None and parts[0].element_size() > 1:
         try:
