@@ -10,6 +10,8 @@ compiled.
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -63,6 +65,28 @@ def test_a_training_step(
     with assert_updated(compiled):
         loss(compiled).backward()
         optimizer.step()
+
+
+def test_a_compiled_copy_is_seen(assert_tied, assert_optimizer_covers, model, compiled) -> None:
+    other = copy.deepcopy(model)
+    with pytest.raises(ParamCheckError, match=r"not tied: #1\.emb\.weight, #2\.emb\.weight"):
+        assert_tied(other, compiled)
+    optimizer = torch.optim.AdamW(other.parameters(), lr=0.1)
+    with pytest.raises(ParamCheckError, match=r"not in the optimizer: emb\.weight"):
+        assert_optimizer_covers(optimizer, compiled)
+
+
+def test_a_tie_that_is_lost_on_the_way_is_seen(assert_same_ties, model) -> None:
+    other = copy.deepcopy(model)
+    other.head.weight = nn.Parameter(other.head.weight.detach().clone())
+    with pytest.raises(ParamCheckError, match=r"tie lost: emb\.weight, head\.weight"):
+        assert_same_ties(model, torch.compile(other, backend="eager"))
+
+
+def test_a_layer_without_a_gradient_is_seen(assert_grads_reach, model, monkeypatch) -> None:
+    monkeypatch.setattr(model.body, "forward", torch.no_grad()(model.body.forward))
+    with pytest.raises(ParamCheckError, match=r"no gradient: body\.weight, body\.bias"):
+        assert_grads_reach(torch.compile(model, backend="eager"), loss)
 
 
 def test_its_checkpoint_loads_into_the_model(assert_loaded, compiled) -> None:

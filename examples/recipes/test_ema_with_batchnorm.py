@@ -85,6 +85,32 @@ def test_an_update_before_the_step_is_seen(assert_averaged, model) -> None:
         epoch()
 
 
+def test_two_updates_are_seen(assert_averaged, model) -> None:
+    average = Average(model)
+
+    def epoch() -> None:
+        with assert_averaged(average.model, model, decay=DECAY):
+            train(model)
+            average.update(model)
+            average.update(model)
+
+    with pytest.raises(ParamCheckError, match=r"updated twice: .*0,1,3\}\.weight"):
+        epoch()
+
+
+def test_buffers_that_are_averaged_are_seen(assert_averaged, model) -> None:
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
+    average.update_parameters(model)  # the first update copies
+
+    def epoch() -> None:
+        with assert_averaged(average, model, decay=DECAY):
+            train(model)
+            average.update_parameters(model)
+
+    with pytest.raises(ParamCheckError, match=r"averaged, not copied: .*running_mean"):
+        epoch()
+
+
 def test_torch_s_own_average(assert_averaged, model) -> None:
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     for _ in range(3):  # the first update copies

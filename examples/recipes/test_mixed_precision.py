@@ -5,7 +5,8 @@ back; gradients are clipped before they are unscaled, so that the bound means so
 step that a scaler skips is taken for one that trained; a micro-batch is forgotten.
 
 What the tests hold: the optimizer holds one master for each parameter; a step moves every
-parameter because of its gradient; the clipped norm is within its bound; a skipped step is seen.
+parameter because of its gradient; the clipped norm is within its bound; a skipped step is seen;
+the gradients of micro-batches add up to those of the batch.
 """
 
 from __future__ import annotations
@@ -35,23 +36,31 @@ class Trainer:
         }
         self.optimizer = torch.optim.AdamW(self.masters.values(), lr=0.05)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
-        self.copies_back = True
+        self.copies_back = self.unscales_first = self.accumulates = True
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         return model(batch.bfloat16()).float().square().mean()
 
-    def step(self, spoil: bool = False) -> None:
+    def backward(self, batch: Tensor) -> None:
         self.model.zero_grad()
-        for _ in range(MICRO_BATCHES):
-            loss = self.loss(self.model, torch.randn(8, 6)) / MICRO_BATCHES
-            self.scaler.scale(loss).backward()
+        for part in batch.chunk(MICRO_BATCHES):
+            if not self.accumulates:
+                self.model.zero_grad()
+            self.scaler.scale(self.loss(self.model, part) / MICRO_BATCHES).backward()
+
+    def clip(self) -> None:
+        nn.utils.clip_grad_norm_(list(self.masters.values()), CLIP)
+
+    def step(self, spoil: bool = False) -> None:
+        self.backward(torch.randn(8 * MICRO_BATCHES, 6))
         for name, parameter in self.model.named_parameters():
             if name in self.masters and parameter.grad is not None:
                 self.masters[name].grad = parameter.grad.float()
         if spoil:
             next(iter(self.masters.values())).grad[0, 0] = torch.inf
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(list(self.masters.values()), CLIP)
+        clip, unscale = self.clip, lambda: self.scaler.unscale_(self.optimizer)
+        for act in (unscale, clip) if self.unscales_first else (clip, unscale):
+            act()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
@@ -83,6 +92,31 @@ def test_a_step_moves_every_parameter(assert_updated, assert_grad_norm) -> None:
     with assert_updated(trainer.model):
         trainer.step()
     assert_grad_norm(trainer.masters, at_most=CLIP * 1.001, at_least=CLIP * 0.999)
+
+
+def test_a_clip_before_the_scale_is_taken_off_is_seen(assert_grad_norm) -> None:
+    trainer = Trainer()
+    trainer.unscales_first = False
+    trainer.step()
+    with pytest.raises(ParamCheckError, match=r"gradient norm 0\.0078\d* is below"):  # CLIP / 64
+        assert_grad_norm(trainer.masters, at_most=CLIP * 1.001, at_least=CLIP * 0.999)
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_micro_batches_add_up_to_the_batch(assert_same_values) -> None:
+    trainer, batch = Trainer(), torch.randn(16, 6)
+    trainer.scaler.scale(trainer.loss(trainer.model, batch)).backward()
+    whole = gradients(trainer.model)
+    trainer.backward(batch)
+    assert_same_values(gradients(trainer.model), whole, rtol=0.1, atol=0.5)
+
+    trainer.accumulates = False
+    trainer.backward(batch)
+    with pytest.raises(ParamCheckError, match="different values: "):
+        assert_same_values(gradients(trainer.model), whole, rtol=0.1, atol=0.5)
 
 
 def test_masters_that_are_not_copied_back_are_seen(assert_updated) -> None:

@@ -71,5 +71,21 @@ def test_a_deviation_that_became_negative_is_seen(assert_values) -> None:
         assert_values(policy, {"std": values.positive()})
 
 
+def test_a_logarithm_without_bound_is_seen(assert_values) -> None:
+    policy = Policy(logarithm=True)
+    optimizer = torch.optim.SGD([policy.std], lr=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (-policy.deviation().log().sum()).backward()  # a bonus for entropy, and nothing against it
+        optimizer.step()
+    with pytest.raises(ParamCheckError, match=r"outside \[-10, 2\]: std"):
+        assert_values(policy, {"std": values.between(-10, 2)})
+
+
+def test_a_value_head_that_trains_the_body_is_seen(assert_grads_reach) -> None:
+    with pytest.raises(ParamCheckError, match=r"reached, but not listed: body\.weight"):
+        assert_grads_reach(Policy(logarithm=True), value_loss, exactly=["value"])
+
+
 def test_the_losses_together_reach_everything(assert_grads_reach) -> None:
     assert_grads_reach(Policy(logarithm=True), [policy_loss, value_loss])

@@ -63,6 +63,23 @@ def test_only_what_was_kept_trains(assert_unchanged, assert_updated) -> None:
         pruned.step()
 
 
+def test_a_checkpoint_that_brings_weights_back_is_seen(assert_values) -> None:
+    pruned = Pruned(keeps=True)
+    pruned.model.load_state_dict({"weight": torch.randn(8, 8)})  # and nobody masks it
+    with pytest.raises(ParamCheckError, match="not zero where it has to be: weight"):
+        assert_values(pruned.model, {"weight": values.zero_where(~pruned.mask)})
+
+
+def test_a_mask_the_wrong_way_round_is_seen(assert_updated) -> None:
+    pruned = Pruned(keeps=True)
+    kept, pruned.mask = pruned.mask, ~pruned.mask
+    with (
+        pytest.raises(ParamCheckError, match=r"changed without a gradient: weight\["),
+        assert_updated(pruned.model, part("weight", kept & (pruned.model.weight != 0))),
+    ):
+        pruned._step(lambda grad: grad.mul_(pruned.mask))
+
+
 def test_momentum_that_brings_weights_back_is_seen(assert_unchanged) -> None:
     pruned = Pruned(keeps=False)
     with (

@@ -78,6 +78,16 @@ def test_a_schedule_that_is_not_saved_is_seen(assert_resumes) -> None:
         assert_resumes(build, step, save=save)
 
 
+def test_moments_that_are_not_loaded_are_seen(assert_resumes) -> None:
+    def load(objects: dict[str, Any], saved: dict[str, Any]) -> None:
+        for key, held in objects.items():
+            if key != "optimizer":
+                held.load_state_dict(saved[key])
+
+    with pytest.raises(ParamCheckError, match=r"exp_avg and exp_avg_sq of 2 parameters"):
+        assert_resumes(build, step, load=load)
+
+
 def test_the_average_is_the_one_of_its_count(assert_averaged) -> None:
     objects = build()
     for _ in range(3):
