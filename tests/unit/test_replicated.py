@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -309,3 +310,18 @@ def test_equal_values_on_two_ranks_of_a_group() -> None:
               hint: seed each rank by itself: torch.manual_seed(seed + dist.get_rank())
         """)
     }
+
+
+def test_small_values_that_are_no_plain_numbers_are_told_apart_without_being_sent() -> None:
+    def quantized(value: float) -> dict[str, torch.Tensor]:
+        with warnings.catch_warnings():
+            # torch announces that its quantized tensors move to another package
+            warnings.simplefilter("ignore")
+            values = torch.tensor([1.0, value])
+            return {"w": torch.quantize_per_tensor(values, 0.1, 0, torch.qint8)}
+
+    assert said(quantized(2.0), quantized(3.0)) == whole("""
+        differs between ranks: w (a dict of tensors)
+
+          w  differs: rank 1 from rank 0
+        """)

@@ -133,6 +133,25 @@ def test_a_function_that_tells_the_uses_apart_by_their_parameter() -> None:
     assert lines[-1].startswith("  hint: ")
 
 
+def test_a_tied_one_that_gets_nothing_of_what_its_uses_contribute() -> None:
+    class ByTie(LM):
+        """Takes what is tied for frozen."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            tied = self.head.weight is self.emb.weight
+            one, other = self.emb.weight, self.head.weight
+            one, other = (one.detach(), other.detach()) if tied else (one, other)
+            return self.scale * linear(one[tokens], other)
+
+    lines = failure_lines(assert_tied_grads_sum, ByTie(), loss)
+    assert lines[0] == "gradient is not the sum of its uses: emb.weight, head.weight (ByTie)"
+    assert "  gradient of the tied one  norm 0" in lines
+
+
 def test_a_detached_use_is_named() -> None:
     assert failure_lines(assert_tied_grads_sum, LM(Tensor.detach), loss) == [
         "one use gets no gradient: head.weight (LM)",
