@@ -44,6 +44,7 @@ CASES = [CASE, broken]
 TWICE = [make, ModelCase(make)]
 UNKNOWN = ModelCase(make, expected_failures={"check_tie": "why"})
 MEANT = ModelCase(broken, expected_failures={"check_registered": "issue 7"})
+WRAPPED = ModelCase(make, wrap=lambda model: model, name="lm")
 NUMBER = 3
 INSTANCE = make()
 
@@ -429,3 +430,14 @@ def test_junit_carries_what_was_not_run(run: Run, models: str, pytester: pytest.
 
     assert '<property name="param_not_declared" value="frozen,shapes,optimizer"' in written
     assert '<property name="param_want_inputs" value="ModelCase(inputs=...)"' in written
+
+
+def test_a_wrapped_model_needs_ranks(run: Run, models: str) -> None:
+    spec = f"--param-model={models}:WRAPPED"
+    alone, on_ranks = run("", spec), run("", spec, "--param-ranks=2", "--collect-only", "-q")
+
+    assert alone.errlines == [
+        f"ERROR: {spec}: ModelCase 'lm' has wrap=: give --param-ranks=2 as well",
+        "",
+    ]
+    assert f"{models}:WRAPPED::check_step[cpu-2ranks]" in on_ranks.outlines
