@@ -8,7 +8,8 @@ a device. ``wrapped.py``: wrapped or sharded, on ranks; ``parts.py``: inputs, an
 ``conventions.py``: what its modules promise by what they are. ``builds.py``: builds that
 checks share. ``needs.py``: what a check needs to have something to look at.
 ``inputs.py``: whose inputs a model is run on; ``libraries.py``: what the
-libraries of models say of them; ``missed.py``: what a loss does not reach; ``alike.py``: what
+libraries of models say of them; ``missed.py``: what a loss does not reach;
+``left_out.py``: and what of that is for want of inputs; ``alike.py``: what
 starts equal; ``steps.py``: backward passes and steps, asked again; ``routes.py``: what a run
 leaves out by chance; ``stand_ins.py``: the optimizers of a case without any; ``seeds.py``: what
 of a model follows the seed;

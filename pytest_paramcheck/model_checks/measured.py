@@ -19,6 +19,7 @@ from .case import ModelCase, NothingToCheck
 from .check import run_check
 from .inputs import NoInputs
 from .inputs import failing as failing_with
+from .left_out import left_out
 from .missed import who_is_missed
 from .needs import need_values
 from .registry import CHECKS
@@ -130,14 +131,17 @@ def _unreached(runs: Sequence[CaseRun], doubts: list[str]) -> dict[str, str]:
     for run in runs:
         try:
             need_values(run.model)
-            found = who_is_missed(run).worth_saying
+            missed = who_is_missed(run)
         except NoInputs:
             return {}
         except NothingToCheck as nothing:
             doubts.append(f"unreached: {nothing}")
             return {}
+        found = missed.worth_saying
+        behind = left_out(run, found, [entry.name for entry in missed.asked])
         for one, finding in zip(found, not_reached(found, _NO_HINTS), strict=True):
-            said = ": ".join(part for part in (finding.problem, finding.text()) if part)
+            why = behind.get(one.entry.name) or finding.text()
+            said = ": ".join(part for part in (finding.problem, why) if part)
             reasons.setdefault(one.entry.name, said)
             seeds[one.entry.name] = seeds.get(one.entry.name, 0) + 1
     return {

@@ -89,6 +89,8 @@ class CaseRun:
         self.device: torch.device = default_device()
         # Of the inputs, where they are split: which, of how many; None is this rank's own.
         self._part: tuple[int, int] | None = None
+        # What the latest check found that inputs of nobody's do not come to.
+        self._left_out = ""
 
     @property
     def case(self) -> ModelCase:
@@ -313,6 +315,17 @@ def guessed_from(run: CaseRun) -> str:
     """Return whose inputs a run goes by where nobody declared them; ``""`` where somebody did."""
     found = run._look_up()
     return found.source if found.guessed else ""
+
+
+def note_left_out(run: CaseRun, text: str) -> None:
+    """Let a run say what its inputs, which nobody declared, do not come to."""
+    run._left_out = text
+
+
+def take_left_out(run: CaseRun) -> str:
+    """Return what the check that just ran has noted so; the next one starts without."""
+    text, run._left_out = run._left_out, ""
+    return text
 
 
 class LatestRun:

@@ -35,9 +35,10 @@ from ..parameters.tensors.content import same_bits
 from .builds import fresh, in_use
 from .case import NothingToCheck
 from .check import check
+from .left_out import left_out, left_out_text
 from .missed import who_is_missed
 from .needs import declared_entries, need_materialized, need_parameters, need_trainable, need_values
-from .run import CaseRun, guessed_from
+from .run import CaseRun, guessed_from, note_left_out
 from .steps import backward, reached_by_every_seed, step
 
 
@@ -63,6 +64,11 @@ def check_grads_reach(case: CaseRun) -> None:
     missed = who_is_missed(case, declared)
     inventory, entries, found = missed.inventory, missed.asked, missed.found
     left = [one for one in missed.worth_saying if one.entry.name not in declared]
+    if guessed_from(case):
+        # Others would do what these did not: no finding, and not nothing.
+        without_inputs = left_out(case, left, [entry.name for entry in entries])
+        left = [one for one in left if one.entry.name not in without_inputs]
+        note_left_out(case, left_out_text(without_inputs, inventory, entries))
     without = {one.entry for one in found}
     doubted = [e for e in entries if missed.outcomes and e.name in declared and e not in without]
     stale = [

@@ -22,7 +22,7 @@ from .factories import validate_names
 from .hook_answers import hooks_for
 from .marked import params_of, support_of
 from .options import CASES
-from .properties import CHECK, INPUTS, MODEL, NOT_DECLARED, WANT_INPUTS
+from .properties import CHECK, INPUTS, LEFT_OUT, MODEL, NOT_DECLARED, WANT_INPUTS
 
 if TYPE_CHECKING:
     from ..model_checks.check import Check
@@ -121,7 +121,7 @@ class BoundCheck:
         """Run the check; return why there was nothing to look at."""
         __tracebackhide__ = True
         from ..model_checks.check import run_check
-        from ..model_checks.run import run_on
+        from ..model_checks.run import run_on, take_left_out
 
         self._said_when_run = []
         run = self._latest.get(self._case, self._seed)
@@ -139,6 +139,8 @@ class BoundCheck:
         finally:
             if source := run_on(run):
                 self._said_when_run = [(INPUTS, source)]
+            if left_out := take_left_out(run):
+                self._said_when_run.append((LEFT_OUT, left_out))
         return None
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import pytest
 
 from ..messages.wording import plural, shorten
-from .properties import CHECK, INPUTS, MODEL, NOT_DECLARED, WANT_INPUTS, own_properties
+from .properties import CHECK, INPUTS, LEFT_OUT, MODEL, NOT_DECLARED, WANT_INPUTS, own_properties
 
 #: How many models one line names: of 200 that went alike, the first.
 _MODELS = 3
@@ -49,9 +49,13 @@ class CaseReport:
         models = [model for _, model in self._checks]
         right: dict[str, list[str]] = {}
         wanting: dict[str, list[str]] = {}
+        missing: dict[str, list[str]] = {}
         for key, items in self._checks.items():
             file, model = key
             shown = f"{model} ({file})" if models.count(model) > 1 else model
+            if left_out := self._said[key].get(LEFT_OUT):
+                text = f"not reached by the {self._said[key].get(INPUTS, 'inputs')}: {left_out}"
+                missing.setdefault(f"{text}: ModelCase(inputs=...)", []).append(shown)
             failed = [check for check, outcome in items.values() if outcome == "failed"]
             if failed:
                 names = shorten(list(dict.fromkeys(failed)), 8)
@@ -67,7 +71,7 @@ class CaseReport:
                 text = _left_out(checks, said[WANT_INPUTS])
                 wanting.setdefault(text, []).append(shown)
         if terminalreporter.verbosity >= 0:
-            for lines in (right, wanting):
+            for lines in (right, wanting, missing):
                 for text, those in lines.items():
                     terminalreporter.write_line(f"{_named(those)}: {text}")
 

@@ -22,7 +22,9 @@ NOT_DECLARED = "param_not_declared"
 #: Of a check that runs the model: on what; or what to write where there was nothing.
 INPUTS = "param_inputs"
 WANT_INPUTS = "param_want_inputs"
-_OWN = (DEVICE, NOT_ON, RANKS, MODEL, CHECK, INPUTS, NOT_DECLARED, WANT_INPUTS)
+#: What inputs that nobody declared do not come to.
+LEFT_OUT = "param_left_out"
+_OWN = (DEVICE, NOT_ON, RANKS, MODEL, CHECK, INPUTS, LEFT_OUT, NOT_DECLARED, WANT_INPUTS)
 
 
 def is_check(item: pytest.Item) -> bool:

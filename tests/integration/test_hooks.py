@@ -495,6 +495,34 @@ def test_a_conftest_says_what_the_models_of_the_command_line_take(
     assert 'name="param_inputs" value="inputs from pytest_paramcheck_inputs"' in written
 
 
+def test_what_a_guess_does_not_come_to_is_said_in_a_line_of_its_own(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(
+        masked="""
+        import torch
+        from torch import nn
+        class Net(nn.Linear):
+            example_input_array = torch.linspace(-1, 1, 6).reshape(2, 3)
+            def __init__(self):
+                super().__init__(3, 2)
+                self.of_mask = nn.Linear(3, 2)
+            def forward(self, x, mask=None):
+                return super().forward(x) if mask is None else self.of_mask(x * mask)
+        """
+    )
+    result = run("", "--param-model=masked:Net", "-k", "reach or check_finite", "--junitxml=x.xml")
+
+    assert [line for line in result.outlines if line.startswith("Net")] == [
+        "Net: 2 checks passed, run on inputs from example_input_array; "
+        "not declared: frozen, shapes, optimizer",
+        "Net: not reached by the inputs from example_input_array: 2 parameters, of_mask "
+        "(mask is None): ModelCase(inputs=...)",
+    ]
+    written = (pytester.path / "x.xml").read_text(encoding="utf-8")
+    assert written.count('"param_left_out" value="2 parameters, of_mask (mask is None)"') == 1
+
+
 def test_guesses_that_do_not_run_are_named_in_the_summary(
     run: Run, pytester: pytest.Pytester
 ) -> None:

@@ -39,6 +39,36 @@ def unused(planted: bool) -> nn.Module:
     return model
 
 
+class Masked(nn.Module):
+    """Runs on its own example, which has no mask."""
+
+    example_input_array = torch.linspace(-1, 1, 16).reshape(4, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.of_mask = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y: Tensor = self.lin(x)
+        return y if mask is None else y + self.of_mask(mask)
+
+
+@bug(
+    "gradients",
+    "layer that no code uses, beside an argument that an example leaves out",
+    checked("check_grads_reach"),
+    "of_mask.weight",
+    "of_mask.bias",
+)
+def forgotten_beside_an_argument(planted: bool) -> nn.Module:
+    class Forgetful(Masked):
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            y: Tensor = self.lin(x)
+            return y if mask is None else y * mask
+
+    return Forgetful() if planted else Masked()
+
+
 @bug("gradients", "weight read through .data", REACH, "lin.weight")
 def through_data(planted: bool) -> nn.Module:
     class Raw(nn.Module):

@@ -27,6 +27,7 @@ import torch
 
 from pytest_paramcheck import CHECKS, CaseRun, ModelCase, NothingToCheck, ParamCheckError
 from pytest_paramcheck.model_checks.check import run_check
+from pytest_paramcheck.model_checks.run import take_left_out
 
 #: The checks that run a model: what another seed may decide.
 RUNNING = [
@@ -41,6 +42,8 @@ RUNNING = [
 PER_PROCESS = 40
 #: How a model that nothing was run on is told from one that has findings.
 INPUTS = "inputs"
+#: What the inputs do not come to, which is no finding.
+LEFT_OUT = "not reached"
 
 
 def look(case: ModelCase, seed: int) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def look(case: ModelCase, seed: int) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     started = time.perf_counter()
     run = CaseRun(case, seed)
-    looked, said = 0, {}
+    looked, said, not_reached = 0, {}, ""
     for name in CHECKS if seed == 0 else RUNNING:
         check = CHECKS[name]
         if not check.applies(case):
@@ -65,12 +68,14 @@ def look(case: ModelCase, seed: int) -> dict[str, Any]:
         except Exception as error:  # a crash of the model or of a check is a line as well
             said[name] = f"crash: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         looked += 1
+        not_reached = take_left_out(run) or not_reached
     try:
         source = run.inputs_from
     except Exception as error:
         source = f"crash: {type(error).__name__}"
     seconds = round(time.perf_counter() - started, 1)
-    return {"looked": looked, "said": said, "inputs": source, "seconds": seconds}
+    found = {"looked": looked, "said": said, "inputs": source, "seconds": seconds}
+    return {**found, LEFT_OUT: not_reached} if not_reached else found
 
 
 class Store:
@@ -120,6 +125,8 @@ def lines_of(store: Store, models: Sequence[str], seeds: Sequence[int]) -> list[
     for model in models:
         first = store.found[model, 0]["said"]
         lines += [f"{model}  {check}  {said}" for check, said in first.items()]
+        if left_out := store.found[model, 0].get(LEFT_OUT):
+            lines.append(f"{model}  {LEFT_OUT}  {left_out}")
         for check in RUNNING:
             others = [
                 str(seed)

@@ -6,6 +6,8 @@
   those that are said to be;
 * ``unreached``: who none of several losses reached, with the reasons;
 * ``trace``: why, in a second run; ``reasons``: the kinds of reason, and the place;
+* ``calls``: which methods of its modules a run calls, without which arguments; ``branches``: what
+  the source of a method says it takes to come to a place in it;
 * ``operands``: what torch's operations take, and which of it they multiply;
 * ``custom_functions``: which custom autograd function runs on the call stack;
 * ``untie``: what each use of a tied parameter gives, on a copy without ties;
@@ -21,7 +23,8 @@
   ``tensor_state`` (one tensor), ``containers`` (the members of built-in ones), ``modes`` (of the
   process), ``randomness`` (random states); ``undo``: the steps, taken whatever interrupts.
 
-What has no tests of its own is tested through the assertions: ``test_reach`` and ``test_trace``
+What has no tests of its own is tested through the assertions: ``test_left_out`` (``calls``,
+``branches``), ``test_reach`` and ``test_trace``
 (``custom_functions``, ``operands``, ``elsewhere``), ``test_tied_grads_sum``, ``test_registered``
 (``graph``), ``test_unchanged`` and ``test_updated`` (``kept``, ``watch``), ``test_writers``
 (``steps``, ``magnitude``), ``test_averaged`` (``counters``), ``test_preserve`` (all that puts
