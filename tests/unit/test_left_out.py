@@ -269,6 +269,31 @@ class Detached(Base):
         return x + self.extra(x).detach()
 
 
+class BehindAnError(Base):
+    """What it asks of its arguments first is no way to the layer."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: Tensor | None = None) -> Any:
+        if mask is not None and scale is not None:
+            return x
+        if mask is not None:
+            raise ValueError("no mask")
+        x = self.first(x)
+        if self.first.out_features > 8:
+            x = self.extra(x)
+        return x
+
+
+class DroppedBehindAnError(Base):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Any:
+        if x.dim() > 2 and mask is not None:
+            raise ValueError("no mask")
+        if x.dim() > 2 and mask is not None:
+            return x
+        x = self.first(x)
+        pooled = self.extra(x)
+        return {"x": x, "pooled": pooled.tolist()}
+
+
 class OnlyTheBaseClass(Plain):
     """Its own forward has forgotten what that of its base class used."""
 
@@ -311,6 +336,8 @@ BUGS = [
     ArgumentReplaced,
     Dropped,
     Detached,
+    BehindAnError,
+    DroppedBehindAnError,
     OnlyTheBaseClass,
     OneLayerShort,
     OneExpert,

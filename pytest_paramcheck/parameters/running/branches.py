@@ -298,7 +298,8 @@ def _conditions(test: ast.expr, wanted: bool) -> list[Condition]:
 
 
 def _leaves(body: Sequence[ast.stmt]) -> bool:
-    return bool(body) and isinstance(body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break))
+    # Not by an error: what no run may get past decides nothing about those that do.
+    return bool(body) and isinstance(body[-1], (ast.Return, ast.Continue, ast.Break))
 
 
 def _assigned(node: ast.AST) -> Iterator[tuple[list[ast.expr], ast.expr]]:
@@ -355,6 +356,10 @@ def _truth(test: ast.expr, sources: dict[str, str], given: Arguments) -> bool | 
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         inner = _truth(test.operand, sources, given)
         return None if inner is None else not inner
+    if isinstance(test, ast.BoolOp):
+        decides = isinstance(test.op, ast.Or)
+        parts = [_truth(value, sources, given) for value in test.values]
+        return decides if decides in parts else None if None in parts else not decides
     if not isinstance(test, ast.Compare) or len(test.ops) != 1:
         return None
     if _missing_key(test, given):
