@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import assert_init, init
+from pytest_paramcheck import ParamCheckError, assert_init, init
 from pytest_paramcheck.checks.init import wrong_init
 from pytest_paramcheck.checks.repeats import low_rank
 from pytest_paramcheck.checks.statistics import _chi_square, number_of_tests, sample_tests
@@ -487,3 +487,19 @@ def test_power_to_catch_a_std_off_by_a_tenth(size: int, factor: float, dtype: to
         torch.manual_seed(seed)
         inventory = take_inventory({"w": torch.empty(size, dtype=dtype).normal_(0, 0.02 * factor)})
         assert wrong_init(inventory, decide(inventory, {"*": init.normal(0, 0.02)}))
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        init.kaiming_normal(mode="fan_out", nonlinearity="relu", fan_out=32),
+        init.xavier_normal(fan_in=24, fan_out=8),
+    ],
+    ids=["one", "both"],
+)
+def test_the_fans_of_what_has_none_can_be_given(distribution: Any) -> None:
+    torch.manual_seed(0)
+    std = (2 / 32) ** 0.5
+    assert_init({"b": torch.randn(4096) * std}, {"b": distribution})
+    with pytest.raises(ParamCheckError):
+        assert_init({"b": torch.randn(4096) * std * 2}, {"b": distribution})

@@ -444,3 +444,16 @@ def test_stale_files(tmp_path) -> None:
     ]
     assert stale_files([tmp_path / "test_lm.py"], run.visited) == []
     assert stale_files([tmp_path / "elsewhere" / "test_x.py"], []) == []
+
+
+def test_slices_of_parameters_are_no_model_to_write_down(two_ranks: object, tmp_path: Path) -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = FullyShardedDataParallel(
+        nn.Sequential(nn.Linear(2, 2)), use_orig_params=True, device_id=torch.device("cpu")
+    )
+
+    with pytest.raises(ParamCheckUsageError) as caught:
+        assert_manifest(model, path=tmp_path / "net.txt", update=True)
+    assert str(caught.value).startswith("FullyShardedDataParallel keeps a slice of each parameter ")
+    assert not [*tmp_path.iterdir()]

@@ -23,6 +23,7 @@ from pytest_paramcheck import (
     assert_registered,
 )
 from pytest_paramcheck.parameters.running import preserve
+from pytest_paramcheck.parameters.running.tensor_state import TensorStates
 from pytest_paramcheck.parameters.running.undo import Undo
 
 from .hostile import DAMAGES, MODES, equip
@@ -132,6 +133,30 @@ def test_a_write_that_is_not_put_back_still_stops_a_pending_backward() -> None:
 
     assert_grads_reach(model, writes_a_parameter)
 
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        pending.backward()
+
+
+def test_what_could_not_be_put_back_still_stops_a_pending_backward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held, weight = torch.ones(2), torch.ones(2, requires_grad=True)
+    pending = (held * weight).sum()
+
+    def fails(*_: Tensor) -> bool:
+        raise RuntimeError("no memory")
+
+    def damage() -> None:
+        with Undo() as undo, undo:
+            states = TensorStates()
+            states.keep([(held, "held")])
+            states.push_to(undo)
+            held.add_(1)
+            monkeypatch.setattr(torch, "equal", fails)
+
+    with pytest.raises(ParamCheckUsageError) as caught:
+        damage()
+    assert str(caught.value) == "not everything could be put back: held: no memory"
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         pending.backward()
 
