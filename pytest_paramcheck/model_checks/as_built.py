@@ -1,4 +1,8 @@
-"""Checks of a model as its factory builds it: nothing is run, copied or moved."""
+"""Checks of a model as its factory builds it: nothing is run, copied or moved.
+
+Tests: ``tests/unit/test_built_anew.py``, ``test_equal_starts.py``, ``test_declared.py``,
+``test_ties.py``, ``test_trace.py`` and ``test_model_errors.py``.
+"""
 
 from __future__ import annotations
 
