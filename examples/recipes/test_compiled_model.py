@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from pytest_paramcheck import ParamCheckError
 
-# The first compilation takes seconds, with the backend that only runs what it traced as well.
-pytestmark = [pytest.mark.params(devices=["cpu"]), pytest.mark.slow]
+pytestmark = pytest.mark.params(devices=["cpu"])  # with a backend that only runs what it traced
 
 
 class LM(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checks.checkpoint import not_publishable, nothing_there
 from ..checks.loaded import not_loaded
 from ..checks.roundtrip import lost_on_the_way, lost_through_dcp
+from ..checks.tolerance import demand_dtypes
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.folding import fold_names
 from ..messages.wording import a_or_an, shorten
@@ -176,6 +177,7 @@ def assert_loaded(
       hint: if it is meant to be new: missing=['bias']
     """
     __tracebackhide__ = True
+    demand_dtypes(dtypes)
     inventory = take_inventory(model, allow_empty=True)
 
     def own() -> set[str]:
@@ -229,8 +231,9 @@ def assert_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -
     """Assert that a checkpoint is whole, finite and no larger than its tensors.
 
     ``path`` is a file (``torch.save``, safetensors), the ``.index.json`` of several files, a
-    folder with one of these in it, or one of torch.distributed.checkpoint. All tensors in it are
-    looked at, an optimizer's too. Nothing in it is run.
+    folder with one of these in it (of several formats the safetensors: ask about others by name),
+    or one of torch.distributed.checkpoint. All tensors in it are looked at, an optimizer's too.
+    Nothing in it is run.
 
     Passes where every file can be read without unpickling code, the index and its shards name
     the same tensors, and every tensor has elements and finite values. A mask of 0 and ``-inf``

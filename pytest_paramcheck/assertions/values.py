@@ -8,7 +8,7 @@ from pathlib import Path
 from ..checks import finite
 from ..checks import same_values as values
 from ..checks import values as conditions
-from ..checks.tolerance import demand_tolerances
+from ..checks.tolerance import demand_dtypes, demand_tolerances
 from ..checks.values import Asked
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..parameters.subject.declared import decide, with_rivals
@@ -102,6 +102,7 @@ def assert_same_values(
     """
     __tracebackhide__ = True
     demand_tolerances(rtol=rtol, atol=atol)
+    demand_dtypes(dtypes)
     first, second = _both(a, b, key)
     require_tensors(first, second)
     names = select_of_both(first, second, patterns)

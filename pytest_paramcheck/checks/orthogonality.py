@@ -29,7 +29,8 @@ def not_orthogonal(values: Tensor, gain: float, dtype: torch.dtype, *, grown: bo
     ideal = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) * gain**2
     off = float((gram - ideal).abs().max())
     # A QR in float32 and one rounding to the dtype: each of a row's products is off by eps.
-    eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+    held = torch.finfo(dtype).eps if dtype.is_floating_point or dtype.is_complex else 0.0
+    eps = max(held, torch.finfo(torch.float32).eps)
     limit = gain**2 * max(4 * eps, 64 * torch.finfo(torch.float32).eps)
     if grown:
         limit *= max(1.0, math.sqrt(every.shape[1]) / 4)

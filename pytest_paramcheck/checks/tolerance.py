@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..messages.errors import ParamCheckUsageError
-from ..messages.wording import plural
+from ..messages.wording import cut, plural
 from ..parameters.tensors.content import no_values
 from ..parameters.tensors.describe import describe, dtype_name
 from ..parameters.tensors.memory import PLAIN_TYPES
@@ -34,6 +34,16 @@ def demand_tolerances(**tolerances: object) -> None:
     for name, value in tolerances.items():
         if type(value) not in (int, float) or not value >= 0:  # type: ignore[operator]
             raise ParamCheckUsageError(f"{name}={value!r} is not a tolerance: pass a number >= 0")
+
+
+def demand_dtypes(dtypes: object) -> None:
+    """Raise for a dtype, or a mapping of them, where the option says whether they are asked."""
+    if not isinstance(dtypes, bool):
+        shown = f"torch.{dtype_name(dtypes)}" if isinstance(dtypes, torch.dtype) else repr(dtypes)
+        raise ParamCheckUsageError(
+            f"dtypes={cut(shown, 40)}: True or False, whether dtypes have to be the same; which "
+            f"they are is for assert_dtypes"
+        )
 
 
 @dataclass(frozen=True, slots=True)

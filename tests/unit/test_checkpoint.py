@@ -227,3 +227,12 @@ class TestWrong:
         assert usage(assert_checkpoint, tmp_path) == (
             f"{tmp_path} is a folder without a checkpoint file in it"
         )
+        assert usage(assert_checkpoint, "~/no such folder/model.pt") == (
+            "~/no such folder/model.pt does not exist; nothing expands the ~: "
+            "Path('~/no such folder/model.pt').expanduser()"
+        )
+        link = tmp_path / "last.pt"
+        link.symlink_to(tmp_path / "step_10.pt")
+        assert usage(assert_checkpoint, link) == (
+            f"{link} does not exist; it is a link to {tmp_path / 'step_10.pt'}"
+        )

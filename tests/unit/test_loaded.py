@@ -742,6 +742,14 @@ class TestLoaded:
         monkeypatch.setitem(sys.modules, "safetensors.torch", None)
         assert_loaded(model, file)  # to read the format, nobody needs the library
 
+    def test_a_scripted_module(self, tmp_path: Path) -> None:
+        model, file = nn.Linear(3, 2), tmp_path / "model.pt"
+        torch.jit.trace(model, torch.ones(1, 3)).save(str(file))  # type: ignore[no-untyped-call]
+        assert usage(assert_loaded, model, file) == (
+            f"{file} cannot be read as a torch.save file: it is a TorchScript archive, code and "
+            f"all; save its state_dict() with torch.save"
+        )
+
     def test_a_header_as_long_as_its_file_is_none(self, tmp_path: Path) -> None:
         """What looks like safetensors must have room for the header that it announces."""
         file = tmp_path / "model.pt"

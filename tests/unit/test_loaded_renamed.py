@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import assert_loaded
+from pytest_paramcheck import assert_loaded, assert_same_values
 
 from .messages import failure, failure_lines, usage, whole
 
@@ -140,6 +142,18 @@ class TestDtypes:
             """)
         net.load_state_dict(state, assign=True)  # the hint repairs
         assert_loaded(net, copy.deepcopy(state), dtypes=True)
+
+    @pytest.mark.parametrize(
+        ("dtypes", "shown"),
+        [(torch.bfloat16, "torch.bfloat16"), ("bfloat16", "'bfloat16'"), (1, "1"), (None, "None")],
+    )
+    def test_a_dtype_is_no_answer(self, dtypes: Any, shown: str) -> None:
+        net = model()
+        for call, other in ((assert_loaded, state_of(net)), (assert_same_values, model())):
+            assert usage(call, net, other, dtypes=dtypes) == (
+                f"dtypes={shown}: True or False, whether dtypes have to be the same; which they "
+                f"are is for assert_dtypes"
+            )
 
     def test_modules_kept_in_float32(self) -> None:
         net = model().bfloat16()

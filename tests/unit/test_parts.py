@@ -74,6 +74,8 @@ def first_rows(model: nn.Module) -> Tensor:
         (range(2), "[2 places]", [0, 1, 2, 3, 4, 5, 6, 7]),
         (torch.tensor([5, 5]), "[[5, 5]]", [20, 21, 22, 23, 20, 21, 22, 23]),
         (np.array([5]), "[[5]]", [20, 21, 22, 23]),
+        (np.int64(5), "[5]", [20, 21, 22, 23]),
+        ((np.int32(-1), np.array(2)), "[-1, 2]", [22]),
         (torch.arange(6) > 4, "[mask of 1]", [20, 21, 22, 23]),
         (torch.arange(24).view(6, 4) > 21, "[mask of 2]", [22, 23]),
         ((slice(None), torch.tensor([True, False, False, False])), "[:, mask of 1]",

@@ -113,6 +113,25 @@ def test_what_fails(condition: Any, value: Tensor, said: str) -> None:
     assert row(condition, value) == said
 
 
+EYE = torch.eye(2, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.uint8, torch.int8, torch.int64, torch.uint16, torch.uint64, torch.float16,
+     torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "condition",
+    [values.norm(dim=1, equals=1), values.orthogonal(), values.symmetric(), values.triangular(),
+     values.zero_where(~EYE)],
+    ids=lambda condition: type(condition).__name__,
+)  # fmt: skip
+def test_numbers_of_every_dtype(dtype: torch.dtype, condition: Any) -> None:
+    passes(condition, EYE.to(dtype))
+    assert row(condition, (8 * torch.ones(2, 2).triu()).to(dtype))
+
+
 @pytest.mark.parametrize(
     ("condition", "problem"),
     [

@@ -169,7 +169,7 @@ def read_file(file: Path) -> Any:
     except Exception as error:
         # Readers raise whatever their parsers raise: RuntimeError, EOFError, KeyError,
         # UnpicklingError, UnicodeDecodeError, ... for one and the same damage.
-        if other := _other_kind(file, start, size):
+        if other := _other_kind(file, start, size) or _scripted(error):
             raise DamagedError(file, "damaged", f"{cannot}: {other}", found=other) from None
         if refused := refused_name(str(error)):
             raise DamagedError(
@@ -195,6 +195,13 @@ def load_file(file: Path) -> Any:
         # Only the zip format can be mapped; torch's older ones are read whole.
         mapped = zipfile.is_zipfile(file)
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _scripted(error: Exception) -> str:
+    """Say that a file is a scripted or traced module, as torch says it in a paragraph."""
+    if "TorchScript archive" not in str(error):
+        return ""
+    return "it is a TorchScript archive, code and all; save its state_dict() with torch.save"
 
 
 def _other_kind(file: Path, start: bytes, size: int) -> str:

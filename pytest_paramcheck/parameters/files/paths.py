@@ -35,6 +35,10 @@ def not_there(path: Path, shown: str) -> ParamCheckUsageError:
     except OSError:
         siblings = []
     near = did_you_mean(path.name, siblings)
+    if path.parts[:1] == ("~",):
+        near = f" nothing expands the ~: Path({shown!r}).expanduser()"
+    elif path.is_symlink():
+        near = f" it is a link to {path.readlink()}"
     return ParamCheckUsageError(f"{shown} does not exist{';' if near else ''}{near}")
 
 

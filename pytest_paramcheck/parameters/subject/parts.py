@@ -94,6 +94,8 @@ def _on(index: Any, tensor: Tensor) -> Any:
 
 
 def _on_one(index: Any, tensor: Tensor) -> Any:
+    if type(index).__module__ == "numpy" and not index.ndim:
+        return index.item()  # one of its numbers, which torch takes for a list
     if isinstance(index, (list, range)) or type(index).__module__ == "numpy":
         dtype = None if len(index) else torch.int64
         numbers = list(index) if isinstance(index, range) else index
