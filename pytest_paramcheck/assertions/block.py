@@ -70,7 +70,11 @@ class Block:
             if kind is None:  # a rank whose block raised says nothing, and the others wait
                 one_outcome(self._call(), self._compare)
         finally:
-            self._kept = []
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of models and copies: who keeps a block that is over need not keep these."""
+        self.__dict__ = {"_entered": self._entered, "_begun": self._begun, "_left": True}
 
     def _compare(self) -> None:
         __tracebackhide__ = True

@@ -157,6 +157,8 @@ def _unseen_writer(old: Kept, now: Tensor, seen: Seen, watch: Watch) -> str:
         return ""
     if version == old.version:
         return "written behind autograd's back (.data, numpy, the storage)"
+    if seen.cut_short:
+        return f"written in place; {_cut_short(seen)}"
     if seen.optimizers:
         return f"written in place; {join_words(seen.optimizers)} stepped, but did not change it"
     if not watch.optimizers:
@@ -184,6 +186,8 @@ def without_gradient(seen: Seen, elsewhere: str) -> tuple[str, str]:
 
 def _nothing_stepped(seen: Seen) -> str:
     other = "something else wrote it"
+    if seen.cut_short:
+        return _cut_short(seen)
     if seen.optimizers:
         stepped = join_words(seen.optimizers)
         if seen.stepped_with is None:
@@ -198,6 +202,14 @@ def _nothing_stepped(seen: Seen) -> str:
     if seen.arrived is not None:
         return f"its gradient was all zero and no optimizer stepped it, {other}"
     return f"no gradient reached it and no optimizer stepped it, {other}"
+
+
+def _cut_short(seen: Seen) -> str:
+    return f"an error ended {_whose_step(seen)} half way, and what it wrote is not known"
+
+
+def _whose_step(seen: Seen) -> str:
+    return f"{join_words(seen.cut_short)}'s step"
 
 
 def _elsewhere_text(attribute: str) -> str:
@@ -244,6 +256,8 @@ def not_changed(
         )
     if seen.writers:
         return f"{join_words(seen.writers)} moved it, but at the end it has its old values", ""
+    if seen.cut_short:
+        return f"got a gradient, but an error ended {_whose_step(seen)} before it wrote it", ""
     if seen.lr == 0:
         return f"got a gradient, but {stepped} stepped it with lr 0", ""
     if not math.isfinite(seen.stepped_with):

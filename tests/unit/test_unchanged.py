@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from torch.optim import optimizer as optimizers
 from pytest_paramcheck import (
     ParamCheckError,
     ParamCheckUsageError,
+    assert_averaged,
     assert_changed,
     assert_unchanged,
     assert_updated,
@@ -405,6 +408,20 @@ def test_a_call_without_with_warns_that_it_asserted_nothing(assertion: Callable[
 
 
 BLOCKS = [assert_unchanged, assert_changed, assert_updated]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("assertion", [*BLOCKS, lambda model: assert_averaged(model, model)])
+def test_a_block_that_is_over_keeps_no_model(assertion: Callable[..., Any], raises: bool) -> None:
+    model = Net()
+    tensors = [weakref.ref(model), *map(weakref.ref, model.parameters())]
+    block = assertion(model)
+    with suppress(ParamCheckError, ParamCheckUsageError, KeyError), block:
+        if raises:
+            raise KeyError
+    del model
+    gc.collect()
+    assert [one() for one in tensors] == [None] * len(tensors)
 
 
 @pytest.mark.parametrize("assertion", BLOCKS)

@@ -692,6 +692,80 @@ def test_a_step_that_raises_is_no_cause_and_leaves_the_next_one_be() -> None:
         stepping.step()
 
 
+class Half(SGD):
+    """Out of memory after its first parameter."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        first = self.param_groups[0]["params"][0]
+        first.sub_(0.1 * first.grad)
+        raise MemoryError
+
+
+def _caught(step: Body) -> None:
+    with pytest.raises(MemoryError):
+        step()
+
+
+def test_what_a_step_wrote_that_an_error_ended_is_not_known() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = Half(model.parameters(), lr=0.1)
+
+    def body() -> None:
+        backward(model)
+        _caught(optimizer.step)
+
+    assert broken(assert_unchanged(model), body) == (
+        "  weight  6 of 6 values changed, by at most 0.1; written in place; an error ended Half's "
+        "step half way, and what it wrote is not known"
+    )
+    optimizer.zero_grad()
+    assert broken(assert_updated(model), body) == (
+        "  changed without a gradient:\n"
+        "    weight  6 of 6 values changed, by at most 0.1: an error ended Half's step half way, "
+        "and what it wrote is not known\n"
+        "  not updated:\n"
+        "    bias  got a gradient, but an error ended Half's step before it wrote it"
+    )
+    with assert_updated(model):  # the step that follows is what moves it
+        _caught(optimizer.step)
+        SGD(model.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("parent_too", [True, False])
+def test_a_step_that_calls_that_of_its_class_is_one_step(first: bool, parent_too: bool) -> None:
+    class Parent(SGD):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            pass
+
+    class Child(Parent):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            for parameter in self.param_groups[0]["params"] if first else ():
+                parameter.mul_(0.9)
+            super().step(closure)
+            for parameter in self.param_groups[0]["params"] if not first else ():
+                parameter.mul_(0.9)
+
+    model = linear()
+    if parent_too:
+        Parent(linear().parameters())  # from then on torch calls the hooks for its step, too
+    optimizer = Child(model.parameters(), lr=0.1)
+
+    def body() -> None:
+        backward(model)
+        optimizer.step()
+
+    with assert_updated(model):
+        body()
+    assert broken(assert_unchanged(model), body).splitlines()[0] == (
+        "  weight  6 of 6 values changed, by at most 0.09; Child stepped it with the gradient in "
+        ".grad"
+    )
+
+
 def test_steps_of_thousands_of_optimizers_do_not_look_at_every_parameter() -> None:
     model = nn.ParameterList(torch.ones(2) for _ in range(50))
     compared: list[int] = []

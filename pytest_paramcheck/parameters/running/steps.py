@@ -58,6 +58,8 @@ class Noted:
     rounded: bool | None = None
     #: Whether a step with a gradient has written it: nothing more has to be read.
     settled: bool = False
+    #: The optimizers of which a step began and never ended: an error left it half way.
+    cut_short: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -89,8 +91,10 @@ class Steps:
         self._watched: dict[int, list[Tensor]] = {}
         for tensor in tensors:
             self._watched.setdefault(id(self._whole(tensor)), []).append(tensor)
-        #: The steps that run right now, by optimizer (closures run backward inside of them).
-        self._running: dict[int, dict[int, _Touch]] = {}
+        #: The steps that run right now, by optimizer (closures run backward inside of them), the
+        #: innermost last: torch calls the hooks for ``super().step()`` too, once that class has
+        #: an instance of its own.
+        self._running: dict[int, list[tuple[str, dict[int, _Touch]]]] = {}
         #: The optimizers that stepped in the block, whatever they hold.
         self.optimizers: dict[str, None] = {}
         #: Those of them that could not be read: whether they hold a parameter is not known.
@@ -103,7 +107,7 @@ class Steps:
 
     def arrived(self, tensor: Tensor, size: Tensor) -> None:
         """Note a gradient that arrives while a step runs: it steps with that one."""
-        for touched in self._running.values():
+        for _, touched in (step for steps in self._running.values() for step in steps):
             if touch := touched.get(id(tensor)):
                 note_largest(touch.gradient, size)
                 note_largest(self.notes[id(tensor)].stepped_with, size)
@@ -112,7 +116,8 @@ class Steps:
         """Note what steps with what; never raise into a step, which need not be ours to read."""
         name = type(optimizer).__name__
         self.optimizers[name] = None
-        touched = self._running[id(optimizer)] = {}
+        touched: dict[int, _Touch] = {}
+        self._running.setdefault(id(optimizer), []).append((name, touched))
         try:
             try:
                 self._touch(optimizer, name, touched)
@@ -161,9 +166,20 @@ class Steps:
                 note_largest(touch.gradient, largest_magnitude(self.gradient(whole, tensor)))
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        name = type(optimizer).__name__
+        steps = self._running.get(id(optimizer))
+        if steps:
+            self._end(*steps.pop())
+
+    def finish(self) -> None:
+        """Note whose steps an error left half way: what they wrote before it cannot be told."""
+        for name, touched in (step for steps in self._running.values() for step in steps):
+            for key in touched:
+                self.notes[key].cut_short[name] = None
+        self._running.clear()
+
+    def _end(self, name: str, touched: dict[int, _Touch]) -> None:
         try:
-            self._compare(name, self._running.pop(id(optimizer), {}))
+            self._compare(name, touched)
         except Exception:
             self.unread[name] = None
 

@@ -40,7 +40,8 @@ class Seen:
     ``writers`` the ones whose step wrote it, ``wrote_with`` is the gradient they had then, and
     ``weight_decay`` and ``momentum`` are the largest of those steps. ``lr`` is the largest one,
     None where it is not known. ``shared``: an optimizer holds another tensor on its memory.
-    ``rounded``: the steps that wrote nothing are lost in the rounding of its dtype.
+    ``rounded``: the steps that wrote nothing are lost in the rounding of its dtype. ``cut_short``
+    names the optimizers of which an error left a step half way.
     """
 
     arrived: float | None
@@ -54,6 +55,7 @@ class Seen:
     momentum: float
     shared: bool
     rounded: bool
+    cut_short: tuple[str, ...]
 
     @property
     def gradient(self) -> float | None:
@@ -173,6 +175,7 @@ class Watch:
 
     def seen(self, tensor: Tensor) -> Seen:
         """Return what was seen of a tensor (waits for its device)."""
+        self._steps.finish()
         notes = self._steps.notes[id(tensor)]
         arrived = resolve(self._arrivals.get(id(tensor), []))
         finite = resolve(self._finite_arrivals.get(id(tensor), []))
@@ -189,6 +192,7 @@ class Watch:
             resolve(notes.momentum) or 0.0,
             notes.shared,
             bool(notes.rounded),
+            tuple(notes.cut_short),
         )
 
     def _arrived(self, leaf: Tensor) -> None:
