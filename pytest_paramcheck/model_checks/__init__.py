@@ -10,9 +10,10 @@ checks share. ``needs.py``: what a check needs to have something to look at.
 ``inputs.py``: whose inputs a model is run on; ``libraries.py``: what the
 libraries of models say of them; ``missed.py``: what a loss does not reach;
 ``left_out.py``: and what of that is for want of inputs; ``alike.py``: what
-starts equal; ``steps.py``: backward passes and steps, asked again; ``routes.py``: what a run
-leaves out by chance; ``stand_ins.py``: the optimizers of a case without any; ``seeds.py``: what
-of a model follows the seed;
+starts equal; ``in_bounds.py``: parameters that each forward brings back;
+``steps.py``: backward passes and steps, asked again; ``routes.py``: what a run
+leaves out by chance; ``stand_ins.py``: the optimizers of a case without any;
+``seeds.py``: what of a model follows the seed;
 ``kept_graphs.py``: what a constructor computed and kept.
 ``resume.py``: training that goes on from a checkpoint.
 ``registry.py``: all checks in their order, ``CHECKS``.

@@ -144,6 +144,27 @@ def counts_in_eval(planted: bool) -> nn.Module:
 
 @bug(
     "values",
+    "first forward that draws the weights, whatever was loaded",
+    checked("check_eval_unchanged", inputs=rows),
+    "weight",
+)
+def drawn_by_a_forward(planted: bool) -> nn.Module:
+    class Late(nn.Linear):
+        ready = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if planted and not self.ready:
+                nn.init.orthogonal_(self.weight)
+                self.ready = True
+            elif not planted:  # the twin cuts each row to a largest norm, in each forward
+                self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.25)
+            return super().forward(x)
+
+    return Late(4, 2)
+
+
+@bug(
+    "values",
     "copied layers beside tables that are equal on purpose",
     checked("check_distinct"),
     "layers.{0,1}.weight",

@@ -402,6 +402,74 @@ def test_a_cache_that_is_saved_is_a_change_and_so_is_what_goes_on() -> None:
     assert outcome("check_eval_unchanged", case(Counting)) == "values changed: calls (Counting)"
 
 
+class Constrained(nn.Linear):
+    """Keeps its weight where it wants it, in each forward; as masked convolutions do."""
+
+    def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(4, 2)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data = self.how(self.weight.data)
+        return super().forward(x)
+
+
+class InPlace(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("mask", torch.ones(2, 4).tril())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data *= self.mask
+        return super().forward(x)
+
+
+class Drawn(nn.Linear):
+    """Draws its weight in its first forward, whatever was loaded into it."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__(4, 2)
+        self.always, self.done = always, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.always or not self.done:
+            self.weight.data = torch.ones(2, 4) * x.sum().sign()
+            self.done = True
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        InPlace,
+        lambda: Constrained(lambda w: torch.renorm(w, 2, 0, 0.25)),
+        lambda: Constrained(lambda w: w.clamp(min=0)),
+    ],
+    ids=["mask", "largest norm", "not negative"],
+)
+def test_a_forward_may_bring_weights_back_to_where_it_keeps_them(
+    factory: Callable[[], nn.Module],
+) -> None:
+    assert outcome("check_eval_unchanged", case(factory)) == "ok"
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda: Drawn(always=False),
+        lambda: Drawn(always=True),
+        lambda: Constrained(lambda w: w * 0.5),
+        lambda: Constrained(torch.zeros_like),
+    ],
+    ids=["once", "anew", "ever smaller", "zeros"],
+)
+def test_a_forward_that_writes_other_weights_is_a_change(
+    factory: Callable[[], nn.Module],
+) -> None:
+    said = outcome("check_eval_unchanged", case(factory))
+    assert said.startswith("values changed: weight")
+
+
 # -- statistics of what is declared frozen, ties that are declared unreached -----------------------
 
 

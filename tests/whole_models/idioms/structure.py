@@ -359,3 +359,68 @@ class MixedDtypes(nn.Module):
         return sum(
             w[:, i : i + 1] * e(x.to(e.weight.dtype)).to(w.dtype) for i, e in enumerate(self.e)
         )
+
+
+class MaskedConv(nn.Conv2d):
+    """PixelCNN's: the weight is masked in place, in each forward."""
+
+    def __init__(self, kind, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_buffer("mask", torch.ones_like(self.weight))
+        h, w = self.mask.shape[2:]
+        self.mask[:, :, h // 2, w // 2 + (kind == "B") :] = 0
+        self.mask[:, :, h // 2 + 1 :] = 0
+
+    def forward(self, x):
+        self.weight.data *= self.mask
+        return super().forward(x)
+
+
+@model(lambda: torch.rand(2, 1, 6, 6))
+class PixelCNN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            MaskedConv("A", 1, 8, 5, padding=2, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(True),
+            MaskedConv("B", 8, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(True),
+            nn.Conv2d(8, 4, 1),
+        )
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class MaxNormConv(nn.Conv2d):
+    """EEGNet's: no filter is longer than a largest norm."""
+
+    def __init__(self, *args, max_norm, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.max_norm = max_norm
+
+    def forward(self, x):
+        self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=self.max_norm)
+        return super().forward(x)
+
+
+@model(rn(3, 1, 4, 32))
+class EEGNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 4, (1, 8), padding=(0, 4), bias=False),
+            nn.BatchNorm2d(4, momentum=0.01, eps=1e-3),
+            MaxNormConv(4, 8, (4, 1), groups=4, bias=False, max_norm=0.5),
+            nn.BatchNorm2d(8, momentum=0.01, eps=1e-3),
+            nn.ELU(),
+            nn.AvgPool2d((1, 4)),
+            nn.Dropout(0.25),
+        )
+        self.head = nn.LazyLinear(2)
+        self.head(self.net(torch.zeros(2, 1, 4, 32)).flatten(1))
+
+    def forward(self, x):
+        return self.head(self.net(x).flatten(1))
