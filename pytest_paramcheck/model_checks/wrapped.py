@@ -1,6 +1,8 @@
 """Checks of a model that is wrapped or sharded over ranks, against the model itself.
 
 Each is collected for cases with ``wrap`` only and runs on every rank.
+
+Tests: ``tests/unit/test_wrapped.py`` on one rank, and ``tests/ranks`` on several.
 """
 
 from __future__ import annotations

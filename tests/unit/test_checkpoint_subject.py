@@ -89,6 +89,16 @@ class TestSubjects:
             f"{index} names bias.safetensors, which is not there"
         )
 
+    def test_a_folder_with_one_file_of_any_name(self, tmp_path: Path) -> None:
+        model = nn.Linear(3, 2)
+        saved(tmp_path / "last.ckpt", model.state_dict())
+        (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+        assert_same_values(model, tmp_path)
+        saved(tmp_path / "best.pt", model.state_dict())
+        assert usage(assert_finite, tmp_path) == (
+            f"{tmp_path} is a folder; name the checkpoint file in it: best.pt, last.ckpt"
+        )
+
     def test_ties_of_a_file(self, tmp_path: Path) -> None:
         weight = torch.ones(2)
         path = saved(tmp_path / "model.pt", {"emb": weight, "head": weight, "own": torch.ones(2)})

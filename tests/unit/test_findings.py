@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import Finding, ParamCheckError, ParamCheckUsageError, assert_finite
+from pytest_paramcheck.messages.errors import show_all
 
 
 def _error() -> ParamCheckError:
@@ -117,3 +118,19 @@ def test_notes_and_rows_travel_with_a_copy(again: Callable[[Any], Any]) -> None:
         assert type(twin) is type(error)
         assert str(twin) == said
         assert vars(twin) == vars(error)
+
+
+class GroupError(Exception):
+    """As ExceptionGroup is, of Python 3.11."""
+
+    def __init__(self, *exceptions: BaseException) -> None:
+        super().__init__()
+        self.exceptions = exceptions
+
+
+def test_every_error_of_a_group_and_what_it_came_from_is_reached() -> None:
+    first, second, inner, cause = (ParamCheckError([], "Net") for _ in range(4))
+    second.__cause__ = cause
+    show_all(GroupError(first, GroupError(inner), ValueError(), second))
+
+    assert {one.max_rows for one in (first, second, inner, cause)} == {None}

@@ -839,6 +839,13 @@ class TestDistinct:
     def test_layers_built_one_by_one(self) -> None:
         assert_distinct(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))
 
+    def test_what_is_none_hides_nothing_behind_it(self) -> None:
+        weight = torch.rand(2, 2)
+        subject = {"none": None, "a": weight, "b": weight.clone()}
+        assert failure_lines(assert_distinct, subject)[0] == (
+            "equal values: a, b (a dict of tensors)"
+        )
+
     def test_stacked_copies(self) -> None:
         layer = nn.Linear(4, 4)
         model = nn.Sequential(*[copy.deepcopy(layer) for _ in range(3)])
