@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..messages.errors import ParamCheckUsageError
-from ..messages.wording import printable
+from ..messages.wording import plural, printable
 from ..parameters.running.reach import LossFn, reach
-from ..parameters.subject.inventory import Entry
+from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.optimizers import Slot, read_slots
 
 
@@ -29,10 +29,13 @@ def group_labels(slots: Sequence[Slot]) -> dict[int, str]:
     }
 
 
-def read_optimizer(optimizer: Any) -> tuple[dict[int, tuple[str, ...]], list[str]]:
+def read_optimizer(
+    optimizer: Any, inventory: Inventory
+) -> tuple[dict[int, tuple[str, ...]], list[str]]:
     """Return the groups of each tensor by its id, and each group with what it steps with.
 
-    Of the hyperparameters those that differ between groups, ``lr`` and ``weight_decay``.
+    Of the hyperparameters those that differ between groups, ``lr`` and ``weight_decay``; and how
+    many of its tensors are not the inventory's (another model's, masters, what was replaced).
     """
     slots = read_slots(optimizer)
     labels = group_labels(slots)
@@ -48,9 +51,18 @@ def read_optimizer(optimizer: Any) -> tuple[dict[int, tuple[str, ...]], list[str
         for key in dict.fromkeys(("lr", "weight_decay", *(k for one in described for k in one)))
         if key in ("lr", "weight_decay") or len({one.get(key) for one in described}) > 1
     ]
+    known = set(map(id, inventory.named.values()))
+    held: dict[int, list[bool]] = {}
+    for slot in slots:
+        held.setdefault(id(slot.group), []).append(id(slot.tensor) in known)
     texts = []
     for (key, slot), settings in zip(groups.items(), described, strict=True):
         told = ", ".join(f"{name} {settings[name]}" for name in keys if settings.get(name))
+        ours = held[key]
+        if not any(ours):
+            told += f" (none of its {plural(len(ours), 'tensor')} is in the model)"
+        elif not all(ours):
+            told += f" ({ours.count(False):,} of its {len(ours):,} tensors not in the model)"
         texts.append(f"{labels[key]}: {type(slot.optimizer).__name__} {told}".rstrip())
     return of_tensor, texts
 

@@ -121,7 +121,7 @@ def gather(
     if losses and inventory.root is None:
         raise ParamCheckUsageError(f"there is no model to run: {inventory.title} holds tensors")
     notes = list(notes)
-    asked, groups = _groups(inventory.root, optimizer, notes)
+    asked, groups = _groups(inventory, optimizer, notes)
     exchange(None)  # everybody is here: what the ranks hold is gathered
     fake = asks_nobody()
     if fake:
@@ -153,14 +153,14 @@ def gather(
 
 
 def _groups(
-    root: nn.Module | None, optimizer: Any, notes: list[str]
+    inventory: Inventory, optimizer: Any, notes: list[str]
 ) -> tuple[dict[int, tuple[str, ...]], list[str]]:
     if optimizer is None:
         return {}, []
     if callable(optimizer) and not hasattr(optimizer, "param_groups"):
         import torch
 
-        if root is None:
+        if (root := inventory.root) is None:
             raise ParamCheckUsageError("an optimizer is built from a model: pass one")
         by_class = isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
         try:
@@ -170,7 +170,7 @@ def _groups(
         except Exception as error:  # whatever the user's function raises
             notes.append(f"the optimizer could not be built: {type(error).__name__}: {error}")
             return {}, []
-    return read_optimizer(optimizer)
+    return read_optimizer(optimizer, inventory)
 
 
 def _subject(before: Any) -> Inventory:

@@ -97,10 +97,11 @@ def param_table(
     modules, and tied names. Patterns choose rows. Reads no values but gradients', so a model of
     any size on meta is fine.
 
-    ``optimizer`` (or a list of them) adds the group of each parameter and what the groups step
-    with. ``losses`` (a function of the model that returns a scalar, a list of them, or a mapping
-    of names to them) adds which loss reaches what: each is run with its backward pass, and
-    nothing is left behind. ``key="model"``: where in the file of a ``Path`` the tensors are.
+    ``optimizer`` (or a list of them) adds the group of each parameter, what the groups step with,
+    and how many of their tensors are not in the model. ``losses`` (a function of the model that
+    returns a scalar, a list of them, or a mapping of names to them) adds which loss reaches what:
+    each is run with its backward pass, and nothing is left behind. ``key="model"``: where in the
+    file of a ``Path`` the tensors are.
 
     What is returned is a string (:class:`ParamTable`), as wide as the terminal, 80 columns where
     that is not known; only a longer name is wider. In a notebook it shows itself as HTML;
@@ -125,7 +126,7 @@ def param_table(
     entries = [entry for entry in select(inventory, patterns) if entry.tensor is not None]
     if not entries:
         raise ParamCheckUsageError(f"{inventory.title} holds None only: there is nothing to show")
-    of_groups, groups = read_optimizer(optimizer) if optimizer is not None else ({}, [])
+    of_groups, groups = ({}, []) if optimizer is None else read_optimizer(optimizer, inventory)
     of_losses = read_losses(model, losses, entries) if losses is not None else {}
     return made_of(inventory, read_rows(entries, of_groups, of_losses), groups)
 

@@ -503,6 +503,14 @@ def _() -> None:
     pc.assert_optimizer_state(optimizer, model, saved=saved)
 
 
+@cell("zero/assert_optimizer_state/masters", "usage")
+def _() -> None:
+    model = DistributedDataParallel(plain())
+    optimizer = _zero(model)
+    step("ddp", model, optimizer)
+    pc.assert_optimizer_state(optimizer, model, masters=True)
+
+
 @cell("zero/assert_param_groups/lr", "pass")
 def _() -> None:
     model = DistributedDataParallel(plain())

@@ -355,6 +355,29 @@ def test_optimizer_groups_and_losses() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_groups_that_hold_other_tensors() -> None:
+    """Built of another model, or before a layer was replaced: then there is no column to see it."""
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(copy.deepcopy(model).parameters(), lr=0.1)
+
+    table = param_table(model, optimizer=optimizer)
+
+    assert table.endswith(
+        "groups:\n  0: SGD lr 0.1, weight_decay 0 (none of its 2 tensors is in the model)"
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.weight = nn.Parameter(model.weight.detach().clone())
+    assert param_table(model, optimizer=optimizer) == dedent("""\
+        Linear: 6 parameters, all trainable; float32 on cpu, 24 bytes
+
+        name    shape  elements  state      group
+        weight  2x2           4  trainable
+        bias    2             2  trainable  0
+
+        groups:
+          0: SGD lr 0.1, weight_decay 0 (1 of its 2 tensors not in the model)""")
+
+
 def test_groups_of_several_optimizers() -> None:
     model = nn.Linear(2, 2)
     optimizers = [
