@@ -470,6 +470,8 @@ class TestWrongCalls:
             "the model's values are those of the average, within rounding: an update cannot be "
             "told from none; let the model train in the block, before the average is updated"
         )
+        rounded, coarse = copy.deepcopy(ema).bfloat16().float(), copy.deepcopy(model).bfloat16()
+        assert usage(_held, rounded, coarse, update).startswith("the model's values are those of ")
 
     def test_nothing_in_common(self) -> None:
         assert usage(_held, nn.Linear(3, 2), nn.ModuleDict({"a": nn.Linear(3, 2)}), update) == (

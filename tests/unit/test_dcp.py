@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 
 from pytest_paramcheck import ParamCheckError, assert_loaded, assert_roundtrip
+from pytest_paramcheck.parameters.files.dcp import cause_of
 
 from .dcp_folders import QUIET, saved
 from .messages import failure, usage, whole
@@ -107,3 +110,14 @@ def test_a_shape_that_does_not_fit(tmp_path: Path) -> None:
 
     with pytest.raises(ParamCheckError, match="wrong shape: weight, bias"):
         assert_loaded(nn.Linear(3, 2), folder)
+
+
+def test_the_cause_is_what_the_first_rank_says_or_the_error_itself() -> None:
+    several = CheckpointException("load", {1: (KeyError("weight"), traceback.StackSummary())})
+
+    assert cause_of(several) == "KeyError: 'weight'"
+    assert cause_of(ValueError("no such file")) == "ValueError: no such file"
+    assert cause_of(ValueError()) == "ValueError"
+    assert cause_of(pickle.UnpicklingError("weights_only is True now")) == (
+        "what lies there is no tensor that torch saved"
+    )

@@ -25,6 +25,8 @@ LINES = [
     Record("frozen", "scalar", "bfloat16", trainable=False),
     Record("mask", "6x6", "bool", parameter=False, trainable=False, persistent=False),
     Record("mean", "6", "float32/sparse_coo", parameter=False, trainable=False),
+    Record("scale", "6", "float32", parameter=False),
+    Record("cache", "6", "float32", parameter=False, persistent=False),
     Record("head.weight", "11x6", "float32", tied_to="emb.weight"),
 ]
 TEXT = """\
@@ -34,6 +36,8 @@ emb.weight 11x6 float32 trainable
 frozen scalar bfloat16 frozen
 mask 6x6 bool buffer not-persistent
 mean 6 float32/sparse_coo buffer
+scale 6 float32 trainable buffer
+cache 6 float32 trainable buffer not-persistent
 head.weight 11x6 float32 trainable tied-to emb.weight
 """
 
@@ -120,7 +124,7 @@ def test_a_damaged_line_is_shown(row: str, reason: str) -> None:
     data = TEXT + row + "\n"
     assert (
         usage(parse_manifest, data.encode(), "tests/__params__/m.txt")
-        == f"tests/__params__/m.txt, line 8: {row}\n{reason}{WAYS_OUT}"
+        == f"tests/__params__/m.txt, line 10: {row}\n{reason}{WAYS_OUT}"
     )
 
 
@@ -167,7 +171,7 @@ def test_no_manifest(data: bytes, row: str) -> None:
 
 def test_not_utf8() -> None:
     assert usage(parse_manifest, TEXT.encode() + b"gr\xf6sse 3 float32 trainable\n", "m.txt") == (
-        f"m.txt, line 8: gr\\xf6sse 3 float32 trainable\nit is not UTF-8{WAYS_OUT}"
+        f"m.txt, line 10: gr\\xf6sse 3 float32 trainable\nit is not UTF-8{WAYS_OUT}"
     )
 
 

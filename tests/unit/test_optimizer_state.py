@@ -768,3 +768,13 @@ def test_state_that_is_spread_over_ranks(
     found = optimizer_zero.spread_state(slots, slots, take_inventory(model))
 
     assert [f"{f.names[0]}: {f.problem}: {f.found}" for f in found] == told
+
+
+def test_no_size_of_blocks_explains_the_shape_of_another() -> None:
+    model = nn.ParameterDict({"a": torch.ones(4), "b": torch.ones(6)})
+    sizes = {4: 3, 6: 4}
+    optimizer = Custom(model, lambda p: {"moment": torch.zeros(sizes[p.numel()])})
+
+    assert (
+        "b  expected state moment of 6 float32 cpu, found 4 float32 cpu: wrong shape, that of a"
+    ) in failure(assert_optimizer_state, optimizer, model)

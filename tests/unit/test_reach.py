@@ -19,6 +19,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_grads_reach
+from pytest_paramcheck.checks.reach import place_text
+from pytest_paramcheck.parameters.running.reasons import Place
 
 from .messages import failure, usage, whole
 
@@ -1002,3 +1004,19 @@ def test_what_is_computed_as_zero_from_a_parameter_is_not_that_parameter() -> No
 
           hint: allow_zero=True asks only whether a gradient arrives
         """)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "said"),
+    [
+        ("blocks.0.attn", "blocks.0.attn.weight", " in its attn (Net)"),
+        ("blocks.0", "blocks.0.attn.weight", " in its own Net"),
+        ("blocks.0.attn", "blocks.0.mlp.weight", " in the sibling module attn (Net)"),
+        ("blocks.0.attn", "blocks.1.mlp.weight", " in blocks.0.attn (Net)"),
+        ("blocks.0.attn", "blocks.1.attn.weight", " in blocks.0.attn (Net)"),
+        ("head", "body.weight", " in head (Net)"),
+        ("", "body.weight", " in Net"),
+    ],
+)
+def test_a_module_is_told_from_where_the_parameter_lies(module: str, name: str, said: str) -> None:
+    assert place_text(Place("relu", module, "Net"), name) == said

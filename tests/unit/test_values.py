@@ -332,3 +332,22 @@ def test_wrong_calls(expected: Any, message: str) -> None:
     }
 
     assert usage(assert_values, subject, expected).replace("the lambda", "<lambda>") == message
+
+
+CONDITIONS: dict[str, Callable[[], Any]] = {
+    "between": lambda: values.between(0, 1),
+    "norm": lambda: values.norm(at_most=1.0),
+    "orthogonal": values.orthogonal,
+    "symmetric": values.symmetric,
+    "triangular": values.triangular,
+}
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_a_condition_is_a_value(kind: str) -> None:
+    """Several cases may declare one, and a set of what is declared has it once."""
+    one, other = CONDITIONS[kind](), CONDITIONS[kind]()
+
+    assert {one, other} == {one}
+    with pytest.raises(AttributeError):
+        one.dim = 1
