@@ -161,6 +161,8 @@ def _complete_modules(given: set[str], others: set[str]) -> dict[str, tuple[str,
         if not module.startswith(last):
             place = bisect.bisect_left(outside, module)
             near = outside[max(place - 1, 0) : place + 1]
+            if near and near[-1].startswith(module):
+                continue  # one of the others is in it
             shared = max((common_length(module, other) for other in near), default=0)
             end = module.find(".", module.rfind(".", 0, shared) + 1) + 1
             if not end:
