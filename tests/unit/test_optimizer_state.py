@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from pytest_paramcheck import ParamCheckUsageError, assert_optimizer_state
+from pytest_paramcheck import ParamCheckError, ParamCheckUsageError, assert_optimizer_state
 from pytest_paramcheck.checks import optimizer_zero
 from pytest_paramcheck.parameters.subject.optimizers import read_slots
 from pytest_paramcheck.parameters.subject.reading import take_inventory
@@ -680,73 +681,177 @@ def test_an_optimizer_that_keeps_its_state_by_masters_passes() -> None:
     assert_optimizer_state(optimizer, model)
 
 
-# --- against what was done to it ---------------------------------------------------------------
+# --- against a replay --------------------------------------------------------------------------
 
 
 SHAPES = [(2,), (3,), (2, 3), (3, 2), (2, 2), (1,), ()]
-KINDS = [kind for kind in OPTIMIZERS if kind != "LBFGS"]
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in OPTIMIZERS if kind != "LBFGS"),
+    ("Adam", {"amsgrad": True}),
+    ("RMSprop", {"momentum": 0.9, "centered": True}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
+]
+#: The counters, which may be of any dtype and place.
+SCALARS = {"step", "eta", "mu", "mu_product"}
+#: What goes wrong with the state after the replay: of one parameter, or of two.
+FAULTS = [
+    *("none", "swapped", "shared", "missing"),
+    *("cast", "resized", "changed", "zeroed", "counted", "cleared", "added"),
+]
 
 
-def corrupt(how: str, optimizer: Optimizer, one: nn.Parameter, two: nn.Parameter) -> bool:
-    """Do one thing to the state; whether anything of it is another than before."""
+def do(fault: str, optimizer: Optimizer, one: nn.Parameter, two: nn.Parameter, at: int) -> bool:
+    """Do one thing to the state of a parameter; whether it now has memory of another's."""
     state = optimizer.state
     mine, theirs = state[one], state[two]
-    sized = [k for k, v in mine.items() if isinstance(v, Tensor) and k not in SCALARS]
-    key = sized[0]
-    if how == "none":
-        return False
-    if how == "swapped":
+    keys = [k for k, v in mine.items() if isinstance(v, Tensor)]
+    if fault == "swapped":
         state[one], state[two] = theirs, mine
-    elif how == "cast":
-        mine[key] = mine[key].double()
-    elif how == "shared":
-        state[one] = theirs
-    elif how == "resized":
-        mine[key] = torch.zeros(5, 7)
-    elif how == "missing":
+    elif fault == "missing":
         del state[one]
-    elif how == "changed":
+    elif fault == "added":  # by an optimizer with other options, say
+        mine["momentum"] = torch.zeros_like(one)
+    if fault in ("cast", "resized", "shared", "counted"):
+        keys = [k for k in keys if (k in SCALARS) == (fault == "counted")]
+    if not keys:
+        return False
+    key = keys[at % len(keys)]
+    if fault == "cast":
+        mine[key] = mine[key].to(torch.float16)
+    elif fault == "resized":
+        mine[key] = torch.zeros(5, 7)
+    elif fault in ("changed", "counted"):
         mine[key] = mine[key] + 1
-    elif how == "cleared":
+    elif fault == "zeroed":
+        mine[key] = torch.zeros_like(mine[key])
+    elif fault == "cleared":
         del mine[key]
+    elif fault == "shared" and key in theirs:
+        mine[key] = theirs[key]
+        return True
+    return False
+
+
+def fits(parameter: Tensor, state: Mapping[str, Any]) -> bool:
+    """Whether each tensor that torch's own optimizers keep is as large as they make it."""
+    shape = tuple(parameter.shape)
+    of = {"row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, *shape[-1:])}
+    return all(
+        (tuple(value.shape), value.dtype) == (of.get(key, shape), parameter.dtype)
+        for key, value in state.items()
+        if isinstance(value, Tensor) and key not in (*SCALARS, "momentum")
+    )
+
+
+def same(parameter: Tensor, one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether two states have one content: the keys, each value, and the dtypes."""
+    if set(one) != set(two):
+        return False
+    for key, a in one.items():
+        b = two[key]
+        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+            if a != b:
+                return False
+            continue
+        as_wide = a.dtype == b.dtype or not (a.dim() or not parameter.dim())
+        if not as_wide or a.shape != b.shape or not torch.equal(a.double(), b.double()):
+            return False
     return True
 
 
-SCALARS = {"step", "eta", "mu", "mu_product"}
-HOWS = ["none", "swapped", "cast", "shared", "resized", "missing", "changed", "cleared"]
+def blamed(optimizer: Optimizer, model: nn.Module, *saved: object) -> set[str]:
+    try:
+        assert_optimizer_state(optimizer, model, *saved)
+    except ParamCheckError as error:
+        return {name for finding in error.findings for name in finding.names}
+    return set()
 
 
-@settings(max_examples=settings.default.max_examples // 3)
 @given(
     kind=st.sampled_from(KINDS),
     shapes=st.lists(st.sampled_from(SHAPES), min_size=2, max_size=4),
-    how=st.sampled_from(HOWS),
+    reached=st.lists(st.booleans(), min_size=4, max_size=4).map(lambda r: [True, *r[1:]]),
     named=st.booleans(),
-    picked=st.permutations(range(4)),
+    split=st.sampled_from([0, 0, 1, 2]),
+    order=st.just([0, 1, 2, 3]) | st.permutations(range(4)),
+    took=st.sampled_from(["loaded", "loaded", "adopted", "loaded as float64"]),
+    behind=st.sampled_from([False, False, True]),
+    fault=st.sampled_from(FAULTS),
+    at=st.integers(0, 3),
 )
-def test_state_against_what_was_done_to_it(
-    kind: str, shapes: list[tuple[int, ...]], how: str, named: bool, picked: list[int]
+def test_state_against_a_replay(
+    kind: tuple[str, dict[str, Any]],
+    shapes: list[tuple[int, ...]],
+    reached: list[bool],
+    named: bool,
+    split: int,
+    order: list[int],
+    took: str,
+    behind: bool,
+    fault: str,
+    at: int,
 ) -> None:
+    """One optimizer takes over the state of another, both make the next step, and one thing
+    is done to it: what it then has is compared by hand, parameter by parameter."""
     torch.manual_seed(0)
-    model = nn.ParameterDict({f"p{i}": torch.randn(shape) for i, shape in enumerate(shapes)})
-    parameters = list(model.parameters())
-    optimizer = getattr(torch.optim, kind)(model.named_parameters() if named else parameters)
-    for _ in range(2):
-        for parameter in parameters:
-            parameter.grad = torch.randn(parameter.shape)
+    names = [f"p{i}" for i in range(len(shapes))]
+    trained = nn.ParameterDict(
+        {name: torch.randn(shape) for name, shape in zip(names, shapes, strict=True)}
+    )
+    gradients = [
+        {n: torch.randn(trained[n].shape) for n, has in zip(names, reached, strict=False) if has}
+        for _ in range(2)
+    ]
+
+    def build(model: nn.Module, order: Sequence[str]) -> Optimizer:
+        held: list[Any] = [(n, model.get_parameter(n)) for n in order]
+        held = held if named else [parameter for _, parameter in held]
+        groups = [held[:split], held[split:]]
+        options = [{"params": group} for group in groups if group]
+        built: Optimizer = getattr(torch.optim, kind[0])(options, **kind[1])
+        return built
+
+    def step(model: nn.Module, optimizer: Optimizer, number: int) -> None:
+        for name, parameter in model.named_parameters():
+            gradient = gradients[number].get(name)
+            parameter.grad = None if gradient is None else gradient.clone()
         optimizer.step()
-    saved = copy.deepcopy(optimizer.state_dict())
-    one, two = [parameters[i] for i in picked if i < len(parameters)][:2]
-    changed = corrupt(how, optimizer, one, two)
-    if not changed:
-        assert_optimizer_state(optimizer, model)
-        assert_optimizer_state(optimizer, model, saved)
-        return
-    text = failure(assert_optimizer_state, optimizer, model, saved)
-    name = next(n for n, p in model.named_parameters() if p is one)
-    assert name in text
-    if how in ("cast", "resized", "shared") or (how == "swapped" and one.shape != two.shape):
-        assert name in failure(assert_optimizer_state, optimizer, model)
+
+    first = build(trained, names)
+    step(trained, first, 0)
+    again = copy.deepcopy(trained)
+    if took == "loaded as float64":
+        again.double()
+    moved = [names[i] for i in order if i < len(names)]
+    optimizer = build(again, moved)
+    if took == "adopted":
+        for name in names:
+            kept = copy.deepcopy(first.state[trained[name]])
+            if kept:
+                optimizer.state[again[name]] = kept
+    else:
+        optimizer.load_state_dict(copy.deepcopy(first.state_dict()))
+    if took == "adopted" or (took == "loaded" and moved == names):
+        step(trained, first, 1)
+        if not behind:
+            step(again, optimizer, 1)
+    saved = copy.deepcopy(first.state_dict())
+    picked = [again[names[i]] for i in order[::-1] if i < len(names)]
+    shares = do(fault, optimizer, picked[0], picked[1], at)
+
+    assume(any(optimizer.state.values()))  # else there is nothing to check, which is an error
+
+    expected = set()
+    wrong = {n for n in names if not fits(again[n], optimizer.state[again[n]])}
+    if shares:
+        wrong |= {n for n in names if again[n] is picked[0] or again[n] is picked[1]}
+    for position, name in enumerate(moved):
+        twin = names.index(name) if named else position
+        was = saved["state"].get(twin, {})
+        if not same(again[name], optimizer.state[again[name]], was):
+            expected.add(name)
+    assert blamed(optimizer, again) == wrong
+    assert blamed(optimizer, again, saved) == expected | wrong
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""What entries were before a block of code, and what became of them after it."""
+"""What entries were before a block of code, and what became of them after it.
+
+Tests: ``tests/unit/test_unchanged.py``, ``test_updated.py``, ``test_tolerances.py`` and
+``test_writers.py``.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ A layer in a Python list, a parameter in a dataclass, a table in a plain attribu
 them. They are looked for only where Python objects store things (``__dict__``, slots, the
 items of built-in containers, closures; of what is written in C, what the garbage collector
 knows of): attribute access on a real model runs code.
+
+Tests: ``tests/unit/test_registered.py`` and ``test_nothing.py``.
 """
 
 from __future__ import annotations

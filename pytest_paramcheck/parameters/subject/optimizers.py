@@ -1,4 +1,8 @@
-"""Reading optimizers: one slot per parameter they hold, with its group and its state."""
+"""Reading optimizers: one slot per parameter they hold, with its group and its state.
+
+Tests: ``tests/unit/test_optimizer_reader.py``, ``test_optimizer.py`` and
+``test_optimizer_state.py``.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 ``torch.equal`` is False on NaN and not implemented on meta, float8 and sparse tensors, and
 ``isfinite`` is missing on some of them too. Bits have none of these exceptions: a tensor is
 read as flat integer tensors, and those can be compared, hashed and searched.
+
+Tests: ``tests/unit/test_content.py``, ``test_finite.py`` and ``test_same_values.py``.
 """
 
 from __future__ import annotations

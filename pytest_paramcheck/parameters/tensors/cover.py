@@ -2,6 +2,8 @@
 
 An optimizer may hold a flat buffer in place of the parameters that lie in it, or a slice of one
 parameter only: what of it a step moves is a question about elements.
+
+Tests: ``tests/unit/test_cover.py`` and ``test_optimizer.py``.
 """
 
 from __future__ import annotations
