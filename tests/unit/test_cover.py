@@ -54,6 +54,15 @@ def test_near_leaves_out_only_what_meets_nothing(
     assert len(near([*apart, torch.zeros(3, device="meta")])) == 5
 
 
+def test_what_lies_before_a_tensor_is_no_element_of_it() -> None:
+    memory = torch.arange(10)
+    assert cover(memory[2:9:2], [memory[1:4:2]]) == Cover(4, 4, 0)
+
+
+def test_neighbors_in_one_buffer_do_not_meet() -> None:
+    assert near(torch.zeros(8).split(2)) == []
+
+
 def test_elements_of_another_size_count_where_they_hold_all_bytes() -> None:
     memory = torch.zeros(8, dtype=torch.int16)
 

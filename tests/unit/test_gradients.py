@@ -16,7 +16,12 @@ from pytest_paramcheck import (
     assert_grads_none,
     assert_grads_present,
 )
-from pytest_paramcheck.parameters.running.gradstate import GradState, grad_state, grad_states
+from pytest_paramcheck.parameters.running.gradstate import (
+    GradState,
+    above_rounding,
+    grad_state,
+    grad_states,
+)
 
 from .messages import failure, usage, whole
 from .tensor_kinds import WITH_VALUES, WITHOUT_VALUES, Scaled
@@ -543,3 +548,15 @@ def test_norm_that_is_no_number_is_out_of_every_bound() -> None:
 )
 def test_norm_bounds_that_are_none(bounds: dict[str, float], message: str) -> None:
     assert usage(assert_grad_norm, backward(net()), **bounds) == message
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_what_eight_bits_tell_apart_is_above_rounding(dtype: torch.dtype) -> None:
+    small, large = torch.ones(2).to(dtype), torch.full((2,), 4.0)
+    assert above_rounding([small, large]) == [False, True]
+
+
+def test_rounding_is_that_of_the_gradients_own_type() -> None:
+    tiny = torch.full((2,), 1e-60, dtype=torch.float64)  # nothing in float32
+    assert above_rounding([tiny, None, tiny * 1e-20]) == [True, False, False]
+    assert above_rounding([torch.zeros(0), torch.full((1,), 1e-9)]) == [False, True]

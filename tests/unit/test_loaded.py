@@ -622,6 +622,13 @@ class TestLoaded:
         assert usage(assert_loaded, model, {"model": state, "epoch": 3}) == (
             "checkpoint['model'] is not a tensor but OrderedDict; did you mean checkpoint['model']?"
         )
+        assert usage(assert_loaded, model, {"epoch": 3, "model": state}) == (
+            "checkpoint['epoch'] is not a tensor but int 3; did you mean checkpoint['model']?"
+        )
+        torch.save({"run": {"model": state}}, tmp_path / "run.pt")
+        assert usage(assert_loaded, model, tmp_path / "run.pt", key="run") == (
+            "checkpoint['model'] is not a tensor but OrderedDict; did you mean key='run.model'?"
+        )
         assert usage(assert_loaded, model, {**state, "epoch": 3}) == (
             "checkpoint['epoch'] is not a tensor but int 3; pass the tensors only: "
             "{k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}"

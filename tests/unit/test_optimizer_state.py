@@ -443,6 +443,20 @@ def test_one_shape_of_another_parameter_is_seen() -> None:
     assert said in (failure(assert_optimizer_state, optimizer, model))
 
 
+def test_the_shape_of_another_parameter_that_no_size_of_blocks_explains_is_seen() -> None:
+    model = nn.ParameterDict({"a": torch.ones(8), "b": torch.ones(4), "c": torch.ones(6)})
+    optimizer = Custom(model, lambda p: {"moment": p.detach().clone()})
+    optimizer.state[model["a"]]["moment"] = torch.zeros(4)
+    assert failure(assert_optimizer_state, optimizer, model) == whole("""
+        state does not fit: a (ParameterDict)
+
+          a  expected state moment of 8 float32 cpu, found 4 float32 cpu: wrong shape, that of b
+        """)
+    for name, blocks in (("b", 2), ("c", 3)):  # a value for each two elements
+        optimizer.state[model[name]]["moment"] = torch.zeros(blocks)
+    assert_optimizer_state(optimizer, model)
+
+
 def test_one_dtype_or_device_off_among_many_is_seen() -> None:
     model = body()
     optimizer = Custom(model, lambda p: {"moment": torch.zeros_like(p, dtype=torch.bfloat16)})
@@ -498,6 +512,36 @@ def test_an_optimizer_around_another_is_compared_with_the_part_of_it_that_was_sa
     assert "a.weight  exp_avg not as saved for position 0" in failure(
         assert_optimizer_state, optimizer, model, saved
     )
+
+
+@pytest.mark.parametrize("parts", [0, 2])
+def test_an_optimizer_that_saves_none_or_several_others_is_compared_by_what_it_keeps(
+    parts: int,
+) -> None:
+    class Around(Adam):
+        def state_dict(self) -> dict[str, Any]:
+            return {f"part {number}": super(Around, self).state_dict() for number in range(parts)}
+
+    model = Net()
+    optimizer = stepped(model, Around(model.parameters()))
+    saved = copy.deepcopy(Adam.state_dict(optimizer))
+    assert_optimizer_state(optimizer, model, saved)
+    optimizer.state[model.a.weight]["exp_avg"].add_(1)
+    assert "a.weight  exp_avg not as saved for position 0" in failure(
+        assert_optimizer_state, optimizer, model, saved
+    )
+
+
+def test_what_an_optimizer_around_another_packs_on_saving_is_compared_as_it_was_saved() -> None:
+    class Packed(Adam):
+        def state_dict(self) -> dict[str, Any]:
+            plain = super().state_dict()
+            state = {i: {"packed": dict(kept)} for i, kept in plain["state"].items()}
+            return {"inner": {**plain, "state": state}}
+
+    model = Net()
+    optimizer = stepped(model, Packed(model.parameters()))
+    assert_optimizer_state(optimizer, model, copy.deepcopy(optimizer.state_dict())["inner"])
 
 
 CHANGES: dict[str, Any] = {

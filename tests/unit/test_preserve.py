@@ -518,3 +518,29 @@ def test_the_gradient_of_an_input_inside_a_reentrant_checkpoint_is_put_back() ->
     assert x.grad is before
     assert before.tolist() == [[0, 0, 0]]
     assert y.grad is None
+
+
+def test_a_pending_backward_does_not_run_on_what_could_not_be_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Linear(2, 1)
+    model.register_buffer("scale", torch.ones(2))
+    weight = torch.ones(2, requires_grad=True)
+    pending = (weight * model.get_buffer("scale")).sum()
+
+    def writes(m: nn.Module) -> Tensor:
+        scale = m.get_buffer("scale")
+        scale.mul_(2)
+        # What stands in for memory that can no longer be written to.
+        monkeypatch.setattr(torch, "equal", refuses)
+        return m.get_parameter("weight").sum() * scale.sum() + m.get_parameter("bias").sum()
+
+    def refuses(*_: object) -> bool:
+        raise RuntimeError("no")
+
+    with pytest.raises(ParamCheckUsageError, match=r"^not everything could be put back: .*scale"):
+        assert_grads_reach(model, writes)
+    monkeypatch.undo()
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        pending.backward()

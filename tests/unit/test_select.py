@@ -13,7 +13,12 @@ from pytest_paramcheck.messages.wording import cut
 from pytest_paramcheck.parameters.subject.inventory import Inventory
 from pytest_paramcheck.parameters.subject.patterns import pattern_text
 from pytest_paramcheck.parameters.subject.reading import take_inventory
-from pytest_paramcheck.parameters.subject.select import matching, parameters_only, select
+from pytest_paramcheck.parameters.subject.select import (
+    matching,
+    parameters_only,
+    select,
+    select_again,
+)
 
 from .messages import usage
 
@@ -339,3 +344,20 @@ def test_nothing_to_start_from_is_an_error() -> None:
 )
 def test_a_pattern_is_shown_as_it_was_written(pattern: Any, text: str) -> None:
     assert pattern_text(pattern) == text
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["emb"], ["emb.weight"]),
+        (["!emb"], None),
+        (["gone"], []),
+        (["head", "!emb"], ["head.bias"]),
+    ],
+)
+def test_selecting_again_takes_what_is_there_now(
+    lm: Inventory, patterns: list[Any], expected: list[str] | None
+) -> None:
+    if expected is None:
+        expected = [entry.name for entry in lm.entries if entry.name != "emb.weight"]
+    assert [entry.name for entry in select_again(lm, patterns)] == expected

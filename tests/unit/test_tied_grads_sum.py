@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pytest_paramcheck import assert_tied_grads_sum
 
-from .messages import failure_lines, usage
+from .messages import demand_hidden, failure_lines, usage
 
 TOKENS = torch.tensor([1, 2, 4])
 
@@ -293,3 +293,12 @@ def test_an_error_of_the_loss_comes_through_and_nothing_is_left() -> None:
         assert_tied_grads_sum(model, fails)
     assert model.emb.weight.grad is kept
     assert torch.equal(kept, torch.ones(5, 3))
+
+
+def test_an_error_of_the_loss_shows_no_frame_of_ours() -> None:
+    def raises(model: nn.Module) -> Tensor:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError) as caught:
+        assert_tied_grads_sum(LM(), raises)
+    demand_hidden(caught.value)

@@ -18,6 +18,7 @@ from pytest_paramcheck import (
     ParamCheckError,
     assert_changed,
     assert_updated,
+    part,
 )
 
 from .messages import usage, whole
@@ -649,3 +650,6 @@ def test_a_cast_alone_is_no_change() -> None:
         """)
     with assert_changed(model):
         model.weight.data = model.weight.data.float() * 0.9
+    some = part("weight", torch.eye(2).bool())
+    with assert_changed(model, some):  # which no longer fits, whatever the values are cast to
+        model.weight = nn.Parameter(torch.ones(3, 3).double())

@@ -1,6 +1,7 @@
 """What a gradient is: never reached, exactly zero, not finite or nonzero. Four, never two.
 
-Tests: ``tests/unit/test_gradients.py``, ``test_grads_none.py`` and ``test_reach.py``.
+Tests: ``tests/unit/test_gradients.py``, ``test_grads_none.py``, ``test_parts.py`` and
+``test_reach.py``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ them. They are looked for only where Python objects store things (``__dict__``, 
 items of built-in containers, closures; of what is written in C, what the garbage collector
 knows of): attribute access on a real model runs code.
 
-Tests: ``tests/unit/test_registered.py`` and ``test_nothing.py``.
+Tests: ``tests/unit/test_registered.py`` and ``test_ties.py``.
 """
 
 from __future__ import annotations
