@@ -296,3 +296,9 @@ def test_a_mask_of_minus_infinity_is_no_parameter() -> None:
     assert failure(assert_finite, model, "mask") == (
         "not finite: mask (Linear)\n\n  mask  4 of 4 values: 4 -inf, first at [0, 0]"
     )
+
+
+def test_an_expanded_tensor_is_looked_at_once() -> None:
+    for value in (1.0, math.nan):
+        one = torch.full((1,), value).to(torch.float8_e5m2)
+        assert are_finite([one.expand(1 << 44)]) == [value == 1]  # 16 TiB, were it read

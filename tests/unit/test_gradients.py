@@ -560,3 +560,9 @@ def test_rounding_is_that_of_the_gradients_own_type() -> None:
     tiny = torch.full((2,), 1e-60, dtype=torch.float64)  # nothing in float32
     assert above_rounding([tiny, None, tiny * 1e-20]) == [True, False, False]
     assert above_rounding([torch.zeros(0), torch.full((1,), 1e-9)]) == [False, True]
+
+
+def test_rounding_of_a_few_additions_is_no_gradient() -> None:
+    spacing = torch.finfo(torch.float32).eps
+    gradients = [torch.full((1,), size) for size in (1.0, 8 * spacing, 9 * spacing)]
+    assert above_rounding(gradients) == [True, False, True]

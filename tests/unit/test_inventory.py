@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -568,3 +569,11 @@ def test_first_places_are_the_first_of_all_places(edges: list[tuple[int, int]]) 
 
     assert {id(m): prefix for prefix, _, m in first_places(modules[0])} == first
     assert [id(m) for _, _, m in first_places(modules[0])] == list(first)
+
+
+def test_a_key_is_of_a_file(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(2)}}, tmp_path / "a.pt")
+    assert list(take_inventory(tmp_path / "a.pt", key="model").named) == ["w"]
+    assert usage(take_inventory, nn.Linear(1, 1), key="model") == (
+        "key='model' says where in the file of a Path to look, and the subject is Linear"
+    )

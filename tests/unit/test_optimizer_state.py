@@ -333,6 +333,9 @@ def test_wrong_calls() -> None:
         assert_optimizer_state(optimizer, model, {"opt": optimizer.state_dict()})
     with pytest.raises(ParamCheckUsageError, match=r"^saved= is .* not list"):
         assert_optimizer_state(optimizer, model, [])  # type: ignore[arg-type]
+    for groups in (3, "ab", [3], [{"params": 3}]):
+        with pytest.raises(ParamCheckUsageError, match=r"^saved= is .* not dict$"):
+            assert_optimizer_state(optimizer, model, {"state": {}, "param_groups": groups})
     with pytest.raises(ParamCheckUsageError, match="one optimizer at a time"):
         assert_optimizer_state([optimizer], model)  # type: ignore[arg-type]
     with pytest.raises(ParamCheckUsageError, match=r"^Adam holds no parameter of Net"):
@@ -454,6 +457,25 @@ def test_the_shape_of_another_parameter_that_no_size_of_blocks_explains_is_seen(
         """)
     for name, blocks in (("b", 2), ("c", 3)):  # a value for each two elements
         optimizer.state[model[name]]["moment"] = torch.zeros(blocks)
+    assert_optimizer_state(optimizer, model)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kept"),
+    [
+        # each shape is another parameter's as well
+        ([(4, 6), (4,), (6, 6)], [(4,), (4,), (6,)]),  # statistics of rows
+        ([(2, 2), (3, 2, 2)], [(3, 2, 2), (3, 3, 2, 2)]),  # a history of three
+        ([(2, 2), (2, 2, 3)], [(2, 2, 3), (2, 2, 3, 3)]),
+    ],
+)
+def test_a_shape_of_another_parameter_that_its_own_explains_passes(
+    shapes: list[tuple[int, ...]], kept: list[tuple[int, ...]]
+) -> None:
+    model = nn.ParameterList([torch.ones(shape) for shape in shapes])
+    optimizer = Custom(model, lambda p: {})
+    for parameter, shape in zip(model, kept, strict=True):
+        optimizer.state[parameter]["moment"] = torch.zeros(shape)
     assert_optimizer_state(optimizer, model)
 
 
@@ -716,12 +738,15 @@ def test_state_that_no_group_reaches_and_no_parameter_lacks() -> None:
     )
 
 
-def test_an_optimizer_that_keeps_its_state_by_masters_passes() -> None:
-    model = Net().bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_an_optimizer_that_keeps_its_state_by_masters_passes(dtype: torch.dtype) -> None:
+    model = Net().to(dtype)
     optimizer = Custom(model, lambda p: {})
     optimizer.state.clear()
     for parameter in model.parameters():
-        optimizer.state[parameter.detach().float()] = {"moment": torch.zeros(parameter.shape)}
+        optimizer.state[parameter.detach().clone().float()] = {
+            "moment": torch.zeros(parameter.shape)
+        }
     assert_optimizer_state(optimizer, model)
 
 

@@ -14,10 +14,12 @@ from pytest_paramcheck.parameters.subject.inventory import Inventory
 from pytest_paramcheck.parameters.subject.patterns import pattern_text
 from pytest_paramcheck.parameters.subject.reading import take_inventory
 from pytest_paramcheck.parameters.subject.select import (
+    listed,
     matching,
     parameters_only,
     select,
     select_again,
+    with_elements,
 )
 
 from .messages import usage
@@ -361,3 +363,22 @@ def test_selecting_again_takes_what_is_there_now(
     if expected is None:
         expected = [entry.name for entry in lm.entries if entry.name != "emb.weight"]
     assert [entry.name for entry in select_again(lm, patterns)] == expected
+
+
+def test_a_class_selects_nothing_from_instances_that_hold_nothing(lm: Inventory) -> None:
+    assert chosen(lm, nn.Module) == [entry.name for entry in lm.entries]
+    assert usage(chosen, lm, nn.ReLU) == "pattern ReLU matches nothing in LM"
+
+
+def test_what_has_no_elements_cannot_change() -> None:
+    subject = take_inventory({"a": torch.zeros(0, 3), "b": torch.zeros(()), "c": None})
+    assert chosen(subject, eligible=with_elements) == ["b"]
+    assert usage(chosen, subject, "a", eligible=with_elements) == (
+        "pattern 'a' matches no parameter or buffer: 'a' is empty"
+    )
+
+
+@pytest.mark.parametrize("exactly", ["bias", nn.Linear, 3])
+def test_what_is_listed_is_a_list(exactly: Any) -> None:
+    with pytest.raises(ParamCheckUsageError, match="pass a list of patterns"):
+        listed(exactly, [])

@@ -6,7 +6,7 @@ operation at which the connection to it ends. Hooks on the nodes of the graph se
 received a gradient in backward and handed on none. The graph has the first word: where a
 parameter is in the part of it that ran, the node at which the signal ends is the reason.
 
-Tests: ``tests/unit/test_reach.py``.
+Tests: ``tests/unit/test_reach.py`` and ``test_trace.py``.
 """
 
 from __future__ import annotations

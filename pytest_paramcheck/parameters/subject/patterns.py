@@ -4,6 +4,8 @@ A pattern is an entry's name, a module's name (everything below it), a glob (``*
 dots), a module class (the entries of its instances), ``(class, name below the instance)``, a state
 (``states``), a function of name and tensor, or some elements of what another matches (``parts``).
 Names match component by component and never by substring: ``blocks.1`` is not ``blocks.10``.
+
+Tests: ``tests/unit/test_select.py``, ``test_states.py`` and ``test_ties.py``.
 """
 
 from __future__ import annotations
