@@ -37,6 +37,9 @@ KINDS: dict[str, Callable[[torch.Generator], Tensor]] = {
     "bfloat16": lambda g: torch.randn(7, generator=g).bfloat16(),
     "complex": lambda g: torch.randn(4, generator=g, dtype=torch.complex64),
     "a number": lambda g: torch.randn((), generator=g),
+    "not finite": lambda g: torch.cat(
+        [torch.tensor([float("nan"), float("inf"), -float("inf")]), torch.randn(5, generator=g)]
+    ),
     "transposed": lambda g: torch.randn(3, 4, generator=g).t(),
     "several pieces": lambda g: torch.randn((1 << 17) + 3, generator=g),
 }

@@ -136,10 +136,13 @@ class Blend:
             yield self._near(b, m, e, decay)
 
     def _near(self, b: Tensor, m: Tensor, e: Tensor, decay: float) -> tuple[Tensor, Tensor]:
-        gap = torch.lerp(b, m, 1 - decay).sub_(e).abs_()
+        mean = {0.0: m, 1.0: b}.get(decay)
+        gap = (torch.lerp(b, m, 1 - decay) if mean is None else mean).sub(e).abs_()
         tiny = 2 * torch.finfo(self.now.dtype).tiny * self.eps  # two spacings around zero
         scale = b.abs().add_(m.abs()).mul_(ROUNDINGS * self.eps).add_(tiny)
-        return gap <= scale, gap  # a NaN is not close to anything
+        # Of what was not finite one way to compute a mean makes NaN, another an infinity.
+        lost = ~(b.isfinite() & m.isfinite() | e.isfinite())
+        return (gap <= scale) | lost, gap
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         wholes = self.before, self.model, self.now
