@@ -13,7 +13,7 @@ from . import asking
 @asking(
     "Is every trainable parameter in the optimizer once, and with which settings?",
     "facebookresearch/mmf#104, Tencent/YOLO-Master#186",
-    "The first line fails, the second shows groups, sizes and settings.",
+    "The first line fails where one is not; the second shows groups, sizes and settings.",
     "assert_optimizer_covers(optimizer, model)\nprint(param_table(model, optimizer=optimizer))",
 )
 def covers(right: bool) -> dict[str, Any]:

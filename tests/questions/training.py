@@ -14,20 +14,21 @@ from . import asking
 @asking(
     "Does only the lower triangle of a matrix train?",
     "discuss.pytorch.org/t/171255",
-    "`upper` is a mask of the weight, `step()` a training step.",
-    'with assert_unchanged(model, part("weight", upper)):\n    step()',
+    "`upper` is a mask of the weight, `step()` a training step. A gradient that is multiplied by a "
+    "mask makes -0.0 of 0.0, which are one number within any `atol`.",
+    'with assert_unchanged(model, part("weight", upper), atol=1e-12):\n    step()',
 )
 def triangle(right: bool) -> dict[str, Any]:
     model = nn.Linear(4, 4, bias=False)
     upper = torch.ones(4, 4, dtype=torch.bool).triu(1)
     with torch.no_grad():
-        model.weight[upper] = 0.0
+        model.weight.mul_(~upper)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
     def step() -> None:
         model(torch.rand(3, 4)).square().sum().backward()
         if right:
-            model.weight.grad.masked_fill_(upper, 0.0)
+            model.weight.grad.mul_(~upper)
         optimizer.step()
 
     return {"model": model, "upper": upper, "step": step}
