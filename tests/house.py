@@ -15,7 +15,8 @@ from pathlib import Path
 
 #: What each room may import of ours besides itself, from the ground up: a room is a folder (a
 #: folder of ``parameters/``) or a file at the top, and stands above all that it may import.
-#: ``parameters.subject.record`` is one file: the manifest never loads torch.
+#: ``parameters.subject.record`` and ``parameters.files.whole`` are one file each: the manifest
+#: never loads torch.
 MAY_IMPORT = {
     "messages": (),
     "parameters.tensors": ("messages",),
@@ -28,7 +29,7 @@ MAY_IMPORT = {
         "parameters.files",
         "messages",
     ),
-    "manifest": ("parameters.subject.record", "messages"),
+    "manifest": ("parameters.subject.record", "parameters.files.whole", "messages"),
     "init": ("messages",),
     "values": ("messages",),
     "checks": ("parameters", "init", "values", "messages"),

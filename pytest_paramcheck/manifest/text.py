@@ -16,12 +16,12 @@ character that would be misread is written as a JSON string.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..messages.errors import ParamCheckUsageError
+from ..parameters.files.whole import write_whole
 from ..parameters.subject.record import ROLES, Record
 
 FORMAT = 1
@@ -91,28 +91,8 @@ def is_ours(data: bytes) -> bool:
 
 
 def write_manifest(path: Path, records: Iterable[Record]) -> None:
-    """Write the file whole or not at all, its folders created; errors are the system's own.
-
-    A temporary file beside it is renamed onto it, so that an interrupted run, a full disk or two
-    workers that write at once never leave half a manifest behind. Of a symbolic link the target
-    is written, and the link stays.
-    """
-    target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.urandom(8).hex()}.tmp")
-    # Not tempfile: its files are their owner's alone, and a committed file is an ordinary one,
-    # with the mode that the umask leaves.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    handle = os.open(temporary, flags, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(manifest_text(records).encode())
-        if target.exists():
-            temporary.chmod(target.stat().st_mode & 0o777)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write the file whole or not at all, its folders created; errors are the system's own."""
+    write_whole(path, manifest_text(records).encode())
 
 
 def _rows(data: bytes, shown: str) -> Sequence[str]:

@@ -13,9 +13,10 @@ from ..messages.findings import finding_data
 from ..messages.folding import fold_short
 from ..messages.rendering import align
 from ..messages.wording import plural, printable
+from ..parameters.files.paths import demand_writable
 from .cases import gather_case
 from .compared import KINDS, Difference, compare
-from .page import demand_target, gather, written
+from .page import gather, written
 from .page_data import page_data
 from .progress import doing
 from .subjects import on_device, read
@@ -42,7 +43,7 @@ def table(given: Namespace) -> int:
 
 def page(given: Namespace) -> int:
     """Write the page of a model or checkpoint, and say where it is."""
-    demand_target(Path(given.output))
+    demand_writable(Path(given.output), given.output)
     with on_device(given.device):
         before = None
         if given.before is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch import nn
 
 from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import printable
-from ..parameters.files.paths import reason_of
+from ..parameters.files.paths import demand_writable, reason_of
+from ..parameters.files.whole import write_whole
 from ..parameters.subject.inventory import Inventory, Subject
 from ..parameters.subject.reading import take_inventory
 from ..parameters.tensors.call import FAKE, Call, asks_nobody, exchange, running, writes_here
@@ -201,27 +201,15 @@ def _written_once(call: Call, path: Path, html: str) -> Path:
     return path
 
 
-def demand_target(path: Path) -> None:
-    """Raise :class:`ParamCheckUsageError` for a path that no page can be written at: a folder."""
-    __tracebackhide__ = True
-    if path.is_dir():
-        raise ParamCheckUsageError(f"{path} is a folder: name a file in it")
-
-
 def written(path: Path, html: str) -> Path:
     """Write a page, whole or not at all, and return where it lies.
 
     Raises :class:`ParamCheckUsageError` with the system's reason where that cannot be.
     """
     __tracebackhide__ = True
-    demand_target(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    demand_writable(path, str(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(html, encoding="utf-8")
-        part.replace(path)
+        write_whole(path, html.encode())
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise ParamCheckUsageError(f"{path} cannot be written: {reason_of(error)}") from None
     return path

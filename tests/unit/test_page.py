@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -300,8 +301,32 @@ def test_the_file_is_written_whole(tmp_path: Path) -> None:
     assert repr(page) == f"<ParamPage {path}>"
     (tmp_path / "file").touch()
     assert usage(param_page, mlp(), tmp_path / "file" / "x.html") == (
-        f"{tmp_path}/file/x.html cannot be written: File exists"
+        f"{tmp_path}/file/x.html cannot be written: Not a directory"
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are made on POSIX systems")
+def test_a_page_takes_the_place_of_a_file_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for name, said in (
+        ("pipe", f"{tmp_path}/pipe is not a regular file: it is a named pipe"),
+        ("round", f"{tmp_path}/round cannot be written: {os.strerror(errno.ELOOP)}"),
+        (".", f"{tmp_path} is a folder: name a file in it"),
+    ):
+        assert usage(param_page, mlp(), tmp_path / name) == said
+    found = usage(param_page, mlp(), tmp_path / "a\0b")
+    assert re.search(r"a\\x00b cannot be written: (\w+: )?embedded null", found)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "round").is_symlink()
+
+    target = tmp_path / "real.html"
+    (tmp_path / "link.html").symlink_to(target)
+    target.touch(0o600)
+    page = param_page(mlp(), tmp_path / "link.html")
+    assert (tmp_path / "link.html").is_symlink()
+    assert target.read_text(encoding="utf-8") == page.html
+    assert target.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_page_without_a_file() -> None:

@@ -1,6 +1,7 @@
 """Checkpoints on disk: what a path holds, mapped where possible, never run.
 
-* ``paths``: whether a path can be read as a file at all;
+* ``paths``: whether a path can be read or written as a file at all;
+* ``whole``: what is written is written whole or not at all;
 * ``damage``: the error for a file that is not what it should be;
 * ``checkpoint``: a file, an index of shards or a folder -> the tensors in it;
 * ``safetensors_file``: the format with a header, of which only the header is read;

@@ -1,4 +1,4 @@
-"""Whether a path can be read as a file at all, before any reader of a format opens it."""
+"""Whether a path can be read or written as a file at all, before anybody opens it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,28 @@ def is_there(path: Path, shown: str) -> bool:
         return False
     except (OSError, ValueError) as error:
         raise ParamCheckUsageError(f"{shown} cannot be read: {reason_of(error)}") from None
+    _demand_regular(mode, shown)
+    return True
+
+
+def demand_writable(path: Path, shown: str) -> None:
+    """Raise :class:`ParamCheckUsageError` for a path that no file can be written at: a folder, a
+    pipe or a device, which a new file would take the place of, and what the system refuses."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise ParamCheckUsageError(f"{shown} cannot be written: {reason_of(error)}") from None
+    if stat.S_ISDIR(mode):
+        raise ParamCheckUsageError(f"{shown} is a folder: name a file in it")
+    _demand_regular(mode, shown)
+
+
+def _demand_regular(mode: int, shown: str) -> None:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kind = next((f": it is a {name}" for is_kind, name in _KINDS if is_kind(mode)), "")
         raise ParamCheckUsageError(f"{shown} is not a regular file{kind}")
-    return True
 
 
 def not_there(path: Path, shown: str) -> ParamCheckUsageError:
