@@ -221,3 +221,16 @@ def test_contradictions_over_a_tied_parameter(call: Any, message: str) -> None:
     model = LM(tied=True).cpu()
 
     assert failure(call, model) == whole(message)
+
+
+def test_what_many_names_of_one_parameter_were_declared_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = nn.Linear(1, 1, bias=False)
+    model = nn.ModuleDict({f"l{number}": shared for number in range(50)})
+    said: list[int] = []
+    describe = init.Constant.describe
+    monkeypatch.setattr(init.Constant, "describe", lambda self: said.append(1) or describe(self))  # type: ignore[func-returns-value]
+    declared = {f"l{number}.weight": init.constant(number % 2 + 5) for number in range(50)}
+    assert "one parameter, declared" in failure(assert_init, model, declared)
+    assert len(said) < 500  # not for each of 50 names what all 50 were declared

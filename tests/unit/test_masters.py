@@ -16,6 +16,7 @@ from pytest_paramcheck import (
     assert_param_groups,
     assert_updated,
 )
+from pytest_paramcheck.parameters.tensors import wide
 
 from .messages import failure, failure_lines, usage, whole
 
@@ -323,3 +324,40 @@ class TestState:
             parameter.grad = torch.ones_like(parameter)
         held.step()
         assert_optimizer_state(held, model)
+
+
+def _count(patch: pytest.MonkeyPatch, name: str) -> list[int]:
+    calls: list[int] = []
+    asked = getattr(wide, name)
+    patch.setattr(wide, name, lambda *args: calls.append(1) or asked(*args))  # type: ignore[func-returns-value]
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float32, 0), (torch.float64, 0), (torch.bfloat16, 200)]
+)
+def test_an_optimizer_of_another_model_is_not_sought_pair_by_pair(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, most: int
+) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(*(nn.Linear(1, 4) for _ in range(100)))
+
+    model, other = build().to(dtype), build()
+    sought = _count(monkeypatch, "_place_of")
+    asked = _count(monkeypatch, "_readable")
+    found = failure_lines(assert_optimizer_covers, SGD(other.parameters(), lr=0.1), model)
+    assert found[0].startswith("not in the optimizer: {0..99}.weight, {0..99}.bias")
+    assert len(sought) <= most  # of 100 biases x 200 parameters
+    assert len(asked) <= 400
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_flat_copies_are_found_wherever_a_tensor_begins(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(wide, "_PIECE", 3)  # also across the pieces that are looked at
+    tensors = [torch.randn(n).to(dtype) for n in (1, 2, 5, 1)]
+    flat = torch.cat([torch.full((2,), 9.0), *tensors, torch.tensor([0.0, 1.0])]).double()
+    tensors.append(torch.tensor([-0.0, 1.0], dtype=dtype))
+    assert wide.wide_copies(tensors, [torch.randn(9).double(), flat]) == dict.fromkeys(range(5), 1)
+    assert wide.wide_copies(tensors, [torch.full((9,), 7.0).double()]) == {}

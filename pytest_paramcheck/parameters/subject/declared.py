@@ -157,11 +157,15 @@ def with_rivals(
 ) -> list[Finding]:
     """Say of the findings about one parameter under several names what else was declared."""
     notes: dict[tuple[str, ...], str] = {}
-    for item in declared:
-        said = {name: text(value) for name, value in item.rivals}
-        if len(set(said.values())) > 1:
+    said_of: dict[int, str] = {}  # one tuple of rivals is that of all who are in it
+    for item in (declared := list(declared)):
+        if id(item.rivals) not in said_of:
+            said = {name: text(value) for name, value in item.rivals}
             each = join_words([f"{value} as {name}" for name, value in said.items()])
-            notes[item.names] = f"one parameter, declared {each}"
+            several = len(set(said.values())) > 1
+            said_of[id(item.rivals)] = f"one parameter, declared {each}" if several else ""
+        if note := said_of[id(item.rivals)]:
+            notes[item.names] = note
     return [
         replace(finding, why="; ".join(filter(None, (finding.why, notes[finding.names]))))
         if finding.names in notes
