@@ -1,4 +1,7 @@
-"""The inputs of a case: fresh copies, and each rank's part of them."""
+"""The inputs of a case: fresh copies, and each rank's part of them.
+
+Tests: ``tests/unit/test_wrapped.py`` and ``test_case_run.py``.
+"""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from pytest_paramcheck import (
     assert_grads_none,
     assert_grads_present,
 )
+from pytest_paramcheck.checks.ranks import of_all_ranks
 from pytest_paramcheck.parameters.running.gradstate import (
     GradState,
     above_rounding,
@@ -566,3 +567,12 @@ def test_rounding_of_a_few_additions_is_no_gradient() -> None:
     spacing = torch.finfo(torch.float32).eps
     gradients = [torch.full((1,), size) for size in (1.0, 8 * spacing, 9 * spacing)]
     assert above_rounding(gradients) == [True, False, True]
+
+
+@pytest.mark.parametrize("size", [0, 1], ids=["nothing", "one element"])
+def test_what_one_rank_alone_lacks_is_said_where_it_holds_an_element(size: int) -> None:
+    """A shard of nothing gets no gradient on its rank, and misses none."""
+    with pytest.raises(ParamCheckError) as caught:
+        assert_grads_present({"w": nn.Parameter(torch.ones(size))})
+
+    assert bool(of_all_ranks({0: caught.value.findings, 1: ()})) is bool(size)

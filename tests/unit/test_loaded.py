@@ -198,6 +198,17 @@ class TestLoaded:
             "  bias  expected int64, found float32",
         ]
 
+    def test_dtypes_are_asked_of_all_that_are_of_one_kind(self) -> None:
+        """What is of another kind hides no cast behind it."""
+        model = nn.ParameterDict({"a": torch.zeros(2), "b": torch.zeros(2)})
+        state = {
+            "a": torch.zeros(2, dtype=torch.int64),
+            "b": torch.zeros(2, dtype=torch.float64),
+        }
+        assert failure_lines(assert_loaded, model, state, dtypes=True)[0] == (
+            "wrong dtype: a; not the checkpoint's dtype: b (ParameterDict)"
+        )
+
     def test_a_mapping_that_shares_memory_with_the_model(self) -> None:
         """What every loader leaves that does not copy."""
         state = {**saved(nn.Linear(3, 2)), "scale": torch.ones(())}

@@ -74,6 +74,12 @@ class Optimizer(torch.optim.SGD):
         super().step(closure)
 
 
+def inputs() -> Tensor:
+    if Net.raises == "inputs":
+        raise TheirError("inputs")
+    return torch.tensor([[1, 2, 0]])
+
+
 def shown_frames(error: BaseException) -> list[str]:
     """The functions of the package that pytest would show."""
     return [
@@ -92,6 +98,10 @@ RAISED = {
         *("state_dict_roundtrip", "ties", "torch_save_roundtrip", "training_step"),
     },
     "forward": {"eval_unchanged", "grads_finite", "grads_reach", "resume", "training_step"},
+    "inputs": {
+        *("device_move", "dtype_move", "eval_unchanged", "grads_finite", "grads_reach"),
+        *("resume", "training_step"),
+    },
     "train": {"eval_unchanged"},
     "_apply": {"dtype_move"},
     "state_dict": {"resume", "state_dict_roundtrip", "torch_save_roundtrip"},
@@ -106,7 +116,7 @@ def test_what_a_model_raises_is_shown_as_it_would_be_without_us(
 ) -> None:
     case = ModelCase(
         Net,
-        inputs=torch.tensor([[1, 2, 0]]),
+        inputs=inputs,
         loss=lambda output: output.square().sum(),
         optimizer=lambda model: Optimizer(model.parameters(), lr=0.1),
     )

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from pytest_paramcheck import ParamCheckUsageError
-from pytest_paramcheck.model_checks.named import cases_named
+from pytest_paramcheck import ModelCase, ParamCheckUsageError
+from pytest_paramcheck.model_checks.named import cases_named, one_named
 
 HERE = Path(__file__).parent
 
@@ -93,3 +93,15 @@ def test_nothing_that_is_written_is_run(capsys: pytest.CaptureFixture[str]) -> N
         cases_named("zoo_of_tests:Zoo.linear(print('mine'))", HERE, "here")
 
     assert capsys.readouterr().out == ""
+
+
+def test_one_of_several_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo: Any = sys.modules["zoo_of_tests"]
+    zoo.case = ModelCase(nn.Identity)
+    zoo.several = [zoo.case, nn.Identity]
+
+    assert one_named("zoo_of_tests:case", HERE, "here") == (zoo.case, True)
+    assert not one_named("zoo_of_tests:Zoo.linear", HERE, "here")[1]
+    with pytest.raises(ParamCheckUsageError) as caught:
+        one_named("zoo_of_tests:several", HERE, "here")
+    assert str(caught.value) == "here: list of several: name one of them"

@@ -487,3 +487,7 @@ def test_bytes_of_what_is_no_plain_tensor() -> None:
     assert bytes_of(values.as_subclass(Tagged)) == 24
     assert bytes_of(Wrapper(values)) == 24
     assert bytes_of(values.to(torch.float8_e4m3fn).as_subclass(Tagged)) == 3
+
+
+def test_html_of_all_rows_speaks_of_no_more() -> None:
+    assert " more" not in param_table(nn.Linear(3, 2))._repr_html_()

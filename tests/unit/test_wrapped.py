@@ -13,7 +13,10 @@ from torch import nn
 from pytest_paramcheck import CHECKS, ModelCase, ParamCheckError
 from pytest_paramcheck.checks.wrapped import different_gradients, different_moves
 from pytest_paramcheck.model_checks.check import run_check
-from pytest_paramcheck.model_checks.run import CaseRun
+from pytest_paramcheck.model_checks.parts import part_of
+from pytest_paramcheck.model_checks.run import CaseRun, LatestRun
+
+from .messages import usage
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -95,3 +98,34 @@ def test_a_step_of_a_wrapped_model(one_rank: None, kind: str) -> None:
 def test_a_wrap_that_changes_nothing(one_rank: None, name: str) -> None:
     case = ModelCase(lambda: nn.Linear(3, 2), inputs=torch.ones(4, 3), wrap=lambda model: model)
     run_check(CHECKS[name], CaseRun(case))
+
+
+def test_a_run_belongs_to_the_group_of_its_test(one_rank: None) -> None:
+    wrapped = ModelCase(lambda: nn.Linear(3, 2), wrap=lambda model: model)
+    plain = ModelCase(lambda: nn.Linear(3, 2))
+    ours, theirs = LatestRun(), LatestRun()
+    first, other = ours.get(wrapped, 0), theirs.get(plain, 0)
+    assert ours.get(wrapped, 0) is first
+    dist.destroy_process_group()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+
+    assert ours.get(wrapped, 0) is not first
+    assert theirs.get(plain, 0) is other
+
+
+@pytest.mark.parametrize("dim", [0, -2])
+def test_each_rank_gets_its_part_of_every_tensor(dim: int) -> None:
+    rows = torch.arange(12.0).view(4, 3)
+    inputs = {"x": (rows, [rows[:, :1]]), "scale": 2}
+
+    (x, (column,)), scale = part_of(inputs, dim, (1, 2)).values()
+    assert torch.equal(x, rows[2:])
+    assert torch.equal(column, rows[2:, :1])
+    assert scale == 2
+
+
+@pytest.mark.parametrize("dim", [1, -1, 2, -3])
+def test_inputs_without_equal_parts(dim: int) -> None:
+    assert usage(part_of, torch.ones(4, 3), dim, (0, 2)) == (
+        f"ModelCase(split={dim}): an input of shape (4, 3) has no 2 equal parts along it"
+    )
