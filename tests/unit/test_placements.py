@@ -19,6 +19,8 @@ from pytest_paramcheck import (
     assert_shapes,
     assert_tied,
 )
+from pytest_paramcheck.parameters.subject.reading import take_inventory
+from pytest_paramcheck.parameters.subject.sharded_alike import sharded_alike
 from pytest_paramcheck.showing.rows import bytes_of
 
 from .messages import failure, usage, whole
@@ -105,3 +107,20 @@ def test_structure_can_be_asked_in_a_fake_group_and_values_cannot(grid: DeviceMe
     said = "a fake group has no other ranks: only structure can be checked"
     assert usage(assert_finite, subject) == said
     assert usage(assert_replicated, subject) == said
+
+
+def test_shards_that_cannot_be_compared(grid: DeviceMesh) -> None:
+    ours = DeviceMesh("cpu", [0, 1])
+    others = DeviceMesh("cpu", [2, 3])
+    sums = {"w": DTensor.from_local(torch.ones(4), ours, [Partial()])}
+    sharded, elsewhere = ({"w": spread(mesh, Shard(0), size=(4,))} for mesh in (ours, others))
+    whole_one = {"w": torch.ones(4)}
+
+    def alike(a: Any, b: Any) -> None:
+        sharded_alike(take_inventory(a), take_inventory(b), [("w", "w")])
+
+    partial = "w holds partial sums, which nobody has added up: redistribute it first"
+    assert usage(alike, sums, whole_one) == partial
+    assert usage(alike, whole_one, sums) == partial
+    assert usage(alike, sharded, elsewhere).startswith("two meshes: w is ")
+    alike(sharded, whole_one)

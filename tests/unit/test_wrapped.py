@@ -15,6 +15,7 @@ from pytest_paramcheck.checks.wrapped import different_gradients, different_move
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.parts import part_of
 from pytest_paramcheck.model_checks.run import CaseRun, LatestRun
+from pytest_paramcheck.parameters.running.alone import alone
 
 from .messages import usage
 
@@ -129,3 +130,12 @@ def test_inputs_without_equal_parts(dim: int) -> None:
     assert usage(part_of, torch.ones(4, 3), dim, (0, 2)) == (
         f"ModelCase(split={dim}): an input of shape (4, 3) has no 2 equal parts along it"
     )
+
+
+def test_a_rank_alone_is_a_world_of_one(two_ranks: object) -> None:
+    with alone():
+        assert (dist.get_world_size(), dist.get_rank()) == (1, 0)
+    assert dist.get_world_size() == 2
+    with pytest.raises(ZeroDivisionError), alone():
+        raise ZeroDivisionError
+    assert dist.get_world_size() == 2
