@@ -457,3 +457,12 @@ def test_slices_of_parameters_are_no_model_to_write_down(two_ranks: object, tmp_
         assert_manifest(model, path=tmp_path / "net.txt", update=True)
     assert str(caught.value).startswith("FullyShardedDataParallel keeps a slice of each parameter ")
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_is_none_hides_nothing_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "m.txt"
+    with_none = {"none": None, "w": torch.ones(2), "last": torch.ones(3)}
+    assert_manifest(with_none, path=path, update=True)
+
+    rows = path.read_text(encoding="utf-8").splitlines()[2:]
+    assert [row.split()[0] for row in rows] == ["w", "last"]

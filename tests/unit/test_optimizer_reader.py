@@ -24,7 +24,7 @@ from pytest_paramcheck import (
     assert_updated,
 )
 from pytest_paramcheck.parameters.subject.leaves import Opaque, leaves_of
-from pytest_paramcheck.parameters.subject.optimizers import state_of
+from pytest_paramcheck.parameters.subject.optimizers import read_slots, state_of
 
 from .messages import whole
 
@@ -213,3 +213,16 @@ def test_leaves() -> None:
         "set": frozenset({1, 2}),
         "odd set": Opaque("set"),
     }
+
+
+def test_optimizers_are_told_apart_by_number_where_there_are_several() -> None:
+    one, other = (SGD(nn.Linear(2, 2).parameters(), lr=0.1) for _ in range(2))
+
+    assert [slot.where for slot in read_slots(one)] == [
+        "SGD group 0, parameter 0",
+        "SGD group 0, parameter 1",
+    ]
+    assert [slot.where for slot in read_slots([one, other])][1:3] == [
+        "SGD 0 group 0, parameter 1",
+        "SGD 1 group 0, parameter 0",
+    ]

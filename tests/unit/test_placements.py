@@ -124,3 +124,13 @@ def test_shards_that_cannot_be_compared(grid: DeviceMesh) -> None:
     assert usage(alike, whole_one, sums) == partial
     assert usage(alike, sharded, elsewhere).startswith("two meshes: w is ")
     alike(sharded, whole_one)
+
+
+def test_what_is_none_hides_no_wrong_placement_behind_it(grid: DeviceMesh) -> None:
+    subject = {"none": None, "w": nn.Parameter(torch.ones(4))}
+
+    assert (
+        failure(assert_placements, subject, {"*": Shard(0)})
+        .splitlines()[0]
+        .startswith("other placement: w")
+    )

@@ -191,7 +191,21 @@ def test_the_parts_add_up_to_the_whole() -> None:
         assert total.bytes == sum(t.bytes for t in below) + sum(row.bytes or 0 for row in own)
         assert total.tensors == sum(t.tensors for t in below) + len(own)
     assert table.modules[""].elements == sum(p.numel() for p in deep().parameters())
+    assert table.modules[""].trainable == table.modules[""].elements
     assert table.modules["head.blocks"].kind == "ModuleList"
+
+
+def test_what_trains_of_a_part() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
+    model["body"].requires_grad_(False)
+    model["head"].bias.requires_grad_(False)
+    modules = param_table(model).modules
+
+    assert {name: total.trainable for name, total in modules.items()} == {
+        "": 8,
+        "body": 0,
+        "head": 8,
+    }
 
 
 def test_a_tied_parameter_counts_where_it_comes_first() -> None:
