@@ -194,7 +194,7 @@ def _averaged(
     decay = 0.0 if kept.first else kept.decay
     expected = f"{_mean(decay)}{' (the first update copies)' if kept.first else ''}"
     if not blend.moved():
-        if blend.is_mean(decay):
+        if blend.stays(decay):
             if not blend.lost_in_rounding(decay):
                 return _Verdict()  # right, and it proves nothing
             why = f"each update is less than half a spacing of {dtype_name(now.dtype)}"

@@ -383,6 +383,21 @@ class TestWrong:
             model.weight.mul_(1.05)
             ema.weight.lerp_(model.weight, 0.0001)
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+    def test_one_that_is_left_alone_beside_small_updates(self, dtype: torch.dtype) -> None:
+        """Each update is a few spacings of the dtype: an average may be as far off, and moves."""
+        spacing = 8 * torch.finfo(dtype).eps
+        ema = {name: torch.full((4,), 8.0).to(dtype) for name in ("a", "b")}
+
+        def update(names: str, by: int) -> None:
+            model = {name: torch.full((4,), 8 + by * spacing).to(dtype) for name in ema}
+            with assert_averaged(ema, model, DECAY):
+                for name in names:
+                    ema[name].lerp_(model[name], 1 - DECAY)
+
+        update("ab", 20)
+        assert failure_lines(update, "a", 40)[0] == "never updated: b (a dict of tensors)"
+
     def test_a_parameter_that_came_later(self) -> None:
         ema, model = models()
         model.append(nn.Linear(4, 1))

@@ -115,6 +115,22 @@ class Blend:
         own = self.now.dtype
         return any(not _same(b, m.to(own).to(self.wide)) for b, m, _ in self._chunks())
 
+    def stays(self, decay: float) -> bool:
+        """Whether an update may leave all values as they were: each is what one way gives.
+
+        How far a mean may be off is no answer: in bfloat16 an update of four spacings is no more.
+        """
+        own = self.now.dtype
+        for b, m, _ in self._chunks():
+            left = (b == m) | b.isnan()
+            left |= torch.lerp(b, m, 1 - decay).to(own).to(self.wide) == b
+            for way in WAYS if own.itemsize > 1 else ():
+                [mean] = way((b.to(own),), (m.to(own),), decay)
+                left |= mean.to(self.wide) == b
+            if not bool(left.all()):
+                return False
+        return True
+
     def lost_in_rounding(self, decay: float) -> bool:
         """Whether a mean of this dtype cannot follow: where values are far apart beside its
         spacing, what one update adds is less than half a spacing."""
