@@ -157,6 +157,8 @@ def _validate(decay: object, buffers: object) -> None:
 
 
 def _validate_decay(decay: object, said: str = "decay") -> float:
+    if isinstance(decay, Tensor) and decay.numel() == 1:
+        decay = decay.item()
     if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay <= 1:
         raise ParamCheckUsageError(
             f"{said} is {decay!r}: it is a number from 0 to 1, or a function that returns one"
@@ -178,5 +180,4 @@ def _decay_of(
         )
     else:
         found = decay(number)
-    found = float(found) if isinstance(found, Tensor) else found
     return _validate_decay(found, f"what decay({'' if number is None else number}) returns")

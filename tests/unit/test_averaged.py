@@ -478,6 +478,10 @@ class TestWrongCalls:
             "decay is 1.5: it is a number from 0 to 1, or a function that returns one"
         )
         assert usage(assert_averaged, ema, model, True).startswith("decay is True")
+        decay: Any = torch.tensor(DECAY, dtype=torch.float64)
+        with assert_averaged(ema, model, decay):
+            train(model)
+            update(ema, model)
         assert usage(assert_averaged, ema, model, buffers="mean") == (
             "buffers='mean': buffers are 'copy', 'average' or 'keep'"
         )

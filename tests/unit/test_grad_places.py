@@ -304,8 +304,31 @@ def test_wrong_calls() -> None:
     assert usage(assert_grads_reach, model, loss, backward=3) == (
         "backward= is a function of the loss, or of the loss and the model, not int 3"
     )
+    for backward in (lambda: None, lambda loss, model, optimizer: None):
+        assert usage(assert_grads_reach, model, loss, backward=backward) == (
+            "backward= is called with the loss: lambda loss: ..."
+        )
     assert usage(assert_grads_present, model, grad=lambda name, parameter: name) == (
         "the gradient of 0.weight is str '0.weight'"
+    )
+
+
+def test_a_copy_is_no_place() -> None:
+    """In it an old gradient looks like a new one, and nothing can be set to zero."""
+    model = net(True, False)
+    model[1].weight.main_grad += 1  # of an earlier step
+
+    def copied(name: str, parameter: Tensor) -> Tensor:
+        return by_name(name, parameter).clone()
+
+    assert usage(assert_grads_reach, model, loss, grad=copied) == (
+        "grad= returns a copy of the gradient of 1.weight, in which an old one cannot be told "
+        "from a new one: return the tensor itself, or a view of it"
+    )
+    assert float(model[1].weight.main_grad.sum()) == 16  # type: ignore[operator]
+    view = lambda name, parameter: by_name(name, parameter).view(-1)  # noqa: E731
+    assert failure_lines(assert_grads_reach, model, loss, grad=view)[0] == (
+        "zero gradient: 1.weight (Sequential)"
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.functions import demand_arguments
+from ...messages.functions import demand_arguments, takes
 from ...messages.wording import did_you_mean
 from ..subject.inventory import Entry, Inventory
 from ..tensors.content import no_values, version_of
@@ -127,6 +127,13 @@ class Places:
             for one, _ in unique.values():
                 if one is not None and not no_values(one):
                     one.zero_()
+        again = read_places(self._grad, self._named, self._title)
+        for (name, _), one in zip(self._named, again, strict=True):
+            if one is not None and not no_values(one) and bool(one.detach().ne(0).any()):
+                raise ParamCheckUsageError(
+                    f"grad= returns a copy of the gradient of {name}, in which an old one cannot "
+                    f"be told from a new one: return the tensor itself, or a view of it"
+                )
         self._before = [None if one is None else (id(one), version_of(one)) for one in held]
 
     def read(self) -> list[Tensor | None]:
@@ -160,6 +167,8 @@ def run_backward(loss: Tensor, model: nn.Module, backward: Backward | None) -> N
             f"backward= is a function of the loss, or of the loss and the model, not "
             f"{kind_in_words(cast('object', backward))}"
         )
+    elif not takes(backward, 1) and not takes(backward, 2):
+        raise ParamCheckUsageError("backward= is called with the loss: lambda loss: ...")
     elif _takes_model(backward):
         backward(loss, model)
     else:
