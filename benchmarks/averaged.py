@@ -3,7 +3,7 @@
     python benchmarks/averaged.py
 
 Prints medians of alternating runs in one process, and their ratios to one read (``sum``) of the
-model and of the average. Budget: at most 4 times that beside what the copy of the average costs.
+model and of the average. Budget: at most 4 times that, what the copy of the average costs included.
 """
 
 from __future__ import annotations
