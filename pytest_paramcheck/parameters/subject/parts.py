@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...messages.errors import ParamCheckUsageError
-from ...messages.wording import first_line
+from ...messages.wording import cut, first_line
 from ..tensors.call import gathered
 from ..tensors.content import no_values
 from ..tensors.describe import size_text
@@ -120,6 +120,11 @@ def _index_text(index: Any) -> str:
         return f"{start}:{stop}" + (f":{step}" if step else "")
     if index is Ellipsis:
         return "..."
+    if isinstance(index, list):
+        try:
+            index = torch.as_tensor(index, device="cpu")
+        except (TypeError, ValueError, RuntimeError):
+            return cut(str(index), 40)  # said to be no index where it is used
     if isinstance(index, Tensor) or type(index).__module__ == "numpy":
         values = torch.as_tensor(index)
         if reason := no_values(values):
@@ -129,6 +134,6 @@ def _index_text(index: Any) -> str:
         if not values.dim():
             return str(values.item())
         index = values.tolist() if values.numel() <= _FEW else range(values.numel())
-    if isinstance(index, range) or (isinstance(index, list) and len(index) > _FEW):
+    if isinstance(index, range):
         return f"{len(index):,} places"
     return str(index)
