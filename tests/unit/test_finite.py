@@ -241,6 +241,9 @@ def test_memory_that_was_shrunk_is_not_read() -> None:
         "w: its memory was shrunk: the storage behind it ends before it does; its values cannot "
         "be checked"
     )
+    matrix = torch.ones(4, 4)
+    matrix.untyped_storage().resize_(60)
+    assert usage(assert_finite, {"w": matrix}).startswith("w: its memory was shrunk: ")
     weight.untyped_storage().resize_(16)
     weight.fill_(1)
     assert_finite({"w": weight, "view": weight[1:], "column": weight.view(2, 2)[:, 1]})

@@ -544,3 +544,17 @@ def test_a_pending_backward_does_not_run_on_what_could_not_be_put_back(
 
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         pending.backward()
+
+
+def test_a_hook_that_the_loss_throws_away_is_there_again() -> None:
+    model, called = nn.Linear(2, 1), []
+    model.weight.register_hook(lambda grad: called.append("weight"))
+
+    def loses(m: nn.Module) -> Tensor:
+        m.get_parameter("weight")._backward_hooks = None
+        return m(torch.ones(1, 2)).sum()
+
+    assert_grads_reach(model, loses)
+    model(torch.ones(1, 2)).sum().backward()
+
+    assert called == ["weight"]

@@ -197,6 +197,7 @@ def scaled(*context: Any) -> Scaled:
         ([{"s": (1, 2.5)}], [{"s": (1, NAN)}], "flatten context[0]['s'][1] 2.5 in the first, nan in the second"),
         ([torch.int8], [torch.uint8], "flatten context[0] torch.int8 in the first, torch.uint8 in the second"),
         ([(1,)], [(1, 2)], "flatten context[0] sequence of 1 in the first, sequence of 2 in the second; flatten context[0][1] in the second alone"),
+        ([(1, 2)], [(1,)], "flatten context[0] sequence of 2 in the first, sequence of 1 in the second; flatten context[0][1] in the first alone"),
         ([torch.ones(2)], [torch.zeros(2)], "2 of 2 values: max abs 1 at [0], max rel inf"),
         ([Block(8)], [Block(16)], "flatten context[0].size 8 in the first, 16 in the second"),
     ],

@@ -382,3 +382,8 @@ def test_what_has_no_elements_cannot_change() -> None:
 def test_what_is_listed_is_a_list(exactly: Any) -> None:
     with pytest.raises(ParamCheckUsageError, match="pass a list of patterns"):
         listed(exactly, [])
+
+
+@pytest.mark.parametrize("pattern", [(3, "bias"), (int, "!bias"), (nn.Linear, 3)])
+def test_a_pair_is_a_class_of_modules_and_a_name(lm: Inventory, pattern: Any) -> None:
+    assert usage(chosen, lm, pattern).startswith("a pattern is a name, a glob, a class, ")
