@@ -474,7 +474,7 @@ def test_frozen_on_the_memory_of_what_is_trained() -> None:
 
 HELD = [
     *("itself", "left out", "twice", "twin", "twin with the gradient"),
-    *("rows", "rows and rest", "all but one element"),
+    *("rows", "rows and rest", "rows that overlap", "all but one element", "itself and a twin"),
 ]
 
 
@@ -506,15 +506,17 @@ def test_coverage_against_what_a_step_moves(ways: list[str], flat: str, transpos
         start += size
         if flat != "no":
             continue
-        if way in ("itself", "twice"):
-            held += [parameter] * (1 if way == "itself" else 2)
-        elif way.startswith("twin"):
+        if way in ("itself", "twice", "itself and a twin"):
+            held += [parameter] * (2 if way == "twice" else 1)
+        if way.endswith("twin") or way.startswith("twin"):
             held.append(nn.Parameter(parameter.data))
             held[-1].grad = parameter.grad if way != "twin" else None
-        elif way != "left out":
+        elif "rows" in way or way == "all but one element":
             pieces: list[Any] = [slice(0, 1)]
             if way == "rows and rest":
                 pieces.append(slice(1, None))
+            elif way == "rows that overlap":
+                pieces = [slice(0, 2), slice(1, None)]
             elif way == "all but one element":
                 pieces = [slice(0, -1), (-1, slice(0, -1))][: len(shape)]
             for piece in pieces:

@@ -5,6 +5,8 @@ tensors and raises for lazy, sparse and mkldnn ones. So a tensor is first taken 
 -> inner tensors, sparse -> indices and values) and each strided part is placed in an address
 space: the device's own addresses where they are real (a tensor that came back through numpy
 or dlpack has another storage over the same bytes), else its storage.
+
+Tests: ``tests/unit/test_memory.py``, ``test_overlap.py`` and ``test_finite.py``.
 """
 
 from __future__ import annotations
