@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from pytest_paramcheck import (
     ModelCase,
@@ -1001,6 +1001,12 @@ class TestTiedByMemory:
         assert_tied(empty, empty, by="memory")
         with pytest.raises(ParamCheckError):
             assert_tied(empty, nn.Parameter(torch.empty(0)), by="memory")
+        model = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)})
+        for linear, computed in (model["a"], nn.Tanh()), (model["b"], nn.ReLU()):
+            linear.weight = empty
+            parametrize.register_parametrization(linear, "weight", computed, unsafe=True)
+            linear.parametrizations.weight.original = empty
+        assert_tied(model, "a.weight", "b.weight", by="memory")
 
     def test_another_by_is_a_wrong_call(self) -> None:
         a = nn.Parameter(torch.zeros(1))
