@@ -287,7 +287,12 @@ def content(odd: Any) -> Any:
     return odd.tolist()
 
 
-damages = st.lists(st.sampled_from([*DAMAGES, *MODES]), max_size=6, unique=True)
+#: What would leave the other tests' losses nothing to reach.
+FREEZES: dict[str, Callable[[nn.Module], object]] = {
+    "freeze": lambda m: m.requires_grad_(False),
+    "freeze a part": lambda m: m[0].bias.requires_grad_(False),  # type: ignore[index,union-attr]
+}
+damages = st.lists(st.sampled_from([*DAMAGES, *MODES, *FREEZES]), max_size=6, unique=True)
 
 
 @settings(max_examples=settings.default.max_examples // 5)
@@ -304,7 +309,8 @@ def test_any_damage_in_any_order_is_put_back(names: list[str], raises: bool) -> 
             if name in ("graph", "rebind", "buffers", "views", "data") and not usable(m):
                 continue
             with contextlib.suppress(RuntimeError, AttributeError, KeyError, NotImplementedError):
-                DAMAGES[name](m) if name in DAMAGES else MODES[name]()
+                damage = DAMAGES.get(name) or FREEZES.get(name)
+                damage(m) if damage else MODES[name]()
         if raises:
             raise KeyError("the loss's own")
         return result
@@ -558,3 +564,15 @@ def test_a_hook_that_the_loss_throws_away_is_there_again() -> None:
     model(torch.ones(1, 2)).sum().backward()
 
     assert called == ["weight"]
+
+
+def test_the_hooks_of_a_leaf_that_the_loss_brings_along_rest_and_are_there_again() -> None:
+    model, called = nn.Linear(2, 1), []
+    x = torch.ones(1, 2, requires_grad=True)
+    x.register_post_accumulate_grad_hook(lambda _: called.append("x"))
+
+    assert_grads_reach(model, lambda m: m(x).sum())
+    assert called == []
+    model(x).sum().backward()
+
+    assert called == ["x"]
