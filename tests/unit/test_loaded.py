@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from pytest_paramcheck import assert_loaded, assert_manifest, assert_same_values
 from pytest_paramcheck.messages.wording import printable
+from pytest_paramcheck.parameters.saving.state_dicts import tensors_of_state
+from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from ..models import IgnoresLoads, lm
 from .messages import failure_lines, usage
@@ -813,3 +815,13 @@ class TestLoaded:
         assert usage(assert_loaded, model, whole).startswith(
             f"{whole} holds more than tensors and plain values, and reading it would run code "
         )
+
+
+def test_what_a_wrapped_model_saves_has_the_names_of_the_model() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    names = list(model.state_dict())
+    assert list(tensors_of_state(take_inventory(model))) == names
+    wrapped = nn.DataParallel(model)
+    assert list(wrapped.state_dict()) == [f"module.{name}" for name in names]
+    assert list(tensors_of_state(take_inventory(wrapped))) == names
+    assert tensors_of_state(take_inventory(model.state_dict())) == {}
