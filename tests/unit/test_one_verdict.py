@@ -11,18 +11,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributed.tensor import Replicate, distribute_tensor
 
 from pytest_paramcheck import (
     Finding,
     ParamCheckUsageError,
     assert_finite,
     assert_frozen,
+    assert_grads_reach,
     assert_registered,
 )
 from pytest_paramcheck.checks.ranks import of_all_ranks
 from pytest_paramcheck.messages.rendering import render
 from pytest_paramcheck.parameters.tensors.call import ranks_text
 
+from ..threads_as_ranks import on_ranks
 from .messages import whole
 
 
@@ -195,3 +198,16 @@ def test_slices_of_parameters_are_for_assertions_that_are_right_of_them(two_rank
         "FullyShardedDataParallel keeps a slice of each parameter on each rank, which is no "
         "parameter by itself: use fully_shard, or ask before the wrap"
     )
+
+
+@pytest.mark.parametrize("call", [assert_registered, assert_grads_reach])
+def test_what_a_loss_raises_on_one_rank_is_its_own(two_ranks: Any, call: Any) -> None:
+    """The others may be inside a collective of the loss, and nobody would hear of it."""
+    model = nn.Linear(2, 2, bias=False)
+    model.weight = nn.Parameter(distribute_tensor(torch.ones(2, 2), two_ranks, [Replicate()]))
+
+    def raises(model: Any) -> torch.Tensor:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        on_ranks([lambda: call(model, raises)] * 2)

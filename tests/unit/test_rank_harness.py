@@ -20,9 +20,12 @@ import torch.distributed as dist
 
 from pytest_paramcheck.plugin.ranks import items, watcher
 from pytest_paramcheck.plugin.ranks.collected import Collected
+from pytest_paramcheck.plugin.ranks.debugging import RanksDebug, _Test
 from pytest_paramcheck.plugin.ranks.group import RankGroup
 from pytest_paramcheck.plugin.ranks.here import Here
 from pytest_paramcheck.plugin.ranks.items import RankItems
+from pytest_paramcheck.plugin.ranks.outcome import LOST, Outcome
+from pytest_paramcheck.plugin.ranks.pool import GRACE
 from pytest_paramcheck.plugin.ranks.start import Starts
 from pytest_paramcheck.plugin.ranks.where import frames_of, where_file
 
@@ -183,3 +186,58 @@ def test_a_group_that_the_test_has_replaced_is_made_anew(group: RankGroup) -> No
     assert not group.intact()
     group.enter(2, "mps")
     assert group.intact()
+
+
+class Ranks:
+    """The other ranks of a test that this process runs as rank 0, as they ended."""
+
+    def __init__(self, report: pytest.TestReport) -> None:
+        self._outcome = Outcome(2)
+        self._outcome.reports[1].append(report)
+        self.waited: list[float | None] = []
+
+    def finish(self, seconds: float | None) -> Outcome:
+        self.waited.append(seconds)
+        return self._outcome
+
+    def leave(self) -> None:
+        """Of the process group of this one."""
+
+
+def report_of(outcome: Any, text: str | None = None, when: Any = "call") -> pytest.TestReport:
+    return pytest.TestReport("t.py::test_a", ("t.py", 0, "test_a"), {}, outcome, text, when)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["passes-here", "fails-here"])
+def test_what_a_debugger_hears_of_the_other_ranks(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Where this rank failed the others lose their connection: they are soon ended, and echo it."""
+    run = RanksDebug(pytester.parseconfig(), RankItems([]))
+    lost = report_of("failed", "Connection closed by peer")
+    setattr(lost, LOST, True)
+    others = Ranks(lost)
+    run._test = _Test(cast("Any", others), cast("Any", others), {})
+    item = cast(
+        "pytest.Item", SimpleNamespace(nodeid="t.py::test_a", reportinfo=lambda: ("t.py", 0, "a"))
+    )
+
+    def told(hook: Any, report: pytest.TestReport | None) -> Any:
+        next(hook)
+        with pytest.raises(StopIteration) as ended:
+            hook.send(report)
+        return ended.value.value
+
+    def phase(when: Any, *, fails: bool = False) -> pytest.TestReport:
+        call = pytest.CallInfo.from_call(lambda: 1 / (not fails), when)
+        report = report_of("failed" if fails else "passed", None, when)
+        made: pytest.TestReport = told(run.pytest_runtest_makereport(item, call), report)
+        return made
+
+    phase("call", fails=fails)
+    told(run.pytest_runtest_teardown(item), None)
+    report = phase("teardown")
+
+    assert others.waited == [GRACE if fails else None]
+    assert report.failed is not fails
+    assert ("rank 1 failed: Connection closed by peer" in report.longreprtext) is not fails
