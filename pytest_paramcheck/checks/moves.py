@@ -3,6 +3,8 @@
 Between most devices torch puts the moved values into the Parameter that is there. Where it cannot
 (meta, and devices of other makers, PrivateUse1 in torch's words) it makes a new Parameter for
 every name, unless ``torch.__future__.set_swap_module_params_on_conversion(True)`` was called.
+
+Tests: ``tests/unit/test_moves.py`` and ``test_move_checks.py``.
 """
 
 from __future__ import annotations

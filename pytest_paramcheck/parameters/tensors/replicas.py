@@ -87,11 +87,9 @@ def piece_of(tensor: Tensor) -> bytes | None:
     local = local_of(tensor)
     if no_values(local) or local.numel() > PIECE or local.layout is not torch.strided:
         return None
-    if local.is_quantized or local.is_nested:
-        return None
     flats = bits(local)
     if len(flats) != 1:
-        return None
+        return None  # quantized ones are codes and how to read them
     host = flats[0].cpu()  # a name keeps the copy alive while its bytes are read
     return bytes(bytes_of(host))
 
