@@ -189,11 +189,7 @@ def equal_groups(entries: Iterable[Entry]) -> list[list[Entry]]:
     """Group different tensors of one shape and dtype with the same bits, constants left out."""
     alike: dict[object, list[Entry]] = {}
     for entry in entries:
-        tensor = entry.tensor
-        if tensor is None:
-            continue
-        if reason := no_values(tensor):
-            raise ParamCheckUsageError(f"{entry.name}: {reason}; its values cannot be compared")
+        tensor = _readable(entry)
         if not can_be_equal(entry):
             continue
         flat = bits(tensor)

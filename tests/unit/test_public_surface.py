@@ -15,6 +15,7 @@ import pytest_paramcheck
 from pytest_paramcheck import ModelCase, assert_manifest
 from pytest_paramcheck.plugin import hookspecs, options
 from pytest_paramcheck.plugin.marker import MARKER_LINE
+from pytest_paramcheck.plugin.model_items import BoundCheck
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The README's table of fixtures is where the assertions are written out.
@@ -184,6 +185,10 @@ def test_the_members_of_a_check() -> None:
 
     assert {name for name in vars(check) if not name.startswith("_")} == {"name", "model"}
     assert "__call__" in vars(check)
+    # As of what a test receives: a checker that takes one for a method complains of check.name.
+    assert {
+        type(vars(kind)[name]) for kind in (check, BoundCheck) for name in ("name", "model")
+    } == {property}
 
 
 def test_the_annotations_of_a_case_can_be_read() -> None:
