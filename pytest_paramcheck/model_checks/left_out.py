@@ -37,7 +37,8 @@ def left_out(case: CaseRun, missing: Sequence[Missing], asked: Collection[str]) 
     """
     __tracebackhide__ = True
     open_ones = [one for one in missing if _may_be(one)]
-    if not open_ones:
+    # Ranks would have to agree on who runs it again.
+    if not open_ones or case.declared.wrap is not None:
         return {}
     model = fresh(case)
     try:
@@ -118,15 +119,21 @@ class _Reader:
         ``dropped``: it was used, and what is asked for is what uses the result.
         """
         parts = name.split(".")
+        last = 0
         for number in range(len(parts) - 1, -1, -1):
             place = ".".join(parts[:number])
-            if place in self._calls.ran:
-                said = self._in_module(place, parts[number], dropped)
-                if said or not dropped:
-                    return said
+            if place not in self._calls.ran:
+                continue
+            # What the nearest module that ran does not use itself, one around it may.
+            last = last or number + 1
+            upto = number + 1 if dropped else last
+            said = self._in_module(place, ".".join(parts[number:upto]), dropped)
+            if said or (said is not None and not dropped):
+                return said
         return ""
 
-    def _in_module(self, place: str, attribute: str, dropped: bool) -> str:
+    def _in_module(self, place: str, attribute: str, dropped: bool) -> str | None:
+        """Return what all uses of an attribute are behind; None where it has none."""
         cls = type(self._modules[place])
         methods = [
             (key, function)
@@ -148,7 +155,9 @@ class _Reader:
                 if found is not None:
                     said.append(found)
         # Each of its uses: one that the run came to, or that a setting switches off, has no reason.
-        return said[0] if said and all(said) else ""
+        if not said:
+            return None
+        return said[0] if all(said) else ""
 
     def _reason(
         self,

@@ -155,6 +155,71 @@ class OtherResult(Base):
         return x
 
 
+class ByName(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({"extra": nn.Linear(4, 4)})
+        del self.extra
+
+    def forward(self, x: Tensor, targets: dict[str, Tensor] | None = None) -> Any:
+        x = self.first(x)
+        out = [x]
+        for name, head in self.heads.items():
+            if targets is not None and name in targets:
+                out.append(head(x) - targets[name])
+        return out
+
+
+class Numbered(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, depth: int = 0) -> Any:
+        x = self.first(x)
+        for number, layer in enumerate(self.extra):  # type: ignore[arg-type]
+            if number < depth:
+                x = layer(x)
+        return x
+
+
+class Matched(Base):
+    def forward(self, x: Tensor, task: str = "plain") -> Any:
+        x = self.first(x)
+        match task:
+            case "plain":
+                return x
+            case _:
+                return self.extra(x)
+
+
+class Encoder(Base):
+    def forward(self, x: Tensor) -> Any:
+        return self.first(x)
+
+
+class Trained(nn.Module):
+    """Lightning's: what ``forward`` does not need is used by ``training_step``."""
+
+    example_input_array = Base.example_input_array
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Encoder()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Any:
+        return self._loss(batch)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> Any:
+        return self._loss(batch)
+
+    def _loss(self, batch: Tensor) -> Any:
+        return (self.model.extra(self.model(batch)) - batch).square().mean()
+
+
 class Nothing(Base):
     def forward(self, x: Tensor) -> Any:
         x = self.first(x)
@@ -181,6 +246,10 @@ LEFT_OUT = {
     Alias: "mask is None",
     OtherMethod: "only predict() uses it",
     OtherResult: "return_more is False",
+    ByName: "targets is None",
+    Numbered: "depth is 0",
+    Matched: "task is 'plain'",
+    Trained: "only training_step() uses it",
     Nothing: "its input is empty",
 }
 
@@ -197,7 +266,7 @@ def ask(factory: Any, **declared: Any) -> str:
 
 @pytest.mark.parametrize("model", LEFT_OUT, ids=lambda model: model.__name__)
 def test_what_is_behind_an_argument_that_a_guess_leaves_out_is_no_finding(
-    model: type[Base],
+    model: Any,
 ) -> None:
     said = ask(model)
     assert said.endswith(f"({LEFT_OUT[model]})")
@@ -205,7 +274,7 @@ def test_what_is_behind_an_argument_that_a_guess_leaves_out_is_no_finding(
 
 
 @pytest.mark.parametrize("model", LEFT_OUT, ids=lambda model: model.__name__)
-def test_of_declared_inputs_it_is_one(model: type[Base]) -> None:
+def test_of_declared_inputs_it_is_one(model: Any) -> None:
     given = model.example_input_array
     with pytest.raises(ParamCheckError, match=r"^(no|zero) gradient: "):
         ask(model, inputs=given)

@@ -7,7 +7,7 @@
 * ``unreached``: who none of several losses reached, with the reasons;
 * ``trace``: why, in a second run; ``reasons``: the kinds of reason, and the place;
 * ``calls``: which methods of its modules a run calls, without which arguments; ``branches``: what
-  the source of a method says it takes to come to a place in it;
+  the source of a method says it takes to come to a place in it, ``ways``: to each place;
 * ``operands``: what torch's operations take, and which of it they multiply;
 * ``custom_functions``: which custom autograd function runs on the call stack;
 * ``untie``: what each use of a tied parameter gives, on a copy without ties;
@@ -24,7 +24,7 @@
   process), ``randomness`` (random states); ``undo``: the steps, taken whatever interrupts.
 
 What has no tests of its own is tested through the assertions: ``test_left_out`` (``calls``,
-``branches``), ``test_reach`` and ``test_trace``
+``branches``, ``ways``), ``test_reach`` and ``test_trace``
 (``custom_functions``, ``operands``, ``elsewhere``), ``test_tied_grads_sum``, ``test_registered``
 (``graph``), ``test_unchanged`` and ``test_updated`` (``kept``, ``watch``), ``test_writers``
 (``steps``, ``magnitude``), ``test_averaged`` (``counters``), ``test_preserve`` (all that puts

@@ -15,14 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .calls import Arguments
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What has to be true, or false, to come to a place; None: something that decides which."""
-
-    test: ast.expr
-    wanted: bool | None
+from .ways import Condition, block
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class Source:
         if not every:
             raise ValueError("it is no method")
         self.itself = every[0].arg
-        self.sites = [Site(node, tuple(on_the_way)) for node, on_the_way in _block(tree.body, [])]
+        self.sites = [Site(node, tuple(on_the_way)) for node, on_the_way in block(tree.body, [])]
         self.parents = {
             child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)
         }
@@ -58,6 +51,8 @@ class Source:
 
     def uses(self, attribute: str, *, of_result: bool = False) -> list[Site]:
         """Return where it uses what ``self.attribute`` is: asking whether it is there is no use.
+
+        The attribute may be one of another, ``"encoder.head"``.
 
         ``of_result``: where it uses what was computed with it, as far as that has a name.
         """
@@ -78,10 +73,36 @@ class Source:
 
     def _named(self, node: ast.AST, of_result: bool) -> list[str]:
         """Return the names that a statement gives to an expression, or to what it is part of."""
+        if members := self._gone_through(node):
+            return members
         parent = self.parents.get(node)
         while of_result and isinstance(parent, (ast.expr, ast.keyword)):
             parent = self.parents.get(parent)
         return _names_of(parent.targets) if isinstance(parent, ast.Assign) else []
+
+    def _gone_through(self, node: ast.AST) -> list[str]:
+        """Return the name that a loop gives to each member of a list of modules."""
+        position = None
+        parent = self.parents.get(node)
+        while parent is not None and not isinstance(parent, (ast.For, ast.comprehension)):
+            match parent:
+                case ast.Attribute(attr="values" | "children" | "items"):
+                    position = 1 if parent.attr == "items" else position
+                case ast.Call(func=ast.Name(id="zip"), args=paired) if node in paired:
+                    position = paired.index(node)
+                case ast.Call(func=ast.Name(id="enumerate"), args=[first]) if first is node:
+                    position = 1
+                case ast.Call(func=ast.Name(id="reversed")) | ast.Call(func=ast.Attribute()):
+                    pass
+                case _:
+                    return []
+            node, parent = parent, self.parents.get(parent)
+        if parent is None or parent.iter is not node:
+            return []
+        target = parent.target
+        if position is not None and isinstance(target, ast.Tuple) and position < len(target.elts):
+            target = target.elts[position]
+        return [target.id] if isinstance(target, ast.Name) else []
 
     def calls(self, method: str) -> list[Site]:
         """Return where it calls another of its own methods, or that of a base class."""
@@ -168,13 +189,11 @@ class Source:
         return sources[local[0]]
 
     def _is(self, node: ast.AST, attribute: str) -> bool:
-        return (
-            isinstance(node, ast.Attribute)
-            and node.attr == attribute
-            and isinstance(node.ctx, ast.Load)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == self.itself
-        )
+        if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
+            return False
+        if node.attr != attribute.rpartition(".")[2]:
+            return False
+        return ast.unparse(node) == f"{self.itself}.{attribute}"
 
     def _is_call(self, node: ast.AST, method: str) -> bool:
         if not isinstance(node, ast.Attribute) or node.attr != method:
@@ -214,92 +233,6 @@ def _defaults(function: Callable[..., Any]) -> dict[str, object]:
     except (TypeError, ValueError):
         return {}
     return {one.name: one.default for one in parameters}
-
-
-def _block(
-    body: Sequence[ast.stmt], on_the_way: Sequence[Condition]
-) -> Iterator[tuple[ast.AST, list[Condition]]]:
-    """Yield every node of some statements with what it takes to come there."""
-    conditions = list(on_the_way)
-    for statement in body:
-        yield from _visit(statement, conditions)
-        if isinstance(statement, ast.If):
-            # Behind what leaves the block it takes the opposite.
-            if _leaves(statement.body):
-                conditions = [*conditions, *_conditions(statement.test, False)]
-            elif _leaves(statement.orelse):
-                conditions = [*conditions, *_conditions(statement.test, True)]
-
-
-def _visit(
-    node: ast.AST, on_the_way: Sequence[Condition]
-) -> Iterator[tuple[ast.AST, list[Condition]]]:
-    now = list(on_the_way)
-    yield node, now
-    if isinstance(node, (ast.If, ast.IfExp, ast.While)):
-        yield from _visit(node.test, now)
-        yield from _part(node.body, [*now, *_conditions(node.test, True)])
-        yield from _part(node.orelse, [*now, *_conditions(node.test, False)])
-    elif isinstance(node, (ast.For, ast.AsyncFor)):
-        yield from _visit(node.iter, now)
-        yield from _block(node.body, [*now, *_over(node.iter)])
-        yield from _block(node.orelse, now)
-    elif isinstance(node, ast.BoolOp):
-        wanted = isinstance(node.op, ast.And)
-        for value in node.values:
-            yield from _visit(value, now)
-            now = [*now, *_conditions(value, wanted)]
-    elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-        for generator in node.generators:
-            yield from _visit(generator.iter, now)
-            now = [*now, *_over(generator.iter)]
-            for test in generator.ifs:
-                yield from _visit(test, now)
-                now = [*now, *_conditions(test, True)]
-        results = (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,)
-        for result in results:
-            yield from _visit(result, now)
-    else:
-        for _, value in ast.iter_fields(node):
-            if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
-                yield from _block(value, now)
-            elif isinstance(value, list):
-                for one in value:
-                    if isinstance(one, ast.AST):
-                        yield from _visit(one, now)
-            elif isinstance(value, ast.AST):
-                yield from _visit(value, now)
-
-
-def _part(
-    part: ast.expr | list[ast.stmt], on_the_way: Sequence[Condition]
-) -> Iterator[tuple[ast.AST, list[Condition]]]:
-    return _block(part, on_the_way) if isinstance(part, list) else _visit(part, on_the_way)
-
-
-def _over(iterated: ast.expr) -> list[Condition]:
-    """Return what it takes to be inside a loop: each of what is gone through together."""
-    called = iterated.func if isinstance(iterated, ast.Call) else None
-    if isinstance(called, ast.Name) and called.id in _PAIRING and isinstance(iterated, ast.Call):
-        return [Condition(each, True) for each in iterated.args]
-    return [Condition(iterated, True)]
-
-
-_PAIRING = frozenset({"zip", "enumerate", "reversed"})
-
-
-def _conditions(test: ast.expr, wanted: bool) -> list[Condition]:
-    """Return what has to hold one by one for a test to come out as wanted."""
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return _conditions(test.operand, not wanted)
-    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) is wanted:
-        return [one for value in test.values for one in _conditions(value, wanted)]
-    return [Condition(test, wanted)]
-
-
-def _leaves(body: Sequence[ast.stmt]) -> bool:
-    # Not by an error: what no run may get past decides nothing about those that do.
-    return bool(body) and isinstance(body[-1], (ast.Return, ast.Continue, ast.Break))
 
 
 def _assigned(node: ast.AST) -> Iterator[tuple[list[ast.expr], ast.expr]]:
