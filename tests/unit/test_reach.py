@@ -1020,3 +1020,23 @@ def test_what_is_computed_as_zero_from_a_parameter_is_not_that_parameter() -> No
 )
 def test_a_module_is_told_from_where_the_parameter_lies(module: str, name: str, said: str) -> None:
     assert place_text(Place("relu", module, "Net"), name) == said
+
+
+def test_what_rounding_gave_zeros_in_one_run_only_is_reached() -> None:
+    class Rounded(nn.Module):
+        """Two rows that cancel in the first run, and do but for rounding in the next ones."""
+
+        runs = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            type(self).runs += 1
+            y: Tensor = self.lin(x)
+            signs = torch.tensor([[1.0], [-1.0 if self.runs == 1 else -1.0 + 1e-7]])
+            return (y * signs).sum()
+
+    rows = torch.linspace(-1, 1, 6).reshape(2, 3)
+    assert_grads_reach(Rounded(), lambda model: model(rows))

@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "summed",  # in the graph; added to every row, and the gradients of the rows add up to zero
     "zero",  # in the graph; from a node on, the gradient is zero
     "nonfinite",  # in the graph; from a node on, the gradient holds a NaN or an infinity
+    "reached",  # this run gave it one: rounding decides, or the loss is another each time
     "untrainable",  # made in inference mode: autograd does not save it, and nothing may write it
 ]
 RANK: dict[Kind, int] = {kind: rank for rank, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]

@@ -54,11 +54,17 @@ from .undo import Undo
 
 
 def explain(
-    inventory: Inventory, loss_fn: LossFn, wanted: Sequence[Tensor], *, zero_too: bool = False
+    inventory: Inventory,
+    loss_fn: LossFn,
+    wanted: Sequence[Tensor],
+    *,
+    zero_too: bool = False,
+    counts: bool = False,
 ) -> list[Reason]:
     """Run ``loss_fn(model)`` again and return for each parameter why it was not reached.
 
-    ``zero_too`` says that one of them was reached without a signal, so that values matter.
+    ``zero_too`` says that one of them was reached without a signal, so that values matter,
+    ``counts`` that a gradient in ``.grad`` after this run is one.
     Compiled modules run uncompiled, so that their operations can be seen.
     """
     model = inventory.root
@@ -80,13 +86,23 @@ def explain(
                     tracer.follow(loss)
                     put_foreign_gradients_away(undo, loss, model)
                     backward_in_view(loss)
-            return [tracer.reason(p, loss) for p in wanted]
+            reasons = [tracer.reason(p, loss) for p in wanted]
+            return [
+                Reason("reached") if counts and _signal(parameter) else reason
+                for parameter, reason in zip(wanted, reasons, strict=True)
+            ]
     except Exception as error:
         # The caller's function ran once and cannot run twice (an iterator used up).
         note = first_line(f"{type(error).__name__}: {error}", 80).rstrip(": ")
         return [Reason("unknown", note=note) for _ in wanted]
     finally:
         tracer.clear()
+
+
+def _signal(parameter: Tensor) -> bool:
+    """Whether this run gave a parameter a gradient that is not zero."""
+    grad = parameter.grad
+    return grad is not None and grad_state(grad) is GradState.NONZERO
 
 
 def _is_zero(parameter: Tensor | None) -> bool:
