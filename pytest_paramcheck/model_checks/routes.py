@@ -17,6 +17,8 @@ _MOST = 12
 class Routes:
     """Who gets a gradient in which run, of parameters that the first run left without one.
 
+    Without any, or with zeros only: by what is called one where runs are added.
+
     A name with other numbers in it is a sibling: the same parameter of another layer of a list.
     """
 
@@ -28,6 +30,11 @@ class Routes:
             if (role := _role(name)) in self._siblings:
                 self._siblings[role].append(name)
         self._runs = [set(asked).difference(unused)]
+
+    @property
+    def watched(self) -> list[str]:
+        """Those left out, and their siblings."""
+        return [name for siblings in self._siblings.values() for name in siblings]
 
     def add(self, reached: Collection[str]) -> None:
         """Take in who got a gradient in another run."""

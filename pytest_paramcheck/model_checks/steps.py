@@ -69,12 +69,17 @@ def signal_later(
     A branch behind a zero scale, LoRA's first factor: after a step of ours, up to ``STEPS``,
     on the same inputs. What rounding or chance cancels (a bias before a softmax, stochastic
     depth in a small batch) or leaves out (a layer that is dropped, an expert that no token is
-    sent to) gets one from another seed. ``asked`` are all that a gradient was asked of.
+    sent to) gets one from another seed; an expert that is run on no token gets zeros. ``asked``
+    are all that a gradient was asked of.
     """
     __tracebackhide__ = True
     zeros = {entry.name: entry for entry in zero}
     left, unused = dict(zeros), {entry.name: entry for entry in none}
-    routes = Routes([entry.name for entry in asked], unused)
+    names = [entry.name for entry in asked]
+    routes = Routes(names, unused)
+    # Of ranks each has its own part of a gradient, and all have to ask as often.
+    alone = case.declared.wrap is None
+    silent = Routes([name for name in names if name not in unused], zeros if alone else ())
 
     def ask(model: nn.Module) -> None:
         __tracebackhide__ = True
@@ -101,14 +106,17 @@ def signal_later(
                     step(case, model, optimizer)
         del model, optimizers
     for offset in itertools.count(1):
-        if not routes.open and not (left and offset <= OTHER_SEEDS):
+        if not routes.open and not (left and (offset <= OTHER_SEEDS or silent.open)):
             break
         model = case.build(seed=case.seed + offset)
         try:
             ask(model)
         except NothingToCheck:  # it has a graph from the first seed: nothing was left of it here
             routes.add(())
-    later = [entry for name, entry in zeros.items() if name not in left]
+        if left and alone:
+            silent.add(_with_signal(model, silent.watched))
+    by_chance = set(silent.taken)
+    later = [entry for name, entry in zeros.items() if name not in left or name in by_chance]
     return [*later, *(unused[name] for name in routes.taken)]
 
 

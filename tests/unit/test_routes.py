@@ -192,3 +192,33 @@ def test_what_a_forward_writes_is_not_seen_by_the_next_check(
             except ParamCheckError as error:
                 said.append(f"{name}: {error}")
     assert said == []
+
+
+class RunOnNothing(Experts):
+    """Runs each expert, on no row where none was sent to it; the last ones may be out of reach."""
+
+    def __init__(self, *, reachable: int) -> None:
+        super().__init__(reachable=reachable)
+        self.experts.extend(nn.Linear(4, 4) for _ in range(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, chosen = self.gate(x).softmax(-1).max(-1)
+        out = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            rows = chosen == number
+            out[rows] = expert(x[rows]) * weight[rows, None]
+        return x + out
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_expert_that_is_run_on_no_row_by_chance_is_no_finding(seed: int) -> None:
+    case = ModelCase(lambda: RunOnNothing(reachable=24), inputs=lambda: torch.randn(12, 4))
+    run_check(CHECKS["check_grads_reach"], CaseRun(case, seed))
+
+
+def test_experts_that_are_never_sent_a_row_are_one() -> None:
+    case = ModelCase(lambda: RunOnNothing(reachable=1), inputs=lambda: torch.randn(12, 4))
+    with pytest.raises(ParamCheckError) as caught:
+        run_check(CHECKS["check_grads_reach"], CaseRun(case))
+    named = {name for finding in caught.value.findings for name in finding.names}
+    assert {f"experts.{number}.weight" for number in range(1, 24)} <= named
