@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pytest_paramcheck.parameters.tensors.memory import inner_tensors, memory_of, storage_openers
+from pytest_paramcheck.parameters.tensors.memory import (
+    inner_tensors,
+    memory_of,
+    raised_by,
+    storage_openers,
+)
 
 from .tensor_kinds import EVERY_KIND, Opaque, Wrapper, fake, freed
 
@@ -131,3 +136,14 @@ def test_an_opener_that_does_not_know_a_tensor_leaves_it_to_the_others() -> None
         assert inner_tensors(Wrapper(inner)) == [inner]
         assert memory_of(Wrapper(inner)).overlaps(memory_of(inner))
         assert inner_tensors(inner) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("no such place"), "its class Opaque raised RuntimeError: no such place"),
+        (KeyError(), "its class Opaque raised KeyError"),
+    ],
+)
+def test_what_a_class_raised_instead_of_answering(error: Exception, said: str) -> None:
+    assert raised_by(Opaque(torch.eye(2)), error) == said

@@ -410,3 +410,9 @@ def test_an_index_without_values() -> None:
         "part: the index is on meta, where tensors have no values: nothing says what it selects"
     )
     assert usage(part, "weight", (0, mask[0]))
+
+
+def test_a_part_of_what_has_no_values_yet_is_not_read_to_be_selected() -> None:
+    subject = take_inventory({"w": nn.UninitializedParameter()})
+    [one] = select(subject, [part("w", torch.tensor([True, False]))], parts=True)
+    assert one.part is not None

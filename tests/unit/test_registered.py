@@ -297,6 +297,10 @@ def test_one_layer_among_others_of_its_class(
 def test_a_huge_container_of_objects_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hidden, "LARGE", 3)
     assert_registered(Model(numbers=[1, 2, 3, 4]))
+    array = np.empty(3, dtype=object)
+    array[0] = parameter()
+    for three in ([parameter(), 1, 2], array):
+        assert len(paths(Model(items=three))) == 1
     assert failure(assert_registered, Model(items=[object()] * 4)) == dedent("""\
         not checked: items (Model)
 
@@ -515,6 +519,10 @@ def test_no_chain_is_too_long_and_its_path_is_shown_by_its_ends() -> None:
         chain = [chain]
 
     (path,) = paths(Model(held=chain))
+    at_the_limit: Any = parameter()
+    for _ in range(hidden.LONG - 1):
+        at_the_limit = [at_the_limit]
+    assert paths(Model(held=at_the_limit)) == ["held" + "[0]" * (hidden.LONG - 1)]
     assert path == "held" + "[0]" * 9 + "...(4981 steps)..." + "[0]" * 10
 
 
@@ -583,3 +591,9 @@ def test_leaves_of_a_graph_come_nearest_first_with_the_steps_below_the_result() 
     found = [(leaf, depth) for leaf, _, depth in walk_leaves((far * 2).sum() + near)]
     assert [depth for _, depth in found] == [1, 3]
     assert [leaf is one for (leaf, _), one in zip(found, (near, far), strict=True)] == [True, True]
+
+
+def test_what_is_torchs_own_machinery_is_not_entered() -> None:
+    data = torch.utils.data.TensorDataset(torch.ones(2))
+    assert paths(Model(held=data)) == []
+    assert paths(Model(held=torch.distributions.Normal(parameter(), 1.0))) != []

@@ -658,6 +658,7 @@ class TestHints:
                 "the other, then tie",
             ),
             (nn.Embedding(7, 3), f"5x4 and 7x3 {ONE_SHAPE}"),
+            (nn.LayerNorm(5), f"5x4 and 5 {ONE_SHAPE}"),
             (nn.Conv1d(4, 5, 1), f"5x4 and 5x4x1 {ONE_SHAPE}"),
             (nn.Linear(4, 5), "tie by assignment: model.b.weight = model.a.weight"),
             (

@@ -4,7 +4,8 @@ The gradients decide, never a walk of the graph: custom functions, checkpoints a
 things in backward that no graph shows. Why a parameter was not reached is asked afterwards,
 in a run of its own (``trace``), so that a model in which all is well does not pay for it.
 
-Tests: ``tests/unit/test_reach.py``, ``test_tied_grads_sum.py`` and ``test_grad_places.py``.
+Tests: ``tests/unit/test_reach.py``, ``test_tied_grads_sum.py``, ``test_grad_places.py`` and
+``test_parts.py``.
 """
 
 from __future__ import annotations
