@@ -147,3 +147,17 @@ def test_an_opener_that_does_not_know_a_tensor_leaves_it_to_the_others() -> None
 )
 def test_what_a_class_raised_instead_of_answering(error: Exception, said: str) -> None:
     assert raised_by(Opaque(torch.eye(2)), error) == said
+
+
+def test_why_it_is_not_known_where_the_memory_is() -> None:
+    seen = []
+
+    def note(tensor: Tensor) -> Tensor:
+        seen.append(memory_of(tensor).unknown)
+        return tensor
+
+    torch.func.vmap(note)(torch.ones(2, 3))
+    assert seen == ["inside torch.func.vmap or grad a tensor does not say where its memory is"]
+    assert memory_of(torch.eye(2).to_mkldnn()).unknown.startswith(
+        "an mkldnn tensor does not say where its memory is ("
+    )

@@ -22,7 +22,7 @@ from pytest_paramcheck import (
     assert_grads_reach,
     assert_registered,
 )
-from pytest_paramcheck.parameters.running import preserve
+from pytest_paramcheck.parameters.running import preserve, tensor_state
 from pytest_paramcheck.parameters.running.tensor_state import TensorStates
 from pytest_paramcheck.parameters.running.undo import Undo
 
@@ -135,6 +135,24 @@ def test_a_write_that_is_not_put_back_still_stops_a_pending_backward() -> None:
 
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         pending.backward()
+
+
+def test_what_could_not_be_put_on_its_memory_again_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: Tensor) -> bool:
+        raise RuntimeError("no such place")
+
+    def damage() -> None:
+        with Undo() as undo, undo:
+            states = TensorStates()
+            states.keep([(torch.ones(2), "held")])
+            states.push_to(undo)
+            monkeypatch.setattr(tensor_state, "_same_place", fails)
+
+    with pytest.raises(ParamCheckUsageError) as caught:
+        damage()
+    assert str(caught.value) == "not everything could be put back: held: no such place"
 
 
 def test_what_could_not_be_put_back_still_stops_a_pending_backward(

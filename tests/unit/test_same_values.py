@@ -314,3 +314,10 @@ def test_patterns_select_on_both_sides() -> None:
 )  # fmt: skip
 def test_wrong_calls(call: Any, message: str) -> None:
     assert usage(call) == message
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint64])
+def test_neighbors_are_near_where_the_upper_half_of_a_number_changes(dtype: torch.dtype) -> None:
+    one, two = (torch.tensor([value], dtype=dtype) for value in (2**32, 2**32 - 1))
+    assert_same_values({"w": one}, {"w": two}, atol=1)
+    assert differences(one, two).startswith("1 of 1 value: max abs 1 at [0]")
