@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -138,14 +139,26 @@ def _equal(found: Any, expected: Any) -> bool:
     if isinstance(expected, bool) or isinstance(found, bool):
         return found is expected
     if isinstance(expected, (int, float)) and isinstance(found, (int, float)):
-        # 0.1 + 0.2 and 0.3 are the same setting; 1e-4 and 1.0001e-4 are not.
-        return found == expected or abs(found - expected) <= CLOSE * abs(expected)
+        return found == expected or _near(found, expected)
     if isinstance(expected, (tuple, list)) and isinstance(found, (tuple, list)):
         return len(found) == len(expected) and all(map(_equal, found, expected))
     try:
         return bool(found == expected)
     except Exception:
         return False  # of a class whose == has no answer
+
+
+def _near(found: float, expected: float) -> bool:
+    """Whether two settings are one: 0.1 + 0.2 and 0.3 are, NaN and NaN; 1e-4 and 1.0001e-4 are
+    not, nor two counts, nor anything and infinity."""
+    if isinstance(found, int) and isinstance(expected, int):
+        return False
+    try:
+        if math.isnan(found) or math.isnan(expected):
+            return math.isnan(found) and math.isnan(expected)
+        return math.isfinite(expected) and abs(found - expected) <= CLOSE * abs(expected)
+    except OverflowError:
+        return False  # an int that is larger than any float
 
 
 def _opened(value: Any) -> Any:
@@ -168,8 +181,10 @@ def _equal_tensors(found: Any, expected: Any) -> bool:
     if a.is_floating_point() and b.is_floating_point():
         narrow = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
         a, b = a.to(narrow), b.to(narrow)
+        near = torch.zeros_like(a, dtype=torch.bool)
         if narrow is torch.float64:
-            return bool(((a == b) | ((a - b).abs() <= CLOSE * b.abs())).all())
+            near = b.isfinite() & ((a - b).abs() <= CLOSE * b.abs())
+        return bool(((a == b) | (a.isnan() & b.isnan()) | near).all())
     return bool((a == b).all())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
@@ -641,6 +642,10 @@ ALIKE: list[tuple[Any, Any]] = [
     (torch.tensor(3), 3),
     ("linear", "linear"),
     (None, None),
+    (math.inf, math.inf),
+    (math.nan, math.nan),
+    (torch.tensor(math.nan), math.nan),
+    (10**400, 10**400),
 ]
 UNLIKE: list[tuple[Any, Any, str]] = [
     (torch.tensor(0.1), 0.2, "expected x=0.2, found x=0.1"),
@@ -664,6 +669,13 @@ UNLIKE: list[tuple[Any, Any, str]] = [
     ((0.9, torch.tensor(0.9)), (0.9, 0.99), "expected x=(0.9, 0.99), found x=(0.9, 0.9)"),
     (numpy.float32(0.1), 0.2, "expected x=0.2, found x=0.1"),
     ("linear", "cosine", "expected x='cosine', found x='linear'"),
+    (1.0, math.inf, "expected x=inf, found x=1.0"),
+    (-math.inf, math.inf, "expected x=inf, found x=-inf"),
+    (math.inf, 1.0, "expected x=1.0, found x=inf"),
+    (torch.tensor(1.0, dtype=torch.float64), math.inf, "expected x=inf, found x=1.0"),
+    (1.0, math.nan, "expected x=nan, found x=1.0"),
+    (2**60 + 1, 2**60, "expected x=1152921504606846976, found x=1152921504606846977"),
+    (10**400, 1.0, "expected x=1.0, found x=1000"),
     (None, 1, "expected x=1, found x=None"),
     (Unanswerable(), 1, "expected x=1, found x=<"),
 ]
