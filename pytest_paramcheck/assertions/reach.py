@@ -61,9 +61,10 @@ def assert_grads_reach(
     listed. A loss that cannot be run backward is a finding too.
 
     Not put back: values that ``loss_fn`` writes into a parameter; its own lists and counters;
-    what functions and hooks on the model keep; optimizers, data sets and objects of the
-    standard library; containers of more than 100,000 items; modules that only a function called
-    by ``loss_fn`` knows. Where a kept tensor is written with a graph of its own, or for another
+    what functions, hooks and classes of the model keep; optimizers, data sets, arrays of objects
+    and objects of the standard library; containers of more than 100,000 items; modules that only a
+    function called by ``loss_fn`` knows; other settings of the process (threads, backends, warning
+    filters). Where a kept tensor is written with a graph of its own, or for another
     reason cannot be put back, it is named.
 
     An error of ``loss_fn`` comes through as it is. Raises :class:`ParamCheckError`;

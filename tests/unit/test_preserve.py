@@ -382,6 +382,11 @@ def _hooked(model: Any) -> Any:
     return calls
 
 
+def _of_a_class(model: Any) -> Any:
+    model.kind = type("Kind", (), {"known": []})()
+    return model.kind
+
+
 #: What the docstring of ``assert_grads_reach`` says is not put back: what is there, what a loss
 #: does to it, and how one sees that it stays done.
 LEFT: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object], Callable[[Any], Any]]] = {
@@ -391,10 +396,25 @@ LEFT: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], object], Callab
         lambda held: held.sum().item(),
     ),
     "its own lists and counters": (lambda m: [], lambda m, held: held.append(1), len),
-    "what functions and hooks on the model keep": (
+    "what functions, hooks and classes of the model keep": (
         _hooked,
         lambda m, held: _call_hook(m),
         len,
+    ),
+    "hooks and classes of the model keep": (
+        lambda m: _of_a_class(m).known,
+        lambda m, held: m.kind.known.append(1),
+        len,
+    ),
+    "arrays of objects": (
+        lambda m: m.__dict__.setdefault("table", np.zeros(1, dtype=object)),
+        lambda m, held: held.fill(1),
+        lambda held: held[0],
+    ),
+    "other settings of the process": (
+        lambda m: None,
+        lambda m, held: torch.set_float32_matmul_precision("medium"),
+        lambda held: torch.get_float32_matmul_precision(),
     ),
     "optimizers": (
         lambda m: m.__dict__.setdefault("optimizer", torch.optim.SGD(m.parameters(), lr=0.1)),
@@ -452,9 +472,11 @@ def test_what_is_not_put_back_is_said(what: str) -> None:
         result: Tensor = m(torch.ones(1, 3)).sum()
         return result
 
-    assert_grads_reach(model, loss)
-
-    assert seen(held) != before
+    try:
+        assert_grads_reach(model, loss)
+        assert seen(held) != before
+    finally:
+        torch.set_float32_matmul_precision("highest")
     assert what in " ".join((assert_grads_reach.__doc__ or "").split())
 
 

@@ -362,6 +362,14 @@ def test_what_cannot_be_saved_or_loaded_is_a_finding() -> None:
         "does not load back: the model (Refusing)"
     )
 
+    def offloaded() -> nn.Module:
+        model = nn.Linear(4, 3)
+        model.register_buffer("cache", torch.ones(3))
+        model.cache.untyped_storage().resize_(0)  # type: ignore[operator, union-attr]
+        return model
+
+    assert first_line(offloaded, descend) == "cannot be saved: the model (Linear)"
+
 
 def test_wrong_calls_are_no_findings() -> None:
     model = alone()

@@ -298,8 +298,9 @@ def _written(key: str, saved: Any) -> Any:
     file = io.BytesIO()
     try:
         torch.save(saved, file)
+        file.seek(0)
+        # Written a moment ago, from the user's own objects. Torch saves a tensor whose memory was
+        # freed, and fails to read it.
+        return torch.load(file, weights_only=False)
     except Exception as error:  # whatever pickle, or an object of the user's, raises
         raise _Refused(key, error) from None
-    file.seek(0)
-    # Written a moment ago, from the user's own objects.
-    return torch.load(file, weights_only=False)
