@@ -56,7 +56,9 @@ def check_grads_reach(case: CaseRun) -> None:
     """The loss's gradient reaches every trainable parameter but those declared ``unreached``.
 
     What got zeros is asked again after steps of ours, and from other seeds: behind a zero scale
-    it is right, and what rounding decides is neither a finding nor a stale declaration.
+    it is right, and what rounding decides is neither a finding nor a stale declaration. Of inputs
+    that nobody declared it is none either where they leave out the argument that the code using a
+    parameter stands behind: the last lines of the run say so.
     """
     __tracebackhide__ = True
     need_trainable(case.model)

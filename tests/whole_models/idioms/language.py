@@ -420,3 +420,26 @@ class Mlm(nn.Module):
         m = torch.rand(x.shape, device=x.device) < 0.3
         y = self.o(self.l(self.e(x.masked_fill(m, 1))))
         return F.cross_entropy(y[m], x[m]) if m.any() else y.sum() * 0
+
+
+@model(rn(2, 6, 8))
+class SwitchTransformer(nn.Module):
+    """Top-1 of 16 experts for 12 tokens: each expert is run, some on no token."""
+
+    def __init__(self, experts=16):
+        super().__init__()
+        self.router = nn.Linear(8, experts, bias=False)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(experts)
+        )
+
+    def forward(self, x):
+        shape, x = x.shape, x.reshape(-1, 8)
+        probs = self.router(x).softmax(-1)
+        gate, index = probs.max(-1)
+        out = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            chosen = index == i
+            out[chosen] = expert(x[chosen]) * gate[chosen, None]
+        share = F.one_hot(index, len(self.experts)).float().mean(0)
+        return out.reshape(shape), len(self.experts) * (share * probs.mean(0)).sum()
