@@ -122,7 +122,7 @@ def assert_changed(model: Subject, *patterns: Pattern, more_than: float = 0.0) -
         ...
     ParamCheckError: not changed: bias (Linear)
     <BLANKLINE>
-      bias  values are bit-identical
+      bias  values are bit-identical, and no write to it was seen
     """
     __tracebackhide__ = True
     demand_tolerances(more_than=more_than)

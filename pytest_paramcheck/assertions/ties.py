@@ -171,9 +171,9 @@ def assert_distinct(
     ParamCheckError: equal values: {0,1}.weight (Sequential)
     <BLANKLINE>
       {0,1}.weight  Parameter 8x8 float32 cpu
-      EQUAL: own memory but the same bits: copies of one another start identical.
+      EQUAL: own memory but the same bits: copied from one another, or drawn from the same seed.
     <BLANKLINE>
-      hint: create each layer separately, or re-initialize the copies
+      hint: create each layer separately, with no manual_seed() between, or re-initialize the copies
     """
     __tracebackhide__ = True
     if group is not None:

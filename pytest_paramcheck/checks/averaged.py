@@ -89,7 +89,7 @@ def not_averaged(average: Inventory, model: Inventory, kept: Averaged) -> list[F
             tuple(entry.names),
             "not in the average",
             found="it trains in the model, and the average has no such name",
-            hint="build the average from the complete model; where it is meant to have none, ask "
+            hint="build the average from the complete model; if it is to have none, ask "
             "about the others alone: assert_averaged(ema, {name: parameter, ...})",
         )
         for entry in model.parameters

@@ -177,6 +177,8 @@ def unchanged(after: AfterBlock, more_than: float = 0.0) -> list[Finding]:
                 written = "replaced by another object with the same bits"
             elif version != old.version:
                 written = "written to, but with the same values"
+            elif version is not None:
+                written += ", and no write to it was seen"
             findings.append(Finding(names, "not changed", found=written, everywhere=True))
         elif after.only_cast(old, now):
             found = f"was {old.described}, is {describe(now)}, with the values it had"

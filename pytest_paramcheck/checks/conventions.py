@@ -38,7 +38,7 @@ def written_padding(rows: Iterable[PaddedRow]) -> list[Finding]:
                     "padding row is not zero",
                     found=f"row {padded.row} (padding_idx): largest value "
                     f"{float(row.abs().max()):.3g}",
-                    why="it gets no gradient and stays so",
+                    why="an initializer drew it; it gets no gradient and stays so",
                     hint=f"zero it after the initialization: weight[{padded.row}].zero_()",
                 )
             )
@@ -102,7 +102,7 @@ def repeated_layers(repeated: Iterable[RepeatedModule]) -> list[Finding]:
             one.places,
             "one module in several places",
             found=f"one {one.kind}, trained as one",
-            hint="build each anew, [Layer() for _ in range(n)]; where one is meant: "
+            hint="build each anew, [Layer() for _ in range(n)]; if one layer is intended: "
             "ModelCase(ties=[...])",
         )
         for one in repeated

@@ -97,7 +97,7 @@ def flags(
             found = f"requires_grad={not frozen}"
             why = _taken_away(names, against)
             # One parameter that is asked to be both has no flag that is right.
-            hint = "" if why else f"{_TRAIN if frozen else _FREEZE}; if it is right so, list it"
+            hint = "" if why else f"{_TRAIN if frozen else _FREEZE}; if this is intended, list it"
             problem = f"{wanted}, but not listed"
             findings.append(Finding(names, problem, found=found, why=why, hint=hint))
     return findings

@@ -89,7 +89,7 @@ def _clear(entry: Entry, zero: bool, place: str) -> str:
             "an nn.Parameter or a leaf that requires grad for a parameter"
         )
     if zero:
-        return "zero_grad(set_to_none=True), or allow_zero=True if zeros are meant"
+        return "zero_grad(set_to_none=True), or allow_zero=True if zeros are right"
     return (
         "zero_grad(set_to_none=True) clears what a backward pass left; "
         "where none should reach it: requires_grad_(False), or detach() its output"
@@ -130,7 +130,7 @@ def grads_present(entries: Sequence[Entry], *, allow_zero: bool = False) -> list
                     names,
                     "zero gradient",
                     why="gradient is all zero",
-                    hint=f"{_SAY_WHY}; allow_zero=True if zeros are meant",
+                    hint=f"{_SAY_WHY}; allow_zero=True if zeros are right",
                     everywhere=True,
                 )
             )

@@ -78,9 +78,9 @@ def wrong_init(
                 compared = _compared(item, item.meant, rate / tests)
                 if compared.constant:
                     constant.add(item.entry)
-                finding = _unlike(item, compared)
+                finding = _unlike(modules, item, compared)
             elif isinstance(item.meant, Constant):
-                finding = _constant(item, item.meant)
+                finding = _constant(modules, item, item.meant)
             elif isinstance(item.meant, Orthogonal):
                 finding = _orthogonal(item, item.meant)
             else:
@@ -98,7 +98,7 @@ def _compared(item: Drawn, said: Like, share: float) -> Compared:
     return unlike(item.values, Draws(item.names[0], said, whole, pick), share)
 
 
-def _unlike(item: Drawn, compared: Compared) -> Finding | None:
+def _unlike(modules: Mapping[str, nn.Module], item: Drawn, compared: Compared) -> Finding | None:
     if not compared.text:
         return None
     why = "probability below 1e-12" if compared.p < 1e-12 else f"probability {compared.p:.1g}"
@@ -108,10 +108,11 @@ def _unlike(item: Drawn, compared: Compared) -> Finding | None:
         expected=item.said.describe(),
         found=compared.text,
         why="impossible" if compared.p == 0 else why,
+        hint=_default_hint(modules, item, item.values.reshape(-1)),
     )
 
 
-def _constant(item: Drawn, meant: Constant) -> Finding | None:
+def _constant(modules: Mapping[str, nn.Module], item: Drawn, meant: Constant) -> Finding | None:
     values = comparable(item.values)
     if not (values.dtype.is_floating_point or values.dtype.is_complex):
         wanted = torch.tensor(meant.value, device=values.device)
@@ -127,12 +128,11 @@ def _constant(item: Drawn, meant: Constant) -> Finding | None:
     if item.entry.tensor is not None and item.padding is None:
         where = index_in_whole(item.entry.tensor, where)
     shown = f"{first:.4g}" if isinstance(first, float) else str(first)
-    return Finding(
-        item.names,
-        "wrong initial values",
-        expected=item.said.describe(),
-        found=f"{count:,} of {plural(values.numel(), 'value')} off, first {shown} at {where}",
-    )
+    found = f"{count:,} of {plural(values.numel(), 'value')} off, first {shown} at {where}"
+    if bool((values == values.reshape(-1)[0]).all()):
+        found = f"all {values.numel():,} values are {shown}" if values.numel() > 1 else shown
+    hint = _default_hint(modules, item, values.reshape(-1)) if values.is_floating_point() else ""
+    return Finding(item.names, "wrong initial values", item.said.describe(), found, hint=hint)
 
 
 def _orthogonal(item: Drawn, meant: Orthogonal) -> Finding | None:
@@ -212,10 +212,12 @@ def _fans_hint(item: Drawn, flat: Tensor) -> str:
     if not isinstance(item.said, FanDistribution) or len(item.shape) < 2 or flat.numel() < 16:
         return ""
     said = item.said
-    if said.fan_in or said.fan_out or said.stacked > 1:
-        return ""
     rows, columns, *inside = item.shape
     fan_in, fan_out = rows * math.prod(inside), columns * math.prod(inside)
+    if said.stacked > 1:
+        return ""
+    if said.fan_in or said.fan_out:
+        return _drawn_for_torch_s_layout(said, item, flat)
     given = {name: {"fan_in": fan_in, "fan_out": fan_out}[name] for name in said.needed()}
     layouts = [(replace(said, **given), "of a weight stored (in, out), used as x @ w")]
     layouts += [
@@ -233,6 +235,20 @@ def _fans_hint(item: Drawn, flat: Tensor) -> str:
                 f"declare init.{declared.describe()}"
             )
     return ""
+
+
+def _drawn_for_torch_s_layout(said: FanDistribution, item: Drawn, flat: Tensor) -> str:
+    """Say so where fans are declared, and the values fit those that torch counts."""
+    plain = replace(said, fan_in=None, fan_out=None)
+    meant = plain.for_shape(item.shape)
+    if meant == item.meant or not isinstance(meant, (Normal, Uniform)):
+        return ""
+    if min(outcome.p for outcome in sample_tests(flat, meant)) < 1e-3:
+        return ""
+    return (
+        f"they fit {plain.fans_text(item.shape)}, which torch counts for a weight stored "
+        f"(out, in): draw a weight used as x @ w through its transpose, nn.init.*_(weight.t())"
+    )
 
 
 def _probability(wrong: Sequence[Outcome]) -> str:

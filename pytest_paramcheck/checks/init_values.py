@@ -89,7 +89,7 @@ def prepare(
                         item.names,
                         "padding row is not zero",
                         found=f"row {padding} (padding_idx)",
-                        why="it gets no gradient, so it stays what it is",
+                        why="an initializer or a load wrote it; it gets no gradient and stays so",
                         hint=f"after the initialization: weight[{padding}].zero_() under no_grad",
                     )
                 )

@@ -18,6 +18,7 @@ from ..parameters.tensors.memory import inner_tensors
 from ..parameters.tensors.raw import same_bytes
 from ..parameters.tensors.sharded import is_dtensor, local_of
 from .rearranged import rearranged
+from .rounded import rounded
 from .same_values import difference
 
 #: Values looked at of each tensor where the question is only whether two are related.
@@ -48,7 +49,7 @@ def other_dtypes(
                 "not the checkpoint's dtype",
                 found=f"{dtype_text(saved)} in the checkpoint, {dtype_text(held)} in the model",
                 hint="build or move the model in the checkpoint's dtype before the load, or load "
-                "with assign=True; if the cast is meant: leave out dtypes=True",
+                "with assign=True; if the cast is intended: leave out dtypes=True",
             )
         )
     return findings
@@ -121,7 +122,7 @@ def _compare(key: str, saved: Tensor, held: Tensor) -> Difference | None:
         cast = saved.to(held.dtype)
         if not same_bits(cast, held):
             text = difference(held, cast, sides=_SIDES, whole=whole)
-            why = rearranged(held, cast, "of the checkpoint")
+            why = rounded(held, cast, _SIDES) or rearranged(held, cast, "of the checkpoint")
             return _other_values(key, text, why) if text else None
         return _lost_in_cast(key, saved, cast)
     except (RuntimeError, TypeError) as error:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ..messages.findings import Finding
@@ -21,6 +21,7 @@ from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory
 from ..parameters.subject.ties import Ties
 from ..parameters.tensors.describe import describe, dtype_name
+from .own_methods import own_methods
 from .structure import is_castable
 from .ties import not_tied
 
@@ -110,26 +111,15 @@ def not_moved(after: Inventory, target: torch.device) -> list[Finding]:
 
 
 def _stayed(after: Inventory, entry: Entry, move: str, where: object) -> Finding:
-    owners = {name.rpartition(".")[0] for name in entry.names}
-    classes = [
-        type(module)
-        for path, module in after.modules
-        if any(owner == path or owner.startswith(f"{path}.") or not path for owner in owners)
-        and _moves_itself(type(module))
-    ]
+    own = own_methods(after, entry.names, ("_apply",))
     where = dtype_name(where) if isinstance(where, torch.dtype) else where
     return Finding(
         tuple(entry.names),
         f"left behind by {move}",
         found=f"still {where}",
-        why=f"{classes[-1].__name__} has an _apply() of its own" if classes else "",
-        hint="apply fn to it as well: super()._apply(fn) does" if classes else "",
+        why=own,
+        hint="apply fn to it as well: super()._apply(fn) does" if own else "",
     )
-
-
-def _moves_itself(kind: type) -> bool:
-    own = kind._apply  # type: ignore[attr-defined]
-    return own is not nn.Module._apply and not own.__module__.startswith("torch.nn.")
 
 
 def plain_left_behind(left: Sequence[Hidden], move: str, failed: str) -> list[Finding]:

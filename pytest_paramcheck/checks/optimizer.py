@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..messages.findings import Finding
-from ..messages.wording import join_words
+from ..messages.wording import common_length, join_words
 from ..parameters.running.gradstate import GradState, grad_state
 from ..parameters.running.magnitude import largest_magnitude
 from ..parameters.running.steps import MOMENTUM_KEYS
@@ -330,6 +330,7 @@ def _absent(
     rest = [entry for entry in rest if entry not in stale]
     guessed = _guessed(rest, left, inventory, slots)
     used.update(id(slot.tensor) for slot, _ in guessed.values())
+    within = _module_of_all(inventory, slots)
     findings = []
     for entry in absent:
         names = tuple(entry.names)
@@ -345,8 +346,18 @@ def _absent(
             findings.append(Finding(names, "not in the optimizer", found=said, hint=REBUILD))
         else:
             said = describe(entry.tensor)
-            findings.append(Finding(names, "not in the optimizer", found=said, hint=ADD))
+            why = f"the optimizer holds only what is below {within}" if within else ""
+            findings.append(Finding(names, "not in the optimizer", found=said, why=why, hint=ADD))
     return findings, used
+
+
+def _module_of_all(inventory: Inventory, slots: Sequence[Slot]) -> str:
+    """Return the innermost module that everything is below that an optimizer holds."""
+    held = [inventory.entry_of(slot.tensor) for slot in slots]
+    names = [f"{entry.name.rpartition('.')[0]}." for entry in held if entry is not None]
+    if not names or len(names) < len(held):
+        return ""
+    return names[0][: common_length(min(names), max(names))].rpartition(".")[0]
 
 
 def _guessed(

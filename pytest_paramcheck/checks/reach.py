@@ -116,9 +116,9 @@ def not_listed(
             found = f"its gradient was written to .{elsewhere}" if elsewhere else ""
             if not found and GradState.NONZERO not in states:
                 found = "a gradient of zeros arrives"
-            hint = "requires_grad_(False) keeps it out; where it is meant, list it in exactly="
+            hint = "requires_grad_(False) keeps it out; if this is intended, list it in exactly="
             if entry.part is not None:
-                hint = "where it is meant, list it in exactly="
+                hint = "if this is intended, list it in exactly="
             findings.append(Finding(names, "reached, but not listed", found=found, hint=hint))
     return findings
 

@@ -36,7 +36,7 @@ def missing_of_a_case(
         [one.entry for one, can in zip(found, meant, strict=True) if can], inventory, asked
     )
     shown = shorten([f'"{pattern}"' for pattern in patterns], _PATTERNS)
-    declare = f"where it is meant, with this loss: ModelCase(unreached=[{shown}])"
+    declare = f"if this loss is not supposed to reach it: ModelCase(unreached=[{shown}])"
     if guessed:
         declare = f"where others than the {guessed} reach it: ModelCase(inputs=...); {declare}"
     kinds = [one.reason.kind if one.reason else None for one in found]

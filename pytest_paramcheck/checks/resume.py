@@ -16,13 +16,17 @@ from ..parameters.running.resume import Resumed
 from ..parameters.running.resume_state import MISSING, Difference, GeneratorState
 from ..parameters.subject.leaves import PLAIN, leaves_of
 from ..parameters.tensors.content import no_values, same_bits
-from ..parameters.tensors.describe import describe
+from ..parameters.tensors.describe import describe, dtype_text
 from .same_values import difference
 
 _SIDES = ("without a break", "after the load")
 #: How a model keeps a number or a tensor, and how everything else does.
 _REGISTER = "register it as a buffer (a tensor), or save it with get_extra_state()"
 _GENERATOR = "save its get_state() with get_extra_state(), and set_state() it in set_extra_state()"
+_CAST = (
+    "load_state_dict() casts floating state to its parameter's dtype: let one of its own put the "
+    "saved tensors back"
+)
 _SAVE = "let its state_dict() save it, and load_state_dict() take it back"
 
 
@@ -75,7 +79,9 @@ def not_resumed(resumed: Resumed, steps: int) -> list[Finding]:
     if not resumed.ended:
         return findings
     lost = _grouped(resumed.lost, "not restored", "at the save", "after the load")
-    lost += [_beside(*one) for one in resumed.beside]
+    # What an optimizer saved is not also beside what it saves.
+    said = {f"{one.key}.state".removeprefix(".") for one in resumed.lost if _is_kept(one)}
+    lost += [_beside(*one) for one in resumed.beside if one[0] not in said]
     if resumed.random:
         lost.append(
             Finding(
@@ -136,7 +142,7 @@ def _grouped(found: Sequence[Difference], problem: str, then: str, now: str) -> 
     findings = []
     kept: dict[str, list[Difference]] = {}
     for one in found:
-        if one.names and not one.is_entry:
+        if _is_kept(one):
             kept.setdefault(one.key, []).append(one)
         else:
             names = one.names if one.is_entry else (_path(one),)
@@ -144,16 +150,38 @@ def _grouped(found: Sequence[Difference], problem: str, then: str, now: str) -> 
     for key, several in kept.items():
         keys = list(dict.fromkeys(one.path for one in several))
         owners = list(dict.fromkeys(one.names[0] for one in several))
-        gone = all(one.after is MISSING for one in several)
+        how, hint = _how(several, then, now)
         findings.append(
             Finding(
                 (key or "the optimizer",),
                 problem,
                 found=f"{join_words(keys[:4])} of {plural(len(owners), 'parameter')} "
-                f"({shorten(owners, 3)}){f': none {now}' if gone else ''}",
+                f"({shorten(owners, 3)}){how}",
+                hint=hint,
             )
         )
     return findings
+
+
+def _is_kept(one: Difference) -> bool:
+    """Whether it is what an optimizer keeps for a parameter."""
+    return bool(one.names) and not one.is_entry
+
+
+def _how(several: Sequence[Difference], then: str, now: str) -> tuple[str, str]:
+    """Say what became of what an optimizer keeps, where it is the same of all of it."""
+    if all(one.after is MISSING for one in several):
+        return f": none {now}", ""
+    pairs = [(one.before, one.after) for one in several]
+    cast = {
+        (dtype_text(before), dtype_text(after))
+        for before, after in pairs
+        if isinstance(before, Tensor) and isinstance(after, Tensor)
+    }
+    if len(cast) != 1 or not all(isinstance(b, Tensor) and isinstance(a, Tensor) for b, a in pairs):
+        return "", ""
+    before, after = cast.pop()
+    return (f": {before} {then}, {after} {now}", _CAST) if before != after else ("", "")
 
 
 def _path(one: Difference) -> str:

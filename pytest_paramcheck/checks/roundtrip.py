@@ -8,6 +8,7 @@ from ..parameters.subject.inventory import Inventory
 from ..parameters.subject.records import records
 from ..parameters.tensors.content import no_values
 from .manifest import RETURN, record_differences
+from .own_methods import SAVING, with_own_methods
 from .same_values import differences
 
 
@@ -56,4 +57,5 @@ def lost_on_the_way(before: Inventory, after: Inventory, returned: Returned) -> 
             findings.append(Finding((record.name,), "came back without values", found=reason))
         else:
             names.append((record.name, None))
-    return findings + differences(before, after, names, rtol=0.0, atol=0.0)
+    findings += differences(before, after, names, rtol=0.0, atol=0.0)
+    return with_own_methods(findings, before, SAVING)

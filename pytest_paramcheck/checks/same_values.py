@@ -20,6 +20,7 @@ from ..parameters.tensors.describe import describe, dtype_name, layout_name, siz
 from ..parameters.tensors.memory import PLAIN_TYPES, inner_tensors
 from ..parameters.tensors.sharded import index_in_whole, is_dtensor, local_of
 from .rearranged import rearranged
+from .rounded import rounded
 from .tolerance import Tolerance, common_dtype, in_one_dtype, overflow
 
 #: Values compared at a time: differences are taken in float64 on the CPU.
@@ -127,7 +128,7 @@ def _compare(
             f"that are sharded in two ways cannot be compared yet; compare their full_tensor()"
         )
     found = beyond(a, b, Tolerance(rtol, atol))
-    why = rearranged(a, b, "of the second") if found else ""
+    why = rounded(a, b, _SIDES) or rearranged(a, b, "of the second") if found else ""
     return Finding(names, "different values", found=found + said, why=why) if found else None
 
 

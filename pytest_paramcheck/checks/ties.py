@@ -198,7 +198,7 @@ def _undeclared(shared: Shared, declared: Sequence[str] | None) -> Finding:
         "tied but not declared",
         found=Relation.SAME.value,
         why=why,
-        hint=f"{shared.repair}; if it is meant, declare it: {{{', '.join(map(repr, every))}}}",
+        hint=f"{shared.repair}; if this is intended, declare it: {{{', '.join(map(repr, every))}}}",
     )
 
 

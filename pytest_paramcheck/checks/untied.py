@@ -77,7 +77,7 @@ def _tied(inventory: Inventory, shared: Shared) -> Finding:
         shared.places,
         problem,
         found=found,
-        hint=f"{shared.repair}; if it is meant, leave out {without_others(shared.places)}",
+        hint=f"{shared.repair}; if this is intended, leave out {without_others(shared.places)}",
     )
 
 
@@ -223,7 +223,7 @@ def _twins(inventory: Inventory, entries: Sequence[Entry]) -> Finding:
         tuple(entry.name for entry in entries),
         "equal values",
         found=Relation.EQUAL.value,
-        why="own memory but the same bits: copies of one another start identical.",
+        why="own memory but the same bits: copied from one another, or drawn from the same seed.",
         hint=_tie_or_rebuild(inventory, entries),
         rows=fold_rows((entry.name, describe(entry.tensor)) for entry in entries),
     )
@@ -231,7 +231,9 @@ def _twins(inventory: Inventory, entries: Sequence[Entry]) -> Finding:
 
 def _tie_or_rebuild(inventory: Inventory, entries: Sequence[Entry]) -> str:
     """Return how copies are made to differ; of an embedding and a head, also how they are tied."""
-    rebuild = "create each layer separately, or re-initialize the copies"
+    rebuild = (
+        "create each layer separately, with no manual_seed() between, or re-initialize the copies"
+    )
     owners = dict(inventory.modules)
     kinds = {entry.name: owners.get(entry.name.rpartition(".")[0]) for entry in entries}
     tables = [name for name, module in kinds.items() if isinstance(module, nn.Embedding)]

@@ -68,9 +68,27 @@ def causes(inventory: Inventory, watch: Watch, after: AfterBlock) -> Cause:
             return _stepped_part(seen)
         if seen.writers:
             return _stepped(seen, now, inventory)
+        if version_of(now) != old.version and (found := _renormalizing(modules(), old, names)):
+            return found
         return _unseen_writer(old, now, seen, watch), ""
 
     return cause
+
+
+def _renormalizing(
+    modules: dict[str, nn.Module], old: Kept, names: tuple[str, ...]
+) -> tuple[str, str] | None:
+    """Return what an embedding with ``max_norm`` does to the rows that it looks up."""
+    for name in names if old.part is None else old.names:
+        owner, _, leaf = name.rpartition(".")
+        module = modules.get(owner)
+        if leaf == "weight" and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            if module.max_norm is None or old.tensor is not module.weight:
+                continue
+            layer = f"{type(module).__name__}(max_norm={module.max_norm:g})"
+            hint = f"{module_text(modules, owner)}.max_norm = None keeps them as they are"
+            return f"{layer} shortens the rows that it looks up, in every forward", hint
+    return None
 
 
 def module_text(modules: dict[str, nn.Module], path: str) -> str:

@@ -89,7 +89,7 @@ def check_distinct(case: CaseRun) -> None:
     alike = declared_entries(case.model, case.declared.alike)
     starts = equal_starts(case, {entry.name for entry in alike})
     undeclared = [
-        replace(finding, hint=f"{finding.hint}; or, where it is meant: {ALIKE}")
+        replace(finding, hint=f"{finding.hint}; or, if this is intended: {ALIKE}")
         for finding in starts.undeclared
     ]
     # A module's biases are zeros: constants are never compared, so that they cannot be stale.

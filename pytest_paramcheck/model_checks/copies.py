@@ -13,6 +13,7 @@ from ..assertions.checkpoints import round_trip
 from ..assertions.values import assert_same_values
 from ..checks.between import sharing_between
 from ..checks.manifest import COPY, record_differences
+from ..checks.own_methods import COPYING, with_own_methods
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..messages.folding import fold_names
@@ -116,6 +117,7 @@ def _hooked_by_torch(model: nn.Module) -> tuple[str, str] | None:
 
 def _same_structure(case: CaseRun, other: nn.Module, *, dtypes: bool = True) -> None:
     __tracebackhide__ = True
-    before = records(take_inventory(case.model))
+    before = take_inventory(case.model)
     after = records(take_inventory(other))
-    raise_if(record_differences(before, after, words=COPY, dtypes=dtypes), case.title)
+    lost = record_differences(records(before), after, words=COPY, dtypes=dtypes)
+    raise_if(with_own_methods(lost, before, COPYING), case.title)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..checks.manifest import COPY, record_differences
 from ..checks.moves import lost_in_move, not_cast, not_moved, plain_left_behind
+from ..checks.own_methods import MOVING, with_own_methods
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..messages.wording import first_line
@@ -122,7 +123,8 @@ def _others(
         lazy = {r.name for r in records(before) if r.shape == "uninitialized"}
         return [replace(record, tied_to="") for record in kept if record.name not in lazy]
 
-    return record_differences(compared(before), compared(after), words=COPY, dtypes=dtypes)
+    found = record_differences(compared(before), compared(after), words=COPY, dtypes=dtypes)
+    return with_own_methods(found, before, MOVING)
 
 
 # -- tensors in plain attributes ------------------------------------------------------------------

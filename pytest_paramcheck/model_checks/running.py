@@ -14,6 +14,7 @@ from ..assertions.block import Block
 from ..assertions.blocks import assert_unchanged, updated_where_due
 from ..assertions.gradients import assert_grads_finite, assert_grads_none
 from ..assertions.optimizer import assert_optimizer_covers
+from ..checks.broken_at import with_operations
 from ..checks.loaded_values import is_constant
 from ..checks.reach import INFERENCE, loss_findings
 from ..checks.reach_of_a_case import missing_of_a_case
@@ -24,6 +25,7 @@ from ..messages.findings import Finding
 from ..messages.wording import plural
 from ..parameters.running.gradstate import GradState, above_rounding, grad_states
 from ..parameters.running.preserve import put_away
+from ..parameters.running.trace import explain
 from ..parameters.running.undo import Undo
 from ..parameters.running.unreached import inference
 from ..parameters.running.untie import tied_gradients
@@ -48,7 +50,18 @@ def check_grads_none(case: CaseRun) -> None:
     """Before a backward pass no parameter has a gradient."""
     __tracebackhide__ = True
     need_parameters(case.model)
-    assert_grads_none(case.model)
+    try:
+        assert_grads_none(case.model)
+    except ParamCheckError as error:
+        built_with = [
+            replace(
+                finding,
+                why=finding.why or "the factory returned the model with it",
+                hint="no backward pass while the model is built, or zero_grad() after it",
+            )
+            for finding in error.findings
+        ]
+        raise_if(built_with, take_inventory(case.model))
 
 
 @check()
@@ -93,12 +106,32 @@ def check_grads_finite(case: CaseRun) -> None:
     __tracebackhide__ = True
     need_trainable(case.model)
     need_values(case.model)
-    with in_use(case) as model, Undo() as undo, undo:
-        put_away(undo, model, case.loss)
-        backward(case, model)
-        if not any(p.grad is not None for p in model.parameters()):
-            raise NothingToCheck("the loss reaches no parameter: check_grads_reach says why")
-        assert_grads_finite(model)
+    with in_use(case) as model:
+        findings: list[Finding] = []
+        with Undo() as undo, undo:
+            put_away(undo, model, case.loss)
+            backward(case, model)
+            if not any(p.grad is not None for p in model.parameters()):
+                raise NothingToCheck("the loss reaches no parameter: check_grads_reach says why")
+            try:
+                assert_grads_finite(model)
+            except ParamCheckError as error:
+                findings = list(error.findings)
+        # A second run on one rank alone would wait for the others.
+        if findings and case.declared.wrap is None:
+            findings = _with_operations(case, model, findings)
+        raise_if(findings, take_inventory(model))
+
+
+def _with_operations(case: CaseRun, model: nn.Module, found: Sequence[Finding]) -> list[Finding]:
+    """Say from which operation on the gradients are not finite, where a second run shows it."""
+    __tracebackhide__ = True
+    inventory = take_inventory(model)
+    held = [inventory.named.get(finding.names[0]) for finding in found if finding.names]
+    tensors = [tensor for tensor in held if tensor is not None]
+    if len(tensors) < len(found):
+        return list(found)
+    return with_operations(found, explain(inventory, case.loss, tensors, zero_too=True))
 
 
 @check()

@@ -153,7 +153,7 @@ def average_in_float32() -> Case:
     return Case(run(wide=False), lambda hint: run(wide=True))
 
 
-@remedy("build the average from the complete model; where it is meant to have none, *")
+@remedy("build the average from the complete model; if it is to have none, *")
 def average_of_the_complete_model() -> Case:
     model = nn.ModuleDict({"body": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
     smaller = copy.deepcopy(nn.ModuleDict({"body": model.body})).requires_grad_(False)

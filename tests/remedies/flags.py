@@ -35,7 +35,7 @@ def let_train() -> Case:
     return Case(lambda: assert_trainable(model, "head"), repair, model)
 
 
-@remedy("*; if it is right so, list it")
+@remedy("*; if this is intended, list it")
 def list_it() -> Case:
     model = MLP()
     model.head.requires_grad_(False)
@@ -46,7 +46,7 @@ def list_it() -> Case:
     )
 
 
-@remedy("freeze it: requires_grad_(False); if it is right so, list it")
+@remedy("freeze it: requires_grad_(False); if this is intended, list it")
 def freeze_or_list() -> Case:
     model = MLP()
     assert_trainable(model, exactly=["head", "backbone"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_paramcheck import (
     assert_grad_norm,
@@ -17,7 +18,7 @@ from pytest_paramcheck import (
 )
 
 from ..models import MLP
-from . import Call, Case, asking, done, remedy
+from . import Call, Case, asking, checking, done, remedy
 from .models import ROW, Spare, loss, root
 
 
@@ -46,7 +47,7 @@ def detach_its_output() -> Case:
     )
 
 
-@remedy("zero_grad(set_to_none=True), or allow_zero=True if zeros are meant")
+@remedy("zero_grad(set_to_none=True), or allow_zero=True if zeros are right")
 def zeros_are_left() -> Case:
     model = MLP()
     loss(model).backward()
@@ -131,7 +132,7 @@ def _raise_both(*calls: Call) -> None:
     raise ParamCheckError(findings)
 
 
-@remedy("assert_grads_reach(model, loss_fn) says why; allow_zero=True if zeros are meant")
+@remedy("assert_grads_reach(model, loss_fn) says why; allow_zero=True if zeros are right")
 def reach_says_why_zero() -> Case:
     model = Spare(lambda spare, x: spare(x) * 0)
     loss(model).backward()
@@ -173,3 +174,55 @@ def finite_says_which() -> Case:
         lambda: assert_grad_norm(model, at_most=1.0),
         asking(lambda: assert_grads_finite(model), "8 of 8 values"),
     )
+
+
+@remedy("no backward pass while the model is built, or zero_grad() after it")
+def built_without_gradients() -> Case:
+    def factory(cleared: bool) -> Callable[[], nn.Module]:
+        def build() -> nn.Module:
+            model = MLP()
+            loss(model).backward()
+            if cleared:
+                model.zero_grad()
+            return model
+
+        return build
+
+    return Case(
+        checking("check_grads_none", factory(cleared=False)),
+        lambda hint: (
+            lambda: (
+                checking("check_grads_none", factory(cleared=True))(),
+                checking("check_grads_none", MLP)(),
+            )
+        ),
+    )
+
+
+@remedy("keep what sqrt gets away from 0: x.clamp_min(1e-6), or x + 1e-6")
+def away_from_zero() -> Case:
+    def roots(shift: Callable[[Tensor], Tensor]) -> Call:
+        return checking(
+            "check_grads_finite",
+            lambda: nn.Linear(4, 2),
+            loss=lambda model: shift((model(torch.zeros(3, 4)) - model.bias).square()).sqrt().sum(),
+        )
+
+    return Case(
+        roots(lambda x: x),
+        lambda hint: lambda: (roots(lambda x: x.clamp_min(1e-6))(), roots(lambda x: x + 1e-6)()),
+    )
+
+
+@remedy("leave one value of each row unmasked: softmax of nothing but -inf is NaN")
+def unmask_one() -> Case:
+    def masked(several: int) -> Call:
+        hidden = torch.zeros(2)
+        hidden[:several] = -torch.inf
+        return checking(
+            "check_grads_finite",
+            lambda: nn.Linear(4, 2),
+            loss=lambda model: (model(torch.ones(3, 4)) + hidden).softmax(-1)[:, -1].sum(),
+        )
+
+    return Case(masked(2), lambda hint: masked(1))

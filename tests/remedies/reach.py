@@ -231,7 +231,7 @@ def reduce_the_loss() -> Case:
     )
 
 
-@remedy("requires_grad_(False) keeps it out; where it is meant, list it in exactly=")
+@remedy("requires_grad_(False) keeps it out; if this is intended, list it in exactly=")
 def keep_it_out() -> Case:
     model = MLP()
     assert_grads_reach(model, loss, exactly=["head", "backbone"])
@@ -242,7 +242,7 @@ def keep_it_out() -> Case:
     return Case(lambda: assert_grads_reach(model, loss, exactly=["head"]), repair, model)
 
 
-@remedy("where it is meant, list it in exactly=")
+@remedy("if this is intended, list it in exactly=")
 def list_in_exactly() -> Case:
     model = nn.Linear(4, 2)
     first, rest = part("weight", slice(1)), part("weight", slice(1, None))
@@ -292,7 +292,7 @@ def look_for_sharing() -> Case:
     return Case(run(asks=True), lambda hint: run(asks=False))
 
 
-@remedy("where it is meant, with this loss: ModelCase(unreached=[*])")
+@remedy("if this loss is not supposed to reach it: ModelCase(unreached=[*])")
 def declare_unreached() -> Case:
     made = {"factory": lambda: Spare(lambda s, x: s(x) * torch.zeros(())), "inputs": ROW}
 
@@ -303,7 +303,7 @@ def declare_unreached() -> Case:
     return Case(checking("check_grads_reach", made["factory"], inputs=ROW), repair)  # type: ignore[arg-type]
 
 
-@remedy("*; or, where it is meant, with this loss: ModelCase(unreached=[*])")
+@remedy("*; or, if this loss is not supposed to reach it: ModelCase(unreached=[*])")
 def repair_or_declare() -> Case:
     return Case(
         checking("check_grads_reach", lambda: Spare(without_gradients), inputs=ROW),

@@ -165,3 +165,43 @@ def save_the_random_state() -> Case:
         lambda: assert_resumes(build, step, save=save, load=load),
         lambda hint: lambda: assert_resumes(build, step, save=save, load=load_all),
     )
+
+
+class Wide(torch.optim.SGD):
+    """Keeps a momentum in float32 for parameters in bfloat16."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                mean = self.state[p].setdefault("mean", torch.zeros_like(p, dtype=torch.float32))
+                mean.lerp_(p.grad.to(mean.dtype), 0.1)
+                p.copy_(p - mean)
+
+
+class WideAgain(Wide):
+    """And puts it back as it was saved."""
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        for p, saved in zip(
+            self.param_groups[0]["params"], state_dict["state"].values(), strict=True
+        ):
+            self.state[p]["mean"] = saved["mean"].clone()
+
+
+@remedy("load_state_dict() casts floating state to its parameter's dtype: *")
+def put_the_saved_back() -> Case:
+    def resume(optimizer: type[torch.optim.SGD]) -> Call:
+        def build() -> Any:
+            model = nn.Linear(4, 3, dtype=torch.bfloat16)
+            return {"model": model, "optimizer": optimizer(model.parameters(), lr=0.1)}
+
+        def step(objects: Any) -> None:
+            objects["optimizer"].zero_grad()
+            rows = torch.linspace(-1, 1, 8, dtype=torch.bfloat16).view(2, 4)
+            objects["model"](rows).square().sum().backward()
+            objects["optimizer"].step()
+
+        return lambda: assert_resumes(build, step)
+
+    return Case(resume(Wide), lambda hint: resume(WideAgain))

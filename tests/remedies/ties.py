@@ -173,12 +173,12 @@ def compare_a_copy() -> Case:
     return Case(lambda: assert_untied(model, model), repair, model)
 
 
-@remedy("*; if it is meant, leave out *")
+@remedy("*; if this is intended, leave out *")
 def one_layer_per_place() -> Case:
     model = nn.Sequential(*[nn.Linear(2, 2)] * 3)
 
     def repair(hint: str) -> Call:
-        repaired, _, meant = hint.rpartition("; if it is meant, leave out ")
+        repaired, _, meant = hint.rpartition("; if this is intended, leave out ")
         assert "[Linear(...) for _ in range(3)]" in repaired
         names = [part.strip(" '") for part in meant.replace(" and ", ", ").split(", ")]
         return lambda: (
@@ -189,12 +189,12 @@ def one_layer_per_place() -> Case:
     return Case(lambda: assert_untied(model), repair, model)
 
 
-@remedy("*; if it is meant, declare it: {*}")
+@remedy("*; if this is intended, declare it: {*}")
 def declare_the_tie() -> Case:
     model = nn.Sequential(*[nn.Linear(2, 2)] * 2)
 
     def repair(hint: str) -> Call:
-        repaired, _, declared = hint.partition("; if it is meant, declare it: ")
+        repaired, _, declared = hint.partition("; if this is intended, declare it: ")
         assert "[Linear(...) for _ in range(2)]" in repaired
         return lambda: (
             assert_ties(nn.Sequential(*[nn.Linear(2, 2) for _ in range(2)]), []),
@@ -204,7 +204,7 @@ def declare_the_tie() -> Case:
     return Case(lambda: assert_ties(model, []), repair, model)
 
 
-@remedy("create each layer separately, or re-initialize the copies")
+@remedy("create each layer separately, with no manual_seed() between, or re-initialize the copies")
 def separately() -> Case:
     model = nn.Sequential(*[copy.deepcopy(nn.Linear(2, 2)) for _ in range(1)])
     model.append(copy.deepcopy(model[0]))
@@ -231,7 +231,7 @@ def tie_or_rebuild() -> Case:
     return Case(lambda: assert_distinct(model), repair, model)
 
 
-@remedy("*; or, where it is meant: ModelCase(alike=[...])")
+@remedy("*; or, if this is intended: ModelCase(alike=[...])")
 def declare_alike() -> Case:
     def stacked() -> nn.Module:
         layer = nn.Linear(4, 4)
@@ -292,7 +292,9 @@ def share_the_module() -> Case:
     )
 
 
-@remedy("build each anew, [Layer() for _ in range(n)]; where one is meant: ModelCase(ties=[...])")
+@remedy(
+    "build each anew, [Layer() for _ in range(n)]; if one layer is intended: ModelCase(ties=[...])"
+)
 def build_each() -> Case:
     def repeated() -> nn.Module:
         return nn.Sequential(*[nn.Linear(2, 2)] * 2)

@@ -147,3 +147,31 @@ def compare_numbers() -> Case:
         return block
 
     return Case(run(), lambda hint: run(atol=1e-12))
+
+
+@remedy("*.max_norm = None keeps them as they are")
+def no_max_norm() -> Case:
+    model = nn.Sequential(nn.Embedding(6, 4, max_norm=0.1))
+
+    def look_up() -> None:
+        with assert_unchanged(model):
+            model(torch.arange(6))
+
+    def repair(hint: str) -> Any:
+        done(hint.partition(" keeps")[0], model=model)
+        return look_up
+
+    return Case(look_up, repair, model)
+
+
+@remedy("they fit fan_in *, which torch counts for a weight stored (out, in): *")
+def draw_it_through_its_transpose() -> Case:
+    weight = nn.Parameter(torch.empty(64, 256))
+    nn.init.kaiming_normal_(weight)
+    meant = {"weight": init.kaiming_normal(fan_in=64)}
+
+    def repair(hint: str) -> None:
+        assert hint.endswith("through its transpose, nn.init.*_(weight.t())")
+        nn.init.kaiming_normal_(weight.t())
+
+    return Case(lambda: assert_init({"weight": weight}, meant), repair)

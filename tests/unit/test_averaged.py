@@ -408,7 +408,7 @@ class TestWrong:
             "  3.weight  it trains in the model, and the average has no such name",
             "  3.bias    it trains in the model, and the average has no such name",
             "",
-            "  hint: build the average from the complete model; where it is meant to have none, "
+            "  hint: build the average from the complete model; if it is to have none, "
             "ask about the others alone: assert_averaged(ema, {name: parameter, ...})",
         ]
 

@@ -52,7 +52,8 @@ def test_a_padding_row_that_an_initializer_wrote_is_named() -> None:
         r"""
         padding row is not zero: 0.weight (model)
 
-          0.weight  row 1 (padding_idx): largest value 0.573: it gets no gradient and stays so
+          0.weight  row 1 (padding_idx): largest value 0.573: an initializer drew it; it gets no \
+        gradient and stays so
 
           hint: zero it after the initialization: weight[1].zero_()
         """
@@ -254,7 +255,7 @@ def test_a_layer_that_is_repeated_is_said_once() -> None:
 
           layers.0, layers.1, layers.2  one Linear, trained as one
 
-          hint: build each anew, [Layer() for _ in range(n)]; where one is meant: \
+          hint: build each anew, [Layer() for _ in range(n)]; if one layer is intended: \
                 ModelCase(ties=[...])
         """
     )

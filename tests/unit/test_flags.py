@@ -86,7 +86,7 @@ def test_exactly_means_no_others() -> None:
             mid.bias  requires_grad=False
 
           hint: freeze it: requires_grad_(False)
-          hint: let it train: requires_grad_(True); if it is right so, list it
+          hint: let it train: requires_grad_(True); if this is intended, list it
         """)
 
 
@@ -99,7 +99,7 @@ def test_exactly_nothing() -> None:
           weight  requires_grad=True
           bias    requires_grad=True
 
-          hint: freeze it: requires_grad_(False); if it is right so, list it
+          hint: freeze it: requires_grad_(False); if this is intended, list it
         """)
 
 

@@ -202,7 +202,7 @@ class TestAfterABackwardOfYourOwn:
 
               1.weight  gradient is all zero
 
-              hint: assert_grads_reach(model, loss_fn) says why; allow_zero=True if zeros are meant
+              hint: assert_grads_reach(model, loss_fn) says why; allow_zero=True if zeros are right
             """)
         place = ".main_grad" if grad == "main_grad" else "where grad= says"
         assert failure_lines(assert_grads_none, model, grad=grad, allow_zero=True)[-1] == (

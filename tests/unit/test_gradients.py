@@ -102,7 +102,7 @@ def test_none_names_each_gradient_and_its_state() -> None:
           1.weight  zero, Tensor 1x2 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
 
           hint: {CLEAR}
-          hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
+          hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are right
         """  # noqa: E501
     )
 
@@ -133,7 +133,7 @@ def test_present_names_what_was_not_reached_and_what_has_no_signal() -> None:
             1.weight  gradient is all zero
 
           hint: assert_grads_reach(model, loss_fn) says why
-          hint: assert_grads_reach(model, loss_fn) says why; allow_zero=True if zeros are meant
+          hint: assert_grads_reach(model, loss_fn) says why; allow_zero=True if zeros are right
         """
     )
     with pytest.raises(ParamCheckError, match=r"^no gradient: 0.bias \(Sequential\)\n"):

@@ -94,7 +94,7 @@ def test_zeros_are_not_none() -> None:
 
           emb.weight, head.weight  zero, Tensor 5x3 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
 
-          hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
+          hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are right
         """)  # noqa: E501
 
 
@@ -109,7 +109,7 @@ def test_zeros_and_nonzero_gradients_each_with_their_remedy() -> None:
           0.weight  zero, Tensor 2x2 float32 cpu: zero_grad(set_to_none=False) leaves zeros where a gradient was
           1.weight  nonzero, Tensor 2x2 float32 cpu
 
-          hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are meant
+          hint: zero_grad(set_to_none=True), or allow_zero=True if zeros are right
           hint: {CLEAR}
         """)  # noqa: E501
     assert failure(assert_grads_none, model, allow_zero=True) == whole(f"""

@@ -335,7 +335,7 @@ def test_the_padding_row_is_judged_apart() -> None:
     assert failure(assert_init, model, {"weight": init.normal()}) == dedent("""\
         padding row is not zero: weight (Embedding)
 
-          weight  row 3 (padding_idx): it gets no gradient, so it stays what it is
+          weight  row 3 (padding_idx): an initializer or a load wrote it; it gets no gradient and stays so
 
           hint: after the initialization: weight[3].zero_() under no_grad""")
 

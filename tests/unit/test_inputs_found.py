@@ -349,7 +349,7 @@ def test_a_finding_on_guessed_inputs_says_so() -> None:
     with pytest.raises(ParamCheckError) as said:
         run_check(CHECKS["check_grads_reach"], CaseRun(declared))
 
-    unreached = 'where it is meant, with this loss: ModelCase(unreached=["masked"])'
+    unreached = 'if this loss is not supposed to reach it: ModelCase(unreached=["masked"])'
     assert guessed.value.findings[0].hint == (
         "where others than the inputs from pretrained_cfg reach it: ModelCase(inputs=...); "
         + unreached

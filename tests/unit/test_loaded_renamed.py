@@ -138,7 +138,7 @@ class TestDtypes:
               encoder2.bias    float32 in the checkpoint, bfloat16 in the model
 
               hint: build or move the model in the checkpoint's dtype before the load, or load \
-            with assign=True; if the cast is meant: leave out dtypes=True
+            with assign=True; if the cast is intended: leave out dtypes=True
             """)
         net.load_state_dict(state, assign=True)  # the hint repairs
         assert_loaded(net, copy.deepcopy(state), dtypes=True)

@@ -480,16 +480,17 @@ def test_a_copy_is_spoken_of_as_a_copy() -> None:
         "and 1 more (model)",
         "",
         "  lost in the copy:",
-        "    weight  expected 2x3 float32 trainable",
+        "    weight  expected 2x3 float32 trainable: Another has its own __deepcopy__()",
         "  not in the original:",
-        "    first   1 float32 trainable",
-        "    kernel  2x3 float32 trainable",
+        "    first   1 float32 trainable: Another has its own __deepcopy__()",
+        "    kernel  2x3 float32 trainable: Another has its own __deepcopy__()",
         "  role changed:",
-        "    mask  expected buffer not-persistent, found frozen",
+        "    mask  expected buffer not-persistent, found frozen: Another has its own "
+        "__deepcopy__()",
         "  tied only in the copy:",
-        "    a  expected not tied, found tied to b",
+        "    a  expected not tied, found tied to b: Another has its own __deepcopy__()",
         "  order changed:",
-        "    a  after b",
+        "    a  after b: Another has its own __deepcopy__()",
     ]
 
 
@@ -538,16 +539,18 @@ def test_what_is_missing_says_how_to_declare_it() -> None:
         "  extra.weight  never used in the forward pass",
         "  extra.bias    never used in the forward pass",
         "",
-        '  hint: where it is meant, with this loss: ModelCase(unreached=["extra"])',
+        '  hint: if this loss is not supposed to reach it: ModelCase(unreached=["extra"])',
     ]
     assert message("check_distinct", case(Copied, alike=["*.weight"])) == [
         "equal values: {0,1}.bias (model)",
         "",
         "  {0,1}.bias  Parameter 3 float32 cpu",
-        "  EQUAL: own memory but the same bits: copies of one another start identical.",
+        "  EQUAL: own memory but the same bits: copied from one another, or drawn from the same "
+        "seed.",
         "",
-        "  hint: create each layer separately, or re-initialize the copies; or, "
-        "where it is meant: ModelCase(alike=[...])",
+        "  hint: create each layer separately, with no manual_seed() between, or re-initialize "
+        "the copies; or, "
+        "if this is intended: ModelCase(alike=[...])",
     ]
 
 

@@ -90,7 +90,7 @@ def test_what_an_apply_leaves_out_is_named_and_plain_tensors_beside_it() -> None
         r"""
         left behind by .to(float64): scale, window (model)
 
-          scale   still float32: Stays has an _apply() of its own
+          scale   still float32: Stays has its own _apply()
           window  still Tensor 3 float32 cpu: a plain tensor, which .to() does not see
 
           hint: apply fn to it as well: super()._apply(fn) does
@@ -101,7 +101,7 @@ def test_what_an_apply_leaves_out_is_named_and_plain_tensors_beside_it() -> None
         r"""
         left behind by .to(meta): scale, window (model)
 
-          scale   still cpu: Stays has an _apply() of its own
+          scale   still cpu: Stays has its own _apply()
           window  still Tensor 3 float32 cpu: a plain tensor, which .to() does not see
 
           hint: apply fn to it as well: super()._apply(fn) does

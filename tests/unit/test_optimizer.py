@@ -69,8 +69,8 @@ def test_missing() -> None:
     assert failure(assert_optimizer_covers, SGD(model.a.parameters(), lr=0.1), model) == whole(r"""
         not in the optimizer: b.weight, b.bias (Net)
 
-          b.weight  Parameter 2x3 float32 cpu
-          b.bias    Parameter 2 float32 cpu
+          b.weight  Parameter 2x3 float32 cpu: the optimizer holds only what is below a
+          b.bias    Parameter 2 float32 cpu: the optimizer holds only what is below a
 
           hint: build the optimizer after the model is complete, or add what is missing: \
         add_param_group()

@@ -283,7 +283,7 @@ def test_reached_elements() -> None:
 
           weight[the rest]
 
-          hint: where it is meant, list it in exactly=""")
+          hint: if this is intended, list it in exactly=""")
 
 
 def test_a_sparse_gradient_is_read_by_the_rows_of_the_whole() -> None:

@@ -912,7 +912,7 @@ def test_who_is_reached_without_being_listed() -> None:
             a.weight
 
           hint: if it is unused on purpose, exclude it: '!name'
-          hint: requires_grad_(False) keeps it out; where it is meant, list it in exactly=
+          hint: requires_grad_(False) keeps it out; if this is intended, list it in exactly=
         """)
     assert message(pair_of_layers(), exactly=[]).splitlines()[0] == (
         "reached, but not listed: a.weight (Net)"
@@ -930,7 +930,7 @@ def test_zero_is_reached_only_where_zeros_are_allowed() -> None:
 
           b.weight  a gradient of zeros arrives
 
-          hint: requires_grad_(False) keeps it out; where it is meant, list it in exactly=
+          hint: requires_grad_(False) keeps it out; if this is intended, list it in exactly=
         """)
 
 

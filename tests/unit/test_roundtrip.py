@@ -112,7 +112,7 @@ class TestRoundtrip:
         assert failure_lines(assert_roundtrip, Forgets(3, 2)) == [
             "not saved: bias (Forgets)",
             "",
-            "  bias  the file or state_dict has no such key",
+            "  bias  the file or state_dict has no such key: Forgets has its own state_dict()",
         ]
 
     def test_a_state_dict_that_does_not_fit_itself(self) -> None:
@@ -234,8 +234,8 @@ class TestRoundtrip:
         assert failure_lines(assert_roundtrip, Swaps()) == [
             "different values: a, b (Swaps)",
             "",
-            "  a  2 of 2 values: max abs 1 at [0], max rel 1",
-            "  b  2 of 2 values: max abs 1 at [0], max rel inf",
+            "  a  2 of 2 values: max abs 1 at [0], max rel 1: Swaps has its own state_dict()",
+            "  b  2 of 2 values: max abs 1 at [0], max rel inf: Swaps has its own state_dict()",
         ]
 
     @pytest.mark.parametrize("through", WAYS)
@@ -265,7 +265,8 @@ class TestRoundtrip:
         assert failure_lines(assert_roundtrip, model) == [
             "different values: kept (IgnoresLoads)",
             "",
-            "  kept  2 of 6 values: max abs 2.26 at [1, 1], max rel 2.3",
+            "  kept  2 of 6 values: max abs 2.26 at [1, 1], max rel 2.3: IgnoresLoads has its own "
+            "load_state_dict()",
         ]
 
     @pytest.mark.parametrize("through", ["state_dict", "torch.save"])

@@ -142,7 +142,7 @@ def test_what_stays_zero_is_named_with_the_parameter_that_is_zero() -> None:
         "  a.bias    its gradient is zero because bn.weight is all zeros: batch_norm in bn "
         "(BatchNorm1d)",
         "",
-        '  hint: where it is meant, with this loss: ModelCase(unreached=["a"])',
+        '  hint: if this loss is not supposed to reach it: ModelCase(unreached=["a"])',
     ]
     assert message("check_grads_reach", case(lambda: Lora(dead=True))) == [
         "zero gradient: a, b (model)",
@@ -150,7 +150,7 @@ def test_what_stays_zero_is_named_with_the_parameter_that_is_zero() -> None:
         "  a  its gradient is zero because b is all zeros: matmul in Lora",
         "  b  its gradient is zero because a is all zeros: matmul in Lora",
         "",
-        '  hint: where it is meant, with this loss: ModelCase(unreached=["*"])',
+        '  hint: if this loss is not supposed to reach it: ModelCase(unreached=["*"])',
     ]
 
 
@@ -256,7 +256,7 @@ def test_the_line_to_write_names_every_pattern_and_comes_after_what_repairs() ->
         "",
         "  hint: let the result reach the loss",
         "  hint: use it without .detach() where it has to train",
-        "  hint: run it with gradients enabled; or, where it is meant, with this loss: "
+        "  hint: run it with gradients enabled; or, if this loss is not supposed to reach it: "
         'ModelCase(unreached=["b", "c", "d"])',
     ]
 

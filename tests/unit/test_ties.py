@@ -300,8 +300,8 @@ class TestTies:
             "  emb.weight, head.weight  SAME: one Parameter under these names, and no group "
             "declares it",
             "",
-            "  hint: give each a tensor of its own where they are made; if it is meant, declare "
-            "it: {'emb.weight', 'head.weight'}",
+            "  hint: give each a tensor of its own where they are made; if this is intended, "
+            "declare it: {'emb.weight', 'head.weight'}",
         ]
 
     def test_one_name_more_than_declared(self) -> None:
@@ -312,8 +312,8 @@ class TestTies:
             "",
             "  2.weight  SAME: also tied to the declared group 0.weight, 1.weight",
             "",
-            "  hint: give each a tensor of its own where they are made; if it is meant, declare "
-            "it: {'0.weight', '1.weight', '2.weight'}",
+            "  hint: give each a tensor of its own where they are made; if this is intended, "
+            "declare it: {'0.weight', '1.weight', '2.weight'}",
         ]
 
     def test_memory_without_a_tie(self) -> None:
@@ -475,7 +475,7 @@ class TestSeveralPlaces:
             "",
             "  0, 1, 2  one Linear",
             "",
-            f"  hint: {self.REPAIR}; if it is meant, leave out '!1', '!2'",
+            f"  hint: {self.REPAIR}; if this is intended, leave out '!1', '!2'",
         ]
         assert_untied(self.stacked(), "!1", "!2")
         assert_untied(nn.ModuleList([nn.Linear(3, 3) for _ in range(3)]))
@@ -486,7 +486,7 @@ class TestSeveralPlaces:
             "",
             "  0, 1, 2  SAME: one Linear under these names, and no group declares it",
             "",
-            f"  hint: {self.REPAIR}; if it is meant, declare it: {{'0', '1', '2'}}",
+            f"  hint: {self.REPAIR}; if this is intended, declare it: {{'0', '1', '2'}}",
         ]
         assert_ties(self.stacked(), [{"0", "1", "2"}])
 
@@ -497,7 +497,7 @@ class TestSeveralPlaces:
         assert failure_lines(assert_untied, model)[::2] == [
             "one module in several places: enc, dec.0 (ModuleDict)",
             "  enc, dec.0  one Sequential",
-            "  hint: build one Sequential per place; if it is meant, leave out '!dec.0'",
+            "  hint: build one Sequential per place; if this is intended, leave out '!dec.0'",
         ]
         assert_untied(model, "!dec.0")
 
@@ -507,7 +507,8 @@ class TestSeveralPlaces:
             "",
             "  emb.weight, head.weight  one Parameter 11x6 float32 cpu",
             "",
-            "  hint: give each a tensor of its own where they are made; if it is meant, leave out "
+            "  hint: give each a tensor of its own where they are made; if this is intended, "
+            "leave out "
             "'!head.weight'",
         ]
         assert_untied(LM(tied=True), "!head.weight")
@@ -697,8 +698,8 @@ class TestHints:
         model.head.weight.data.copy_(model.emb.weight)
         assert failure_lines(assert_distinct, model)[-1] == (
             "  hint: if they are meant to be one, tie them: model.head.weight = model.emb.weight, "
-            "and leave out '!head.weight'; if not, create each layer separately, or re-initialize "
-            "the copies"
+            "and leave out '!head.weight'; if not, create each layer separately, with no "
+            "manual_seed() between, or re-initialize the copies"
         )
         model.head.weight = model.emb.weight
         assert_distinct(model, "emb")
@@ -854,12 +855,15 @@ class TestDistinct:
             "equal values: {0..2}.weight, {0..2}.bias (Sequential)",
             "",
             "  {0..2}.weight  Parameter 4x4 float32 cpu",
-            "  EQUAL: own memory but the same bits: copies of one another start identical.",
+            "  EQUAL: own memory but the same bits: copied from one another, or drawn from the "
+            "same seed.",
             "",
             "  {0..2}.bias  Parameter 4 float32 cpu",
-            "  EQUAL: own memory but the same bits: copies of one another start identical.",
+            "  EQUAL: own memory but the same bits: copied from one another, or drawn from the "
+            "same seed.",
             "",
-            "  hint: create each layer separately, or re-initialize the copies",
+            "  hint: create each layer separately, with no manual_seed() between, or "
+            "re-initialize the copies",
         ]
 
     def test_constants_are_not_compared(self) -> None:

@@ -551,7 +551,7 @@ def test_changed_names_what_stood_still() -> None:
         not changed: count, a.bias, b.weight; removed: b.bias (Net)
 
           not changed:
-            count     values are bit-identical
+            count     values are bit-identical, and no write to it was seen
             a.bias    written to, but with the same values
             b.weight  replaced by another object with the same bits
           removed:

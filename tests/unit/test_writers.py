@@ -806,3 +806,31 @@ def test_a_settled_parameter_is_not_read_again(monkeypatch: pytest.MonkeyPatch) 
             backward(model)
             optimizer.step()
     assert [number for number in read if number] == [1, 1]
+
+
+def test_an_embedding_that_shortens_its_rows() -> None:
+    model = nn.Sequential(nn.Embedding(3, 2, max_norm=0.5))
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model):
+        model(torch.arange(3))
+    (finding,) = caught.value.findings
+    assert finding.found.endswith(
+        "; Embedding(max_norm=0.5) shortens the rows that it looks up, in every forward"
+    )
+    assert finding.hint == "model[0].max_norm = None keeps them as they are"
+
+
+def test_who_else_wrote_an_embedding_with_max_norm() -> None:
+    model = nn.Sequential(nn.Embedding(3, 2, max_norm=1e6))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        model(torch.arange(3)).sum().backward()
+        optimizer.step()
+
+    with pytest.raises(ParamCheckError, match="SGD stepped it"), assert_unchanged(model):
+        step()
+    with pytest.raises(ParamCheckError, match="behind autograd's back"), assert_unchanged(model):
+        model[0].weight.data.add_(1.0)

@@ -176,10 +176,10 @@ def _any(found: Iterable[Difference]) -> bool:
 
 
 class _Refused(Exception):  # noqa: N818 - an outcome that is told, as a finding
-    def __init__(self, key: str, error: Exception) -> None:
+    def __init__(self, key: str, error: Exception, why: str = "") -> None:
         super().__init__(key)
         self.key = key
-        self.reason = f"{type(error).__name__}: {first_line(error, 160)}".removesuffix(": ")
+        self.reason = f"{type(error).__name__}: {first_line(error, 160)}".removesuffix(": ") + why
 
 
 @dataclass
@@ -284,9 +284,19 @@ class _Runs:
                 continue  # save= left it out: what is lost is said
             try:
                 held.load_state_dict(_written(key, states[key]))
+            except KeyError as error:
+                raise _Refused(key, error, _left_out(states[key], error)) from None
             except Exception as error:  # whatever a load raises
                 raise _Refused(key, error) from None
         at_break()
+
+
+def _left_out(saved: Any, error: KeyError) -> str:
+    """Say so where a load asks for what its own ``state_dict()`` did not save."""
+    asked = error.args[0] if error.args else None
+    if isinstance(saved, Mapping) and isinstance(asked, str) and asked not in saved:
+        return ", which its state_dict() does not have"
+    return ""
 
 
 def _called(key: str) -> str:
