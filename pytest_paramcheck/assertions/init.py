@@ -52,7 +52,7 @@ def assert_init(model: Subject, expected: Mapping[Pattern, Distribution], /) -> 
         ...
     ParamCheckError: wrong initial values: b (a dict of tensors)
     <BLANKLINE>
-      b  expected constant(0), found 4 of 4 values off, first 0.1 at [0]
+      b  expected constant(0), found all 4 values are 0.1
     """
     __tracebackhide__ = True
     mapping: object = expected
