@@ -6,8 +6,10 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``between``: nothing of one subject in another; ``built_anew``: nor of one build in the next;
   ``shared``: how to part what is one; ``same_ties``: the same before and after;
   ``ties_survive``: who broke them on the way; ``moves``: what a move takes or leaves;
+  ``own_methods``: which class copies, moves or saves in its own way;
 * ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
   ``reach_of_a_case``: and how that is declared;
+  ``broken_at``: from which operation on not finite;
   ``tied_grads_sum``: a tied gradient against its uses' sum; ``shares``: how many are enough;
 * ``flags``: frozen and trainable; ``blocks``: what a block changed; ``writers``: who did;
   ``averaged``: a running average;
@@ -18,7 +20,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
 * ``shapes``: sizes and symbols; ``structure``: dtypes, devices, counts, materialization;
   ``registered``: nothing hidden;
 * ``finite``: no NaN, no infinity; ``same_values``: two subjects value by value (``rearranged``: the
-  same in another order), ``tolerance``: or
+  same in another order, ``rounded``: or one side cut to a narrower dtype), ``tolerance``: or
   nearly; ``values``: conditions, ``orthogonality``: one of them; ``readable``: one plain tensor;
 * ``init``: distributions, of the values in ``init_values``, with the tests of ``statistics`` and
   ``repeats``; ``init_like``: what the user's own function draws; ``init_complete``: runs a factory
