@@ -151,4 +151,5 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "a_rank_s_file_is_missing": (".metadata names it, and it is not there",),
     "dead_ema": ("no write to it was seen",),
     "schedule_is_not_saved": ("'lr_lambdas', which its state_dict() does not have",),
+    "forgotten_beside_an_argument": ("never used in the forward pass",),
 }
