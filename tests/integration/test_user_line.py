@@ -238,3 +238,108 @@ def test_a_model_of_the_command_line_is_named(run: Run, pytester: pytest.Pyteste
         "ParamCheckUsageError: the factory of make returned int, no nn.Module "
         "(ModelCase 'make', --param-model=net:make)"
     )
+
+
+#: What plugins for asynchronous tests do: the coroutine runs in a loop of theirs.
+RUNS_COROUTINES = """
+    import asyncio, inspect
+    import pytest
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(pyfuncitem):
+        if inspect.iscoroutinefunction(pyfuncitem.obj):
+            wanted = pyfuncitem._fixtureinfo.argnames
+            given = {name: pyfuncitem.funcargs[name] for name in wanted}
+            asyncio.run(pyfuncitem.obj(**given))
+            return True
+"""
+ASYNCHRONOUS = """
+    import asyncio
+
+    async def test_a_finding():
+        await asyncio.sleep(0)
+        assert_frozen(net())  # here
+
+    @pytest.mark.params(devices="cpu")
+    async def test_a_wrong_call_of_a_fixture(assert_frozen):
+        await asyncio.sleep(0)
+        assert_frozen(net(), "nope")  # here
+
+    async def test_a_task():
+        async def inner():
+            await asyncio.sleep(0)
+            assert_tied(net(), "0.weight", "1.weight")  # here
+        await asyncio.gather(inner())
+
+    async def test_a_block():
+        model = net()
+        with assert_unchanged(model):  # here
+            await asyncio.sleep(0)
+            model[0].weight.data.add_(1)
+"""
+
+
+@pytest.mark.parametrize("style", ["auto", "short", "native"])
+def test_an_asynchronous_test_ends_at_the_users_line(pytester: pytest.Pytester, style: str) -> None:
+    pytester.makeconftest(dedent(RUNS_COROUTINES))
+    source = dedent(HEAD) + dedent(ASYNCHRONOUS)
+    pytester.makepyfile(test_it=source)
+    lines = source.strip().splitlines()
+
+    reports = pytester.inline_run(*STRICT, f"--tb={style}").getfailures()
+
+    crashes = [report.longrepr.reprcrash for report in reports]
+    wrong = [number for number, line in enumerate(lines, 1) if line.endswith("# here")]
+    assert [crash.lineno for crash in crashes] == wrong
+    assert {Path(crash.path).name for crash in crashes} == {"test_it.py"}
+    assert not any(PACKAGE in str(report.longrepr) for report in reports)
+
+
+def test_what_annotations_read_is_the_users_line(pytester: pytest.Pytester) -> None:
+    """GitHub's annotations and IDEs read a file and a line, of the error or of the item."""
+    pytester.makepyfile(
+        net=dedent("""
+        from torch import nn
+
+        def make():
+            layer = nn.Linear(2, 2)
+            layer.weight.data[0, 0] = float("nan")
+            return layer
+        """).strip()
+    )
+    source = dedent("""
+        import pytest
+        from net import make
+        from pytest_paramcheck import *
+
+        @pytest.fixture
+        def model():
+            assert_finite(make())
+
+        def test_a(model):
+            pass
+
+        @parametrize_with_param_checks([ModelCase(make, name="net")])
+        def test_b(check):
+            check()
+    """).strip()
+    pytester.makepyfile(test_it=source)
+    lines = source.splitlines()
+
+    places = {
+        report.nodeid: (report.location, getattr(report.longrepr, "reprcrash", None))
+        for args in (("-k", "finite or test_a"), ("--param-model=net:make",))
+        for report in pytester.inline_run(*STRICT, *args).getfailures()
+    }
+
+    def line(test: str) -> str:
+        (file, _, _), crash = places[test]
+        assert (file, Path(crash.path).name) == ("test_it.py", "test_it.py")
+        return lines[crash.lineno - 1]
+
+    assert line("test_it.py::test_a") == "    assert_finite(make())"
+    assert line("test_it.py::test_b[net-check_finite]") == "    check()"
+    # An item of the command line has no test: it is where the factory is.
+    assert [place[:2] for name, (place, _) in places.items() if name.startswith("net:make::")] == [
+        ("net.py", 2)
+    ]
