@@ -14,6 +14,7 @@ A layout that is not torch's says its own: ``fan_in=``, ``fan_out=`` of a weight
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -315,12 +316,20 @@ def one_of(shape: Sequence[int], stacked: int, of: Distribution) -> tuple[int, .
     return (shape[0] // stacked, *shape[1:])
 
 
+def _numbers(of: Distribution, *values: object) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise ParamCheckUsageError(f"init.{type(of).__name__}: {value!r} is not a number")
+
+
 def _finite(of: Distribution, *values: float) -> None:
+    _numbers(of, *values)
     if not all(math.isfinite(value) for value in values):
         raise ParamCheckUsageError(f"{of.describe()}: its parameters must be finite")
 
 
 def _positive(of: Distribution, name: str, value: float) -> None:
+    _numbers(of, value)
     if not value > 0:
         raise ParamCheckUsageError(f"{of.describe()}: {name} must be greater than 0")
 

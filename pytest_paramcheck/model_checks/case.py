@@ -176,7 +176,7 @@ def _patterns(value: object, field_name: str) -> list[Any]:
         raise ParamCheckUsageError(
             f"ModelCase: {field_name} is a list of patterns, got {shown}; did you mean [{shown}]?"
         )
-    if not isinstance(value, Iterable):
+    if not isinstance(value, Iterable) or isinstance(value, Mapping):
         raise ParamCheckUsageError(
             f"ModelCase: {field_name} is a list of patterns, got {type(value).__name__}"
         )

@@ -20,6 +20,7 @@ HEAD = """
     import torch
     from torch import nn
     from pytest_paramcheck import *
+    from pytest_paramcheck import init, values
 
     def net():
         return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -65,6 +66,42 @@ TYPOS = {
     "case": "ModelCase(net, frozen='backbone')",
     "cases": "parametrize_with_param_checks([net])",
     "table": "param_table(net(), 'blocks')",
+    "method": "assert_finite(net().named_parameters)",
+    "factory for a model": "assert_finite(net)",
+    "optimizer for a model": "assert_updated(torch.optim.SGD(net().parameters())).__enter__()",
+    "tensor": "assert_finite(torch.ones(2))",
+    "no subject": "assert_registered(None)",
+    "module as pattern": "assert_frozen(net(), net()[0])",
+    "string for a list": "assert_frozen(net(), exactly='0')",
+    "one name": "assert_tied(net(), '0.weight')",
+    "two patterns": "assert_tied('0.weight', '1.weight')",
+    "names that are no groups": "assert_ties(net(), [('0.weight')])",
+    "size": "assert_shapes(net(), {'0.weight': 6})",
+    "negative size": "assert_shapes(net(), {'0.weight': (2, -3)})",
+    "pairs of shapes": "assert_shapes(net(), [('0.weight', (2, 3))])",
+    "type": "assert_dtypes(net(), float)",
+    "float count": "assert_param_count(net(), 8.0)",
+    "no bound": "assert_grad_norm(net())",
+    "loss for a function": "assert_grads_reach(net(), torch.ones(1))",
+    "several losses": "assert_grads_reach(net(), lambda m: (1, 2))",
+    "detached": "assert_grads_reach(net().state_dict(), lambda m: 3)",
+    "nothing tied": "assert_tied_grads_sum(net(), lambda m: 3)",
+    "saved": "assert_optimizer_state(torch.optim.SGD(net().parameters()), net(), saved=3)",
+    "no setting": "assert_param_groups(torch.optim.SGD(net().parameters()), net(), {'0': 0.1})",
+    "model and checkpoint": "assert_loaded(net().state_dict(), net())",
+    "nested": "assert_loaded(net(), {'model': net().state_dict()})",
+    "missing as a string": "assert_loaded(net(), net().state_dict(), missing='0.weight')",
+    "no file": "assert_checkpoint('nope.pt')",
+    "way": "assert_roundtrip(net(), through='pickel')",
+    "number": "assert_init(net(), {'0.weight': init.normal(0, '1')})",
+    "class of a distribution": "assert_init(net(), {'0.weight': init.normal})",
+    "model for a factory": "assert_init_complete(net())",
+    "bounds": "assert_values(net(), {'0.weight': values.between(2, 1)})",
+    "build": "assert_resumes(net(), lambda objects: None)",
+    "selects nothing": "assert_finite(net(), part('0.weight', slice(9, 12)))",
+    "field": "ModelCase(net, steps=0)",
+    "dict for a list": "ModelCase(net, frozen={'0': True})",
+    "no cases": "parametrize_with_param_checks([])",
 }
 PLACES = """
     def test_with():

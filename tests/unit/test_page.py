@@ -348,5 +348,5 @@ def test_wrong_calls() -> None:
         "a loss is a function of the model that returns a scalar tensor; 'loss' is int"
     )
     assert usage(param_page, mlp(), optimizer=3) == (
-        "expected an optimizer or a list of optimizers, got int; the optimizer comes first"
+        "expected an optimizer or a list of optimizers, got int 3"
     )

@@ -70,6 +70,11 @@ def take_checkpoint(
             f"key={key!r} says where in a file to look; of a mapping pass checkpoint[{key!r}]"
         )
     if isinstance(checkpoint, nn.Module):
+        if model.root is None:
+            raise ParamCheckUsageError(
+                f"the model comes first, then the checkpoint: "
+                f"got {model.title}, then {a_or_an(type(checkpoint).__name__)}"
+            )
         raise ParamCheckUsageError(
             f"the checkpoint is {a_or_an(type(checkpoint).__name__)}; pass its state_dict()"
         )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...messages.errors import ParamCheckUsageError
+from ..tensors.describe import kind_in_words
 from .leaves import leaves_of
 
 
@@ -88,6 +89,17 @@ def group_of(optimizer: Any) -> Any:
     return optimizer.process_group
 
 
+def _instead(given: object) -> str:
+    """Return what was given where an optimizer is asked for, and what to give."""
+    if isinstance(given, torch.nn.Module):
+        return f"{type(given).__name__}; the optimizer comes first"
+    if isinstance(given, Mapping) and "param_groups" in given:
+        return "its state_dict(); pass the optimizer itself"
+    if isinstance(given, type):
+        return f"the class {given.__name__}; build one: {given.__name__}(model.parameters())"
+    return kind_in_words(given)
+
+
 def read_slots(optimizers: Any) -> list[Slot]:
     """Return the slots of an optimizer, or of a sequence of optimizers."""
     several = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
@@ -98,8 +110,7 @@ def read_slots(optimizers: Any) -> list[Slot]:
         groups = getattr(optimizer, "param_groups", None)
         if not isinstance(groups, Sequence) or isinstance(optimizer, torch.nn.Module):
             raise ParamCheckUsageError(
-                f"expected an optimizer or a list of optimizers, got {type(optimizer).__name__}; "
-                f"the optimizer comes first"
+                f"expected an optimizer or a list of optimizers, got {_instead(optimizer)}"
             )
         title = type(optimizer).__name__ + (f" {number}" if len(several) > 1 else "")
         try:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...messages.errors import ParamCheckUsageError
 from ...messages.functions import demand_arguments
-from ...messages.wording import cut, did_you_mean
+from ...messages.wording import cut, did_you_mean, shorten
 from ..tensors.describe import kind_in_words
 from .inventory import Inventory
 from .names import Names
@@ -200,7 +200,7 @@ def no_match(
     if not isinstance(pattern, str):
         return ParamCheckUsageError(
             f"pattern {text} matches nothing in {inventory.title}"
-            + ("" if inventory.root is not None else ": classes select in an nn.Module only")
+            + (_classes(inventory) if inventory.root is not None else _NO_CLASSES)
         )
     modules = {name: module for name, module in inventory.modules if name}
     if pattern in modules:
@@ -216,6 +216,16 @@ def no_match(
         f"pattern {text} matches nothing in {inventory.title};"
         f"{did_you_mean(pattern, choices) or _have(inventory)}"
     )
+
+
+_NO_CLASSES = ": classes select in an nn.Module only"
+
+
+def _classes(inventory: Inventory) -> str:
+    """Return the classes of the modules that have parameters themselves."""
+    owners = {name.rpartition(".")[0] for name in inventory.named}
+    kinds = dict.fromkeys(type(m).__name__ for path, m in inventory.modules if path in owners)
+    return f"; it has modules of {shorten(list(kinds), 5)}" if kinds else ""
 
 
 def _have(inventory: Inventory) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -71,4 +73,8 @@ def kind_in_words(value: object) -> str:
         return f"the class {value.__name__}; build one: {value.__name__}(...)"
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return f"{type(value).__name__} {cut(repr(value), 40)}"
+    if isinstance(value, (types.FunctionType, types.MethodType)):
+        return f"the {type(value).__name__} {value.__name__}; call it: {value.__name__}()"
+    if isinstance(value, torch.optim.Optimizer):
+        return f"the optimizer {type(value).__name__}; pass the model that it steps"
     return type(value).__name__
