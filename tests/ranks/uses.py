@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import pytest_paramcheck as pc
 
-from . import special
+from . import hints, special  # noqa: F401 - the hints add their cells
 from .cells import cell
 from .special import four
 from .wrapped import local, mesh, rank

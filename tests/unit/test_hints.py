@@ -44,13 +44,19 @@ def test_what_a_hint_says_repairs(remedy: Remedy, tmp_path: Path) -> None:
     assert [name for name in kept if not torch.equal(before[name], after[name])] == []
 
 
-#: Hints that are applied where there are ranks, or that another hint is made of.
+#: Hints that are applied where there are ranks, by ``tests/ranks/hints.py``.
 ELSEWHERE = {
-    "let one rank step it": "tests/ranks",
-    "step on every rank, and load the state on each of them": "tests/ranks",
-    "seed each rank by itself: torch.manual_seed(seed + dist.get_rank())": "tests/ranks",
-    "the optimizer has to be built of the wrapped model's parameters": "tests/ranks",
+    "let one rank step it",
+    "step on every rank, and load the state on each of them",
+    "seed each rank by itself: torch.manual_seed(seed + dist.get_rank())",
+    "the optimizer has to be built of the wrapped model's parameters",
 }
+
+
+def test_what_is_applied_on_ranks_is_there() -> None:
+    applied = (Path(__file__).parents[1] / "ranks" / "hints.py").read_text(encoding="utf-8")
+
+    assert [hint for hint in sorted(ELSEWHERE) if f'"{hint}"' not in applied] == []
 
 
 @pytest.mark.slow  # reads the whole package
@@ -69,4 +75,4 @@ def test_every_hint_is_applied(tmp_path: Path) -> None:
     assert len(known) > 150
     # Each of these wants a function in tests/remedies.
     unapplied = [hint for hint in known if not any(matches(hint, one) for one in given)]
-    assert sorted(set(unapplied) - ELSEWHERE.keys()) == []
+    assert sorted(set(unapplied) - ELSEWHERE) == []
