@@ -415,7 +415,10 @@ class TestPatternsOfTies:
             ),
             (["[ab].weight", "!a"], "a tie takes two names or more, got '[ab].weight', '!a'"),
             ([nn.LayerNorm], "a tie takes two names or more, got 'n'"),
-            ([nn.Conv1d], "pattern Conv1d matches nothing in ModuleDict; it has modules of Linear"),
+            (
+                [nn.Conv1d],
+                "pattern Conv1d matches nothing in ModuleDict; it has modules of Linear, LayerNorm",
+            ),
             (["a"], "a tie takes two names or more, got 'a'"),
             (
                 ["a", "!q"],

@@ -200,7 +200,7 @@ def no_match(
     if not isinstance(pattern, str):
         return ParamCheckUsageError(
             f"pattern {text} matches nothing in {inventory.title}"
-            + (_classes(inventory) if inventory.root is not None else _NO_CLASSES)
+            + (_classes(inventory, pattern) if inventory.root is not None else _NO_CLASSES)
         )
     modules = {name: module for name, module in inventory.modules if name}
     if pattern in modules:
@@ -221,8 +221,10 @@ def no_match(
 _NO_CLASSES = ": classes select in an nn.Module only"
 
 
-def _classes(inventory: Inventory) -> str:
-    """Return the classes of the modules that have parameters themselves."""
+def _classes(inventory: Inventory, pattern: Pattern) -> str:
+    """Return the classes of the modules that have parameters themselves, where one is asked for."""
+    if not isinstance(pattern, type):
+        return ""
     owners = {name.rpartition(".")[0] for name in inventory.named}
     kinds = dict.fromkeys(type(m).__name__ for path, m in inventory.modules if path in owners)
     return f"; it has modules of {shorten(list(kinds), 5)}" if kinds else ""
