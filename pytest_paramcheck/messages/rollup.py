@@ -18,6 +18,12 @@ NAMES = 4
 #: Up to this many rows of one reason are shown by name: they say more than their module does.
 FEW_ROWS = 4
 
+#: In labels and texts longer than this no measured numbers are looked for.
+MEASURED_WIDTH = 300
+
+#: A number in a text that is no part of a name.
+_MEASURED = re.compile(r"(?<![\w.])(-?\d{1,17}(?:\.\d{1,17})?(?:e[-+]?\d{1,3})?)(?!\w|\.\w)")
+
 #: A dotted name in a text.
 _MENTION = re.compile(r"(?<![\w.])\w+(?:\.\w+)+(?![\w.])")
 
@@ -80,6 +86,7 @@ def rows_of(findings: Sequence[Finding], whole: Whole, at_most: int | None) -> I
         for label, text, count in fold((", ".join(names), text) for names, text in texts):
             yield Row(label, text, count)
         return
+    texts = _with_ranges(texts)
     # A text has a row at least: what is said after that many others is not among the first.
     groups: dict[str, list[tuple[str, ...]]] = {}
     for names, text in texts:
@@ -105,6 +112,50 @@ def rows_of(findings: Sequence[Finding], whole: Whole, at_most: int | None) -> I
         return
     for row in folds((label, (text, size, n)) for (label, text, size), n in items.items()):
         yield _row(row, row.value, whole)
+
+
+def _with_ranges(texts: list[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str, ...], str]]:
+    """Write one text for rows that differ in what was measured alone: ``std 0.071 to 0.072``.
+
+    Of layers whose names fold. Whole numbers are counts and places: rows that differ in one of
+    them stay apart, unless others of the column are not whole.
+    """
+    if len({text for _, text in texts}) <= FEW_ROWS:
+        return texts
+    # What has no fraction was counted; in longer texts a number is not what the row is about.
+    short = {
+        place: ", ".join(names)
+        for place, (names, text) in enumerate(texts)
+        if "." in text and len(text) <= MEASURED_WIDTH
+    }
+    short = {place: label for place, label in short.items() if len(label) <= MEASURED_WIDTH}
+    alike: dict[tuple[object, ...], list[tuple[int, list[str]]]] = {}
+    for place, template in zip(short, templates_of(list(short.values())), strict=True):
+        pieces = _MEASURED.split(texts[place][1])
+        alike.setdefault((template, *pieces[::2]), []).append((place, pieces[1::2]))
+    written = list(texts)
+    for (_, *between), rows in alike.items():
+        columns = [
+            list(dict.fromkeys(column)) for column in zip(*(n for _, n in rows), strict=True)
+        ]
+        if len(rows) <= FEW_ROWS or not all(map(_is_one_or_measured, columns)):
+            continue
+        values = [
+            column[0]
+            if len(column) == 1
+            else f"{min(column, key=float)} to {max(column, key=float)}"
+            for column in columns
+        ]
+        text = "".join(
+            f"{piece}{value}" for piece, value in zip(between, [*values, ""], strict=True)
+        )
+        for place, _ in rows:
+            written[place] = texts[place][0], text
+    return written
+
+
+def _is_one_or_measured(column: Sequence[str]) -> bool:
+    return len(column) == 1 or any("." in number for number in column)
 
 
 def _row(row: Folded[Any], value: tuple[str, int, int], whole: Whole) -> Row:

@@ -203,6 +203,41 @@ def test_hints_that_differ_by_numbers_are_one() -> None:
     assert render(findings, max_rows=None).count("hint:") == 6
 
 
+def test_rows_that_differ_in_what_was_measured_are_one() -> None:
+    findings = [
+        Finding((f"h.{i}.w",), "wrong", found=f"std 0.07{i}, {3.5 + i / 10:.2g} times as wide")
+        for i in range(6)
+    ]
+
+    assert render(findings) == whole("""
+        wrong: h.{0..5}.w
+
+          h.{0..5}.w  std 0.070 to 0.075, 3.5 to 4 times as wide
+        """)
+    assert render(findings[:4]).count("times as wide") == 4  # a few are shown as they are
+    assert render(findings, max_rows=None).count("times as wide") == 6
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "{i} of 16 values",  # a count
+        "0.5 at [{i}, 1]",  # a place
+        "is h.{i}.v, 0.5",  # a name
+    ],
+)
+def test_whole_numbers_keep_rows_apart(found: str) -> None:
+    findings = [Finding((f"h.{i}.w",), "wrong", found=found.format(i=i)) for i in range(6)]
+
+    assert " to " not in render(findings)
+
+
+def test_layers_of_other_names_are_not_one() -> None:
+    findings = [Finding((name,), "wrong", found=f"std 0.{n}") for n, name in enumerate("abcdef")]
+
+    assert " to " not in render(findings)
+
+
 def test_long_hints_leave_room_for_the_rows() -> None:
     findings = [
         Finding((f"p{i}",), "x", hint=f"do {'abc'[i % 3]} {'and ' * 200}") for i in range(9)
