@@ -6,7 +6,7 @@ A check never walks a module itself, raises nothing (but usage errors) and print
   ``between``: nothing of one subject in another; ``built_anew``: nor of one build in the next;
   ``shared``: how to part what is one; ``same_ties``: the same before and after;
   ``ties_survive``: who broke them on the way; ``moves``: what a move takes or leaves;
-  ``own_methods``: which class copies, moves or saves in its own way;
+  ``own_methods``: what was lost where a class copies, moves or saves in its own way;
 * ``gradients``: none, zero, nonzero, norms; ``reach``: who was not reached, and why;
   ``reach_of_a_case``: and how that is declared;
   ``broken_at``: from which operation on not finite;

@@ -19,9 +19,9 @@ from torch.nn.parameter import is_lazy
 from ..messages.findings import Finding
 from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.own_methods import own_methods
 from ..parameters.subject.ties import Ties
 from ..parameters.tensors.describe import describe, dtype_name
-from .own_methods import own_methods
 from .structure import is_castable
 from .ties import not_tied
 

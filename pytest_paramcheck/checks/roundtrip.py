@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..messages.findings import Finding
 from ..parameters.saving.roundtrips import Returned
 from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.own_methods import SAVING
 from ..parameters.subject.records import records
 from ..parameters.tensors.content import no_values
 from .manifest import RETURN, record_differences
-from .own_methods import SAVING, with_own_methods
+from .own_methods import with_own_methods
 from .same_values import differences
 
 

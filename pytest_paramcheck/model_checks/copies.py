@@ -13,13 +13,14 @@ from ..assertions.checkpoints import round_trip
 from ..assertions.values import assert_same_values
 from ..checks.between import sharing_between
 from ..checks.manifest import COPY, record_differences
-from ..checks.own_methods import COPYING, with_own_methods
+from ..checks.own_methods import with_own_methods
 from ..messages.errors import ParamCheckUsageError, raise_if
 from ..messages.findings import Finding
 from ..messages.folding import fold_names
 from ..messages.wording import first_line, shorten
 from ..parameters.saving.operations import copied
 from ..parameters.saving.roundtrips import Target
+from ..parameters.subject.own_methods import COPYING
 from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.records import records
 from .builds import fresh, shared_names

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from ..checks.manifest import COPY, record_differences
 from ..checks.moves import lost_in_move, not_cast, not_moved, plain_left_behind
-from ..checks.own_methods import MOVING, with_own_methods
+from ..checks.own_methods import with_own_methods
 from ..messages.errors import raise_if
 from ..messages.findings import Finding
 from ..messages.wording import first_line
 from ..parameters.subject.hidden import Hidden, hidden_tensors
 from ..parameters.subject.inventory import Inventory
+from ..parameters.subject.own_methods import MOVING
 from ..parameters.subject.reading import take_inventory
 from ..parameters.subject.record import Record
 from ..parameters.subject.records import records

@@ -8,10 +8,15 @@ import torch
 from torch import nn
 
 from pytest_paramcheck import ModelCase, assert_roundtrip
-from pytest_paramcheck.checks.own_methods import COPYING, MOVING, SAVING, own_methods
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.registry import CHECKS
 from pytest_paramcheck.model_checks.run import CaseRun
+from pytest_paramcheck.parameters.subject.own_methods import (
+    COPYING,
+    MOVING,
+    SAVING,
+    own_methods,
+)
 from pytest_paramcheck.parameters.subject.reading import take_inventory
 
 from .messages import failure_lines

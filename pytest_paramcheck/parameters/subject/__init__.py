@@ -12,7 +12,8 @@
 * ``ties``: tie groups, the names that mean one, several subjects side by side;
 * ``parametrized``: weights that a module computes from other parameters;
 * ``record``: what is noted of one name, without torch; ``records``: of all names;
-* ``conventions``: what modules promise by what they are;
+* ``conventions``: what modules promise by what they are; ``own_methods``: which of their classes
+  copy, move, save or load in a way of their own;
 * ``optimizers``: an optimizer's slots and its saved state; ``leaves``: what a state is made of;
 * ``namesakes``: which name of a copy stands for which of the model;
 * ``hidden``: tensors that no registration leads to; ``attributes``: which modules to search;
