@@ -692,3 +692,19 @@ def test_slices_of_parameters_are_unchanged_as_whole_entries_are(two_ranks: obje
     assert usage(assert_changed(model).__enter__).startswith(refused)
     with assert_unchanged(model):
         pass
+
+
+def test_what_can_no_longer_be_measured_says_why() -> None:
+    model = nn.Linear(2, 2, bias=False)
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model, atol=1.0):
+        model.to("meta")
+    assert "weight  is Parameter 2x2 float32 meta, on meta, where tensors have no values;" in str(
+        caught.value
+    )
+    model = nn.Linear(2, 2)
+    some = part("weight", torch.eye(2).bool())
+    with pytest.raises(ParamCheckError) as caught, assert_unchanged(model, some, atol=1.0):
+        model.weight = nn.Parameter(torch.ones(3, 3))
+    assert "weight[mask of 2]  is Parameter 3x3 float32 cpu, which it does not fit;" in str(
+        caught.value
+    )
