@@ -653,6 +653,13 @@ class TestCopies:
 class TestHints:
     """Each can be followed, and what cannot be tied is not told to."""
 
+    def test_of_vectors_that_differ_in_their_size_one_may_have_been_resized(self) -> None:
+        model = nn.ModuleDict({"a": nn.LayerNorm(3), "b": nn.LayerNorm(4)})
+        assert failure_lines(assert_tied, model, "a.weight", "b.weight")[-1] == (
+            "  hint: 3 and 4 cannot be one parameter: if one was resized, resize the other, "
+            "then tie"
+        )
+
     @pytest.mark.parametrize(
         ("other", "hint"),
         [
