@@ -223,7 +223,8 @@ def assert_loaded(
         with _undisturbed(inventory):
             asked = ask(inventory, taken.mapping, key_names)
         findings = compare(asked=asked)
-        del asked  # an error keeps this frame, and with it the copy
+        del asked
+    del taken, saved, extra, compare  # an error keeps this frame: not what was read from a file
     raise_if(findings, inventory)
 
 

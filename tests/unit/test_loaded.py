@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import gc
 import os
 import pickle
 import re
@@ -16,7 +17,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_paramcheck import assert_loaded, assert_manifest, assert_same_values
+from pytest_paramcheck import (
+    ParamCheckError,
+    assert_loaded,
+    assert_manifest,
+    assert_same_values,
+)
 from pytest_paramcheck.messages.wording import printable
 from pytest_paramcheck.parameters.saving.state_dicts import tensors_of_state
 from pytest_paramcheck.parameters.subject.reading import take_inventory
@@ -825,3 +831,17 @@ def test_what_a_wrapped_model_saves_has_the_names_of_the_model() -> None:
     assert list(wrapped.state_dict()) == [f"module.{name}" for name in names]
     assert list(tensors_of_state(take_inventory(wrapped))) == names
     assert tensors_of_state(take_inventory(model.state_dict())) == {}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_an_error_keeps_nothing_of_the_file(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(nn.Linear(30, 70).state_dict(), path, _use_new_zipfile_serialization=zipped)
+    model = nn.Linear(30, 70)
+    with pytest.raises(ParamCheckError) as caught:
+        assert_loaded(model, path)
+    gc.collect()
+    alive = [t for t in gc.get_objects() if type(t) is Tensor and t.shape == (70, 30)]
+    own = model.weight.data_ptr()
+    assert not [t for t in alive if t.data_ptr() != own]
+    assert caught.value.findings
