@@ -1,6 +1,6 @@
 """One walk of a subject -> its inventory: what can be read, and what there is to say where not.
 
-Tests: ``tests/unit/test_inventory.py`` and ``test_dcp_subject.py``.
+Tests: ``tests/unit/test_inventory.py``, ``test_dcp_subject.py`` and ``test_manifest.py``.
 """
 
 from __future__ import annotations
