@@ -35,9 +35,11 @@ def walk_modules(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
         cls = type(module)
         if cls not in child_of:
             child_of[cls] = wrapped_child(module)
-        # A list: who walks may change what it comes to.
-        children = iter(list(module._modules.items()))
-        return children, child_of[cls], prefix, raw_prefix, (module, above)
+        # Lists: who walks may change what it comes to. No pairs of them: of 100,000 children the
+        # garbage collector would look at each again and again.
+        children = module._modules
+        pairs = zip(list(children.keys()), list(children.values()), strict=True)
+        return pairs, child_of[cls], prefix, raw_prefix, (module, above)
 
     yield "", "", root
     levels = [enter(root, "", "", None)]
