@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import pytest_paramcheck
+
 from ..house import House
 from .choice import Choice, bears
 from .reporting import Change, Outcome, change_of, read_equivalent, report
@@ -40,7 +42,7 @@ def test_core_files_are_brought_to_their_number_or_to_all_they_have() -> None:
 
 @pytest.mark.parametrize("path", CORE)
 def test_each_core_file_is_there(path: str) -> None:
-    assert (Path(__file__).parents[2] / path).is_file()
+    assert (Path(pytest_paramcheck.__file__).parents[1] / path).is_file()
 
 
 def test_no_mutant_is_drawn_twice_and_no_more_than_there_are() -> None:

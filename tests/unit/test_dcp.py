@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import (
+    _MEM_FORMAT_ENCODING as MEMORY_FORMAT,  # what the metadata has of enums
+)
 
 from pytest_paramcheck import ParamCheckError, assert_loaded, assert_roundtrip
 from pytest_paramcheck.parameters.files.dcp import cause_of
@@ -84,6 +89,46 @@ def test_nothing_in_the_metadata_is_run(model: nn.Module, tmp_path: Path) -> Non
         f"builtins.getattr, which metadata never does"
     )
     assert not written.exists()
+
+
+class EarlyEnums(pickle.Pickler):
+    """Writes members of an enum as the first releases of Python 3.11 do."""
+
+    def reducer_override(self, value: object) -> Any:
+        if isinstance(value, Enum):
+            return getattr, (type(value), value.name)
+        return NotImplemented
+
+
+def test_metadata_that_an_early_release_of_python_3_11_wrote(
+    model: nn.Module, tmp_path: Path
+) -> None:
+    folder = saved(model.state_dict(), tmp_path / "step1")
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    with (folder / ".metadata").open("wb") as opened:
+        EarlyEnums(opened).dump(metadata)
+    assert b"getattr" in (folder / ".metadata").read_bytes()
+
+    assert_loaded(model, folder)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Path, "touch"), (MEMORY_FORMAT, "mro"), (MEMORY_FORMAT, "__new__")]
+)
+def test_no_attribute_but_a_member_of_an_enum_is_read(
+    owner: type, name: str, model: nn.Module, tmp_path: Path
+) -> None:
+    folder = saved(model.state_dict(), tmp_path / "step1")
+
+    class Attribute:
+        def __reduce__(self) -> tuple[object, ...]:
+            return getattr, (owner, name)
+
+    (folder / ".metadata").write_bytes(pickle.dumps(Attribute()))
+
+    assert usage(assert_loaded, model, folder).endswith(
+        "it names builtins.getattr, which metadata never does"
+    )
 
 
 def test_a_damaged_folder(model: nn.Module, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,20 @@ class _Metadata(pickle.Unpickler):
             return super().find_class(module, name)
         if module == "torch" and isinstance(getattr(torch, name, None), _CONSTANTS):
             return getattr(torch, name)
+        if (module, name) == ("builtins", "getattr"):
+            return _member_of  # so the first releases of Python 3.11 write members of an enum
         raise _RefusedError(f"it names {module}.{name}, which metadata never does")
 
 
 class _RefusedError(pickle.UnpicklingError):
     """The metadata names something that would be run."""
+
+
+def _member_of(owner: Any, name: Any) -> Any:
+    """Return a member of an enum, and nothing else that getattr would."""
+    if isinstance(owner, type) and issubclass(owner, Enum) and name in owner.__members__:
+        return owner[name]
+    raise _RefusedError("it names builtins.getattr, which metadata never does")
 
 
 _MODULES = frozenset(
