@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from .content import INTEGER_OF_SIZE, no_values
 from .digest import read_contents
+from .sharded import is_dtensor
 
 
 def wide_copies(tensors: Sequence[Tensor], candidates: Sequence[Tensor]) -> dict[int, int]:
@@ -32,9 +33,16 @@ def wide_copies(tensors: Sequence[Tensor], candidates: Sequence[Tensor]) -> dict
     wide = {n: c for n, c in enumerate(candidates) if _readable(c) and c.element_size() > width}
     found = _of_one_shape(tensors, narrow, wide)
     used = set(found.values())
-    begin = _Beginnings(tensors, [i for i in narrow if i not in found])
-    for number, flat in wide.items():
-        if number not in used and flat.dim() == 1:
+    # To flatten what is sharded the ranks have to talk, and here only some of them may be.
+    flats = {
+        number: flat
+        for number, flat in wide.items()
+        if number not in used and flat.dim() == 1 and not is_dtensor(flat)
+    }
+    if flats:
+        rest = [i for i in narrow if i not in found and not is_dtensor(tensors[i])]
+        begin = _Beginnings(tensors, rest)
+        for number, flat in flats.items():
             near = [i for i in begin.within(flat) if i not in found]
             found.update((i, number) for i in _in_flat(tensors, near, flat))
     return found
