@@ -833,7 +833,7 @@ def test_what_a_wrapped_model_saves_has_the_names_of_the_model() -> None:
     assert tensors_of_state(take_inventory(model.state_dict())) == {}
 
 
-@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("zipped", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_error_keeps_nothing_of_the_file(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "model.pt"
     torch.save(nn.Linear(30, 70).state_dict(), path, _use_new_zipfile_serialization=zipped)

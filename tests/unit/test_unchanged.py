@@ -411,7 +411,14 @@ BLOCKS = [assert_unchanged, assert_changed, assert_updated]
 
 
 @pytest.mark.parametrize("raises", [False, True])
-@pytest.mark.parametrize("assertion", [*BLOCKS, lambda model: assert_averaged(model, model)])
+@pytest.mark.parametrize(
+    "assertion",
+    [
+        assert_updated,
+        *(pytest.param(block, marks=pytest.mark.slow) for block in BLOCKS[:2]),
+        pytest.param(lambda model: assert_averaged(model, model), marks=pytest.mark.slow),
+    ],
+)
 def test_a_block_that_is_over_keeps_no_model(assertion: Callable[..., Any], raises: bool) -> None:
     model = Net()
     tensors = [weakref.ref(model), *map(weakref.ref, model.parameters())]
