@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from ..messages.findings import Finding
 from ..parameters.subject.hidden import Hidden
 from ..parameters.subject.inventory import Entry, Inventory
-from ..parameters.subject.own_methods import own_methods
+from ..parameters.subject.own_methods import OwnMethods
 from ..parameters.subject.ties import Ties
 from ..parameters.tensors.describe import describe, dtype_name
 from .structure import is_castable
@@ -80,6 +80,7 @@ def not_cast(before: Inventory, after: Inventory, target: torch.dtype) -> list[F
     no move that anybody makes.
     """
     findings = []
+    own = OwnMethods(after, _MOVES)
     for entry in after.entries:
         tensor, was = entry.tensor, before.named.get(entry.name)
         if tensor is None or was is None:
@@ -97,28 +98,33 @@ def not_cast(before: Inventory, after: Inventory, target: torch.dtype) -> list[F
                 )
             )
         elif tensor.is_floating_point() and tensor.dtype != target and is_castable(was.dtype):
-            findings.append(_stayed(after, entry, f".to({dtype_name(target)})", tensor.dtype))
+            findings.append(_stayed(own, entry, f".to({dtype_name(target)})", tensor.dtype))
     return findings
 
 
 def not_moved(after: Inventory, target: torch.device) -> list[Finding]:
     """Find what ``.to(device)`` should have moved and did not."""
+    own = OwnMethods(after, _MOVES)
     return [
-        _stayed(after, entry, f".to({target})", entry.tensor.device)
+        _stayed(own, entry, f".to({target})", entry.tensor.device)
         for entry in after.entries
         if entry.tensor is not None and entry.tensor.device.type != target.type
     ]
 
 
-def _stayed(after: Inventory, entry: Entry, move: str, where: object) -> Finding:
-    own = own_methods(after, entry.names, ("_apply",))
+#: What moves a module, whatever is called.
+_MOVES = ("_apply",)
+
+
+def _stayed(own: OwnMethods, entry: Entry, move: str, where: object) -> Finding:
+    said = own.around(entry.names)
     where = dtype_name(where) if isinstance(where, torch.dtype) else where
     return Finding(
         tuple(entry.names),
         f"left behind by {move}",
         found=f"still {where}",
-        why=own,
-        hint="apply fn to it as well: super()._apply(fn) does" if own else "",
+        why=said,
+        hint="apply fn to it as well: super()._apply(fn) does" if said else "",
     )
 
 

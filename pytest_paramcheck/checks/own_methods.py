@@ -10,16 +10,17 @@ from dataclasses import replace
 
 from ..messages.findings import Finding
 from ..parameters.subject.inventory import Inventory
-from ..parameters.subject.own_methods import own_methods
+from ..parameters.subject.own_methods import OwnMethods
 
 
 def with_own_methods(
     findings: Sequence[Finding], inventory: Inventory, methods: Sequence[str]
 ) -> list[Finding]:
     """Return findings of what was lost; those without a reason say who does it in its own way."""
+    if not findings:
+        return []
+    own = OwnMethods(inventory, methods)
     return [
-        finding
-        if finding.why or finding.rows
-        else replace(finding, why=own_methods(inventory, finding.names, methods))
+        finding if finding.why or finding.rows else replace(finding, why=own.around(finding.names))
         for finding in findings
     ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..parameters.tensors.content import no_values
+from ..parameters.tensors.describe import dtype_name
 from ..parameters.tensors.memory import PLAIN_TYPES
 
 #: What checkpoints are saved in to be smaller, the widest first.
@@ -32,8 +33,7 @@ def rounded(a: Tensor, b: Tensor, sides: tuple[str, str]) -> str:
                 continue
             for one, other, side in ((a, b, sides[0]), (b, a, sides[1])):
                 if torch.equal(one, other.to(narrow).to(a.dtype)):
-                    name = str(narrow).removeprefix("torch.")
-                    return f"rounded to {name} {side}"
+                    return f"rounded to {dtype_name(narrow)} {side}"
     return ""
 
 

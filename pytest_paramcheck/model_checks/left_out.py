@@ -26,6 +26,7 @@ from ..parameters.running.gradstate import GradState
 from ..parameters.running.reach import uncompiled
 from ..parameters.running.unreached import Missing
 from ..parameters.subject.inventory import Entry, Inventory
+from ..parameters.subject.walk import first_places
 from .builds import fresh
 from .run import CaseRun
 
@@ -101,7 +102,8 @@ class _Reader:
     """Reads in a model's code why a run did not come to a parameter."""
 
     def __init__(self, model: nn.Module, calls: Calls) -> None:
-        self._modules = dict(model.named_modules(remove_duplicate=False))
+        # As calls are noted: by the first of its names; of a wrapper, what it wraps.
+        self._modules = {prefix[:-1]: module for prefix, _, module in first_places(model)}
         self._calls = calls
         self._sources: dict[Any, Source | None] = {}
 

@@ -51,7 +51,7 @@ def read_optimizer(
         for key in dict.fromkeys(("lr", "weight_decay", *(k for one in described for k in one)))
         if key in ("lr", "weight_decay") or len({one.get(key) for one in described}) > 1
     ]
-    known = set(map(id, inventory.named.values()))
+    known = set(map(id, inventory.tensors))
     held: dict[int, list[bool]] = {}
     for slot in slots:
         held.setdefault(id(slot.group), []).append(id(slot.tensor) in known)

@@ -445,6 +445,34 @@ def test_without_a_source_nothing_is_said_to_be_left_out() -> None:
         ask(made["Unread"])
 
 
+class Nested(nn.Module):
+    """Holds one module twice at each level: a million names at twenty."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.one = self.two = Nested(levels - 1) if levels else nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.one(x)
+
+
+class WithManyNames(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Nested(8)  # type: ignore[assignment]
+
+
+class HoldsItself(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self._modules["itself"] = self
+
+
+@pytest.mark.parametrize("model", [WithManyNames, HoldsItself])
+def test_modules_with_many_names_or_without_an_end_are_walked_once(model: type[Base]) -> None:
+    assert ask(model) == "2 parameters, extra (mask is None)"
+
+
 def test_a_profiler_goes_on_and_the_model_is_as_it_was() -> None:
     seen: list[str] = []
 

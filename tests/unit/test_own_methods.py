@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -11,11 +12,12 @@ from pytest_paramcheck import ModelCase, assert_roundtrip
 from pytest_paramcheck.model_checks.check import run_check
 from pytest_paramcheck.model_checks.registry import CHECKS
 from pytest_paramcheck.model_checks.run import CaseRun
+from pytest_paramcheck.parameters.subject import own_methods as subject
 from pytest_paramcheck.parameters.subject.own_methods import (
     COPYING,
     MOVING,
     SAVING,
-    own_methods,
+    OwnMethods,
 )
 from pytest_paramcheck.parameters.subject.reading import take_inventory
 
@@ -32,7 +34,7 @@ class Loads(nn.Linear):
 
 
 def said(model: nn.Module, name: str, methods: tuple[str, ...] = SAVING) -> str:
-    return own_methods(take_inventory(model), [name], methods)
+    return OwnMethods(take_inventory(model), methods).around([name])
 
 
 def test_the_innermost_module_around_a_name_is_named() -> None:
@@ -97,3 +99,21 @@ def test_a_move_that_freezes() -> None:
         "  0.weight  expected trainable, found frozen: Freezes has its own _apply()",
         "  0.bias    expected trainable, found frozen: Freezes has its own _apply()",
     ]
+
+
+def test_each_module_is_looked_at_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(*(nn.Sequential(Loads(1, 1), nn.Linear(1, 1)) for _ in range(50)))
+    looked: list[nn.Module] = []
+    read = subject._said
+
+    def count(module: nn.Module, methods: Any) -> str:
+        looked.append(module)
+        return read(module, methods)
+
+    monkeypatch.setattr(subject, "_said", count)
+    own = OwnMethods(take_inventory(model), SAVING)
+    said = [own.around([name]) for name, _ in model.named_parameters()]
+
+    loads = "Loads has its own _load_from_state_dict()"
+    assert said == [loads, loads, "", ""] * 50
+    assert len(looked) == len(list(model.modules()))

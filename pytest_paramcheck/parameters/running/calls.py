@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +17,7 @@ from ..subject.walk import first_places
 
 #: torch's own way to a forward, and its lists of modules: they run whatever a model does.
 _ON_THE_WAY = frozenset(
-    getattr(kind, "__code__", None) and kind.__code__.co_filename
-    for kind in (nn.Module.__call__, nn.ModuleList.__iter__)
+    inspect.getfile(way) for way in (nn.Module.__call__, nn.ModuleList.__iter__)
 )
 
 

@@ -22,7 +22,7 @@ from ...messages.wording import did_you_mean
 from ..subject.inventory import Entry, Inventory
 from ..tensors.content import no_values, version_of
 from ..tensors.describe import kind_in_words
-from .gradstate import grad_of
+from .gradstate import GradState, grad_of, grad_states
 from .tensor_state import TensorStates
 from .undo import Undo
 
@@ -128,8 +128,9 @@ class Places:
                 if one is not None and not no_values(one):
                     one.zero_()
         again = read_places(self._grad, self._named, self._title)
-        for (name, _), one in zip(self._named, again, strict=True):
-            if one is not None and not no_values(one) and bool(one.detach().ne(0).any()):
+        readable = [None if one is None or no_values(one) else one.detach() for one in again]
+        for (name, _), state in zip(self._named, grad_states(readable), strict=True):
+            if state not in (GradState.NONE, GradState.ZERO):
                 raise ParamCheckUsageError(
                     f"grad= returns a copy of the gradient of {name}, in which an old one cannot "
                     f"be told from a new one: return the tensor itself, or a view of it"

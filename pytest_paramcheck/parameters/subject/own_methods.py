@@ -26,18 +26,42 @@ _HOOKS = {
 }
 
 
-def own_methods(inventory: Inventory, names: Sequence[str], methods: Sequence[str]) -> str:
-    """Return the innermost module around names that has some of the methods of its own.
+class OwnMethods:
+    """Answers for many names which module around them has some of the methods of its own."""
 
-    ``Head has its own _save_to_state_dict()``, or ``""`` where none has. What torch's own
-    modules do is torch's business.
-    """
-    owners = {name.rpartition(".")[0] for name in names}
-    said = ""
-    for path, module in inventory.modules:
-        if any(owner == path or owner.startswith(f"{path}.") or not path for owner in owners):
-            said = _said(module, methods) or said
-    return said
+    def __init__(self, inventory: Inventory, methods: Sequence[str]) -> None:
+        self._methods = methods
+        prefixes, modules = inventory.walked
+        self._modules: dict[str, list[nn.Module]] = {}  # a wrapper has the name of what it wraps
+        for prefix, module in zip(prefixes, modules, strict=True):
+            self._modules.setdefault(prefix, []).append(module)
+        self._known: dict[str, str] = {}
+
+    def around(self, names: Sequence[str]) -> str:
+        """Return the innermost module around one of the names that has some.
+
+        ``Head has its own _save_to_state_dict()``, or ``""`` where none has. What torch's own
+        modules do is torch's business.
+        """
+        return next(filter(None, (self._below(_prefix(name)) for name in names)), "")
+
+    def _below(self, prefix: str) -> str:
+        asked: list[str] = []
+        while prefix not in self._known:
+            asked.append(prefix)
+            own = (_said(module, self._methods) for module in self._modules.get(prefix, ()))
+            if (said := next(filter(None, own), "")) or not prefix:
+                self._known[prefix] = said
+                break
+            prefix = _prefix(prefix[:-1])
+        said = self._known[prefix]
+        self._known.update(dict.fromkeys(asked, said))
+        return said
+
+
+def _prefix(name: str) -> str:
+    """Return the name of the module that a name is in, with its dot."""
+    return name[: name.rfind(".") + 1]
 
 
 def _said(module: nn.Module, methods: Sequence[str]) -> str:
