@@ -1,7 +1,8 @@
 """Whole-model checks: a model is declared once, and every invariant that applies is checked.
 
 ``case.py``: :class:`ModelCase`, what a user declares. ``run.py``: :class:`CaseRun`, the case on
-one device, which a check gets. ``check.py``: what a check is, and how one is run.
+one device, which a check gets; ``outputs.py``: what its forward returned.
+``check.py``: what a check is, and how one is run.
 ``as_built.py``, ``running.py``, ``copies.py``: the checks of a model as its factory builds it,
 when it runs, and when it is copied or saved. ``moves.py``: moved to a dtype or
 a device. ``wrapped.py``: wrapped or sharded, on ranks; ``parts.py``: inputs, and each rank's.

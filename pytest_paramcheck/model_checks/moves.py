@@ -36,7 +36,8 @@ from .case import NothingToCheck
 from .check import check
 from .inputs import called
 from .needs import need_entries
-from .run import CaseRun, tensors_of
+from .outputs import tensors_of
+from .run import CaseRun
 
 Move = Callable[[Any], Any]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..messages.errors import ParamCheckUsageError, raise_if
@@ -21,6 +20,7 @@ from .inputs import (
     first_that_runs,
     who_is_asked,
 )
+from .outputs import projection
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ class CaseRun:
         self.device: torch.device = default_device()
         # Of the inputs, where they are split: which, of how many; None is this rank's own.
         self._part: tuple[int, int] | None = None
-        # What the latest check found that inputs of nobody's do not come to.
+        # What the latest check found that guessed inputs do not come to.
         self._left_out = ""
 
     @property
@@ -318,7 +318,7 @@ def guessed_from(run: CaseRun) -> str:
 
 
 def note_left_out(run: CaseRun, text: str) -> None:
-    """Let a run say what its inputs, which nobody declared, do not come to."""
+    """Let a run say what its guessed inputs do not come to."""
     run._left_out = text
 
 
@@ -349,57 +349,3 @@ class LatestRun:
             self._run = None  # before the next model is built
             self._key, self._run = key, CaseRun(declared, seed)
         return self._run
-
-
-def projection(output: Any) -> Tensor:
-    """Return a scalar that every floating value of an output moves: a fixed random projection.
-
-    A plain sum will not do: it is constant behind a softmax or a LayerNorm, and every gradient
-    before it is zero.
-    """
-    __tracebackhide__ = True
-    import torch
-
-    tensors = [t for t in tensors_of(output) if t.is_floating_point() or t.is_complex()]
-    if not tensors:
-        raise NothingToCheck("the output has no floating tensor to take a loss of; declare a loss")
-    total = None
-    for tensor in tensors:
-        if not tensor.requires_grad:
-            continue
-        flat = tensor.abs() if tensor.is_complex() else tensor
-        generator = torch.Generator(device="cpu").manual_seed(0)
-        weights = torch.rand(flat.shape, generator=generator, device="cpu", dtype=torch.float32).to(
-            device=flat.device, dtype=flat.dtype
-        )
-        term = (flat * weights).sum()
-        total = term if total is None else total + term.to(total.device)
-    if total is None:
-        return tensors[0].sum()  # no graph: the check that runs it says why
-    return total
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """Return the tensors in what a forward returned: in mappings, sequences and other objects."""
-    return _tensors(value, set())
-
-
-def _tensors(value: Any, seen: set[int]) -> list[Tensor]:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if id(value) in seen:
-        return []
-    seen.add(id(value))
-    if isinstance(value, Mapping):
-        parts: Iterable[Any] = value.values()
-    elif isinstance(value, (list, tuple)):
-        parts = value
-    elif hasattr(value, "__dataclass_fields__"):
-        parts = [getattr(value, name) for name in value.__dataclass_fields__]
-    elif isinstance(value, (type, ModuleType, torch.nn.Module)):
-        return []
-    else:  # a distribution, a batch of a graph: what it is made of
-        parts = list(getattr(value, "__dict__", {}).values())
-    return [tensor for part in parts for tensor in _tensors(part, seen)]

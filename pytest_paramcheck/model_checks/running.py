@@ -23,9 +23,9 @@ from ..checks.values import broken
 from ..messages.errors import ParamCheckError, raise_if
 from ..messages.findings import Finding
 from ..messages.wording import plural
+from ..parameters.running.explain import explain
 from ..parameters.running.gradstate import GradState, above_rounding, grad_states
 from ..parameters.running.preserve import put_away
-from ..parameters.running.trace import explain
 from ..parameters.running.undo import Undo
 from ..parameters.running.unreached import inference
 from ..parameters.running.untie import tied_gradients

@@ -33,7 +33,8 @@ from ..parameters.subject.records import records
 from .case import ModelCase, NothingToCheck
 from .check import check
 from .needs import need_trainable, need_values
-from .run import CaseRun, tensors_of
+from .outputs import tensors_of
+from .run import CaseRun
 from .steps import backward, step
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..messages.errors import ParamCheckUsageError
 from ..messages.wording import first_line
 from ..model_checks.inputs import called
-from ..model_checks.run import projection
+from ..model_checks.outputs import projection
 from ..parameters.running.gradstate import GradState, grad_states
 from ..parameters.running.randomness import random_states
 from ..parameters.running.reach import LossFn, gradients_of

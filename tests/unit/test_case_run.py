@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from pytest_paramcheck import ModelCase, NothingToCheck
 from pytest_paramcheck.model_checks.builds import another, fresh, in_use
-from pytest_paramcheck.model_checks.run import CaseRun, LatestRun, projection
+from pytest_paramcheck.model_checks.outputs import projection
+from pytest_paramcheck.model_checks.run import CaseRun, LatestRun
 
 from .messages import usage
 

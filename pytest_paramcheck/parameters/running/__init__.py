@@ -5,7 +5,8 @@
 * ``elsewhere``: gradients that are written elsewhere than into ``.grad``; ``grad_places``: and
   those that are said to be;
 * ``unreached``: who none of several losses reached, with the reasons;
-* ``trace``: why, in a second run; ``reasons``: the kinds of reason, and the place;
+* ``explain``: why, in a second run; ``trace``: what watches it; ``reasons``: the kinds of
+  reason, and the place;
 * ``calls``: which methods of its modules a run calls, without which arguments; ``branches``: what
   the source of a method says it takes to come to a place in it, ``ways``: to each place;
 * ``operands``: what torch's operations take, and which of it they multiply;

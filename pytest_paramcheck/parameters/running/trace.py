@@ -1,6 +1,5 @@
-"""Why a parameter was not reached: a second run that follows it through forward and backward.
+"""Two observers of a run: where the connection to a parameter ends, and where its gradient does.
 
-The run replays the first one (same random states, everything put back) under two observers.
 A function mode sees each torch operation: which values descend from which parameter, and the
 operation at which the connection to it ends. Hooks on the nodes of the graph see which of them
 received a gradient in backward and handed on none. The graph has the first word: where a
@@ -12,10 +11,9 @@ Tests: ``tests/unit/test_reach.py`` and ``test_trace.py``.
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -23,14 +21,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ...messages.wording import first_line
-from ..subject.inventory import Inventory
 from ..subject.walk import first_places
 from ..subject.wrappers import runs_on_other_tensors
 from .custom_functions import CustomFunctions
 from .gradstate import GradState, grad_state
 from .graph import leaf_of
-from .modes import record_gradients
 from .operands import (
     LEAVING,
     Operand,
@@ -40,79 +35,7 @@ from .operands import (
     operation_name,
     tensors_in,
 )
-from .preserve import put_away
-from .reach import (
-    LossFn,
-    backward_in_view,
-    loss_problem,
-    parameters_of,
-    put_foreign_gradients_away,
-    uncompiled,
-)
 from .reasons import Kind, Place, Reason
-from .undo import Undo
-
-
-def explain(
-    inventory: Inventory,
-    loss_fn: LossFn,
-    wanted: Sequence[Tensor],
-    *,
-    zero_too: bool = False,
-    counts: bool = False,
-) -> list[Reason]:
-    """Run ``loss_fn(model)`` again and return for each parameter why it was not reached.
-
-    ``zero_too`` says that one of them was reached without a signal, so that values matter,
-    ``counts`` that a gradient in ``.grad`` after this run is one.
-    Compiled modules run uncompiled, so that their operations can be seen.
-    """
-    model = inventory.root
-    if model is None:
-        return [Reason("unknown") for _ in wanted]
-    zeros = {id(e.tensor): e.name for e in inventory.parameters if zero_too and _is_zero(e.tensor)}
-    tracked = {id(p): p for p in wanted}
-    tracked |= {id(p): p for p in parameters_of(model).values() if id(p) in zeros}
-    tracer = _Tracer(model, list(tracked.values()), zeros, zero_too)
-    try:
-        # Its warnings were given in the first run.
-        with Undo() as undo, undo, uncompiled(), warnings.catch_warnings():
-            put_away(undo, model, loss_fn)
-            record_gradients(undo)
-            warnings.simplefilter("ignore")
-            with tracer:
-                loss = loss_fn(model)
-                if loss_problem(loss) is None:
-                    tracer.follow(loss)
-                    put_foreign_gradients_away(undo, loss, model)
-                    backward_in_view(loss)
-            reasons = [tracer.reason(p, loss) for p in wanted]
-            return [
-                Reason("reached") if counts and _signal(parameter) else reason
-                for parameter, reason in zip(wanted, reasons, strict=True)
-            ]
-    except Exception as error:
-        # The caller's function ran once and cannot run twice (an iterator used up).
-        note = first_line(f"{type(error).__name__}: {error}", 80).rstrip(": ")
-        return [Reason("unknown", note=note) for _ in wanted]
-    finally:
-        tracer.clear()
-
-
-def _signal(parameter: Tensor) -> bool:
-    """Whether this run gave a parameter a gradient that is not zero."""
-    grad = parameter.grad
-    return grad is not None and grad_state(grad) is GradState.NONZERO
-
-
-def _is_zero(parameter: Tensor | None) -> bool:
-    return (
-        parameter is not None
-        and parameter.is_floating_point()
-        and parameter.numel() > 0
-        and parameter.device.type != "meta"
-        and grad_state(parameter) is GradState.ZERO
-    )
 
 
 @dataclass(slots=True)
@@ -130,11 +53,19 @@ class _Descent:
     place: Place | None = None
 
 
-class _Tracer(TorchFunctionMode):
+class Tracer(TorchFunctionMode):
+    """Follows parameters through what runs inside it; ``ends_at``: the code of who runs it."""
+
     def __init__(
-        self, model: nn.Module, tracked: list[Tensor], zeros: dict[int, str], zero_too: bool
+        self,
+        model: nn.Module,
+        tracked: list[Tensor],
+        zeros: dict[int, str],
+        zero_too: bool,
+        ends_at: CodeType,
     ) -> None:
         super().__init__()
+        self.ends_at = ends_at
         self.tracked = tracked  # keeps the ids from being recycled
         self.bit = {id(p): 1 << number for number, p in enumerate(tracked)}
         self.zeros = {self.bit[key]: name for key, name in zeros.items()}
@@ -260,7 +191,7 @@ class _Tracer(TorchFunctionMode):
         """The innermost module of the model, and the custom function, on the call stack."""
         module, cls, inside, backward = "", "", "", False
         frame: FrameType | None = sys._getframe(3)
-        while frame is not None and frame.f_code is not explain.__code__:
+        while frame is not None and frame.f_code is not self.ends_at:
             if not inside:
                 inside, backward = self.custom.running(frame)
             code = frame.f_code

@@ -11,11 +11,11 @@ from ...messages.errors import ParamCheckUsageError
 from ..subject.inventory import Entry, Inventory
 from ..tensors.call import exchange
 from ..tensors.content import no_values
+from .explain import explain
 from .grad_places import Backward, GradAt
 from .gradstate import GradState
 from .reach import LossFn, Reached, reach
 from .reasons import RANK, Reason
-from .trace import explain
 
 #: Of several losses: what one of them reached is reached, and a broken one is said.
 _ORDER = {GradState.NONE: 0, GradState.ZERO: 1, GradState.NONFINITE: 2, GradState.NONZERO: 3}

@@ -24,11 +24,11 @@ from ..subject.inventory import Entry, Inventory
 from ..subject.reading import take_inventory
 from ..subject.walk import first_places, walk_modules
 from ..tensors.content import no_values
+from .explain import explain
 from .grad_places import Backward, GradAt
 from .gradstate import GradState
 from .reach import LossFn, gradients_of
 from .reasons import Reason
-from .trace import explain
 from .unreached import Missing, runnable
 
 
