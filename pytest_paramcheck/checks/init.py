@@ -69,7 +69,7 @@ def wrong_init(
         )
         tests += sum(isinstance(item.meant, Like) for item in drawn)
         tests *= max((ranks_of(item.entry) for item in drawn), default=1)  # each tests its shards
-        modules = dict(inventory.modules)
+        modules = inventory.module_at
         constant: set[Entry] = set()
         for item in drawn:
             if item.values.numel() == 0:

@@ -47,7 +47,7 @@ def by_module(inventory: Inventory, groups: Iterable[Sequence[str]]) -> list[Sha
         for name in inventory.all_names.below(places[0]):
             rest = name[len(places[0]) :]
             owner[frozenset(place + rest for place in places)] = places
-    classes = dict(inventory.modules)
+    classes = inventory.module_at
     folded: dict[tuple[str, ...], list[str]] = {}
     for group in listed:
         folded.setdefault(owner.get(frozenset(group), group), []).extend(group)

@@ -183,7 +183,7 @@ def _of_one_module(ties: Ties, group: Sequence[str]) -> bool:
     """Whether a tied buffer is that of one module in several places."""
     if ties.is_parameter(group[0]):
         return False
-    modules = ties.module_at
+    modules = ties.inventory.module_at
     return len({id(modules.get(name.rpartition(".")[0])) for name in group}) == 1
 
 

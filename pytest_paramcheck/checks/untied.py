@@ -234,7 +234,7 @@ def _tie_or_rebuild(inventory: Inventory, entries: Sequence[Entry]) -> str:
     rebuild = (
         "create each layer separately, with no manual_seed() between, or re-initialize the copies"
     )
-    owners = dict(inventory.modules)
+    owners = inventory.module_at
     kinds = {entry.name: owners.get(entry.name.rpartition(".")[0]) for entry in entries}
     tables = [name for name, module in kinds.items() if isinstance(module, nn.Embedding)]
     heads = [name for name, module in kinds.items() if isinstance(module, nn.Linear)]

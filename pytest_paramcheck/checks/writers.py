@@ -31,10 +31,6 @@ def causes(inventory: Inventory, watch: Watch, after: AfterBlock) -> Cause:
     """Return what is known about writers: normalization statistics, optimizers that stepped."""
 
     @cache
-    def modules() -> dict[str, nn.Module]:
-        return dict(inventory.modules)
-
-    @cache
     def changed() -> dict[str, bool]:
         return {
             name: now is not None and after.moved(old, now)
@@ -47,7 +43,7 @@ def causes(inventory: Inventory, watch: Watch, after: AfterBlock) -> Cause:
             owner, _, leaf = name.rpartition(".")
             if leaf not in _STATISTICS:
                 continue
-            module = modules().get(owner)
+            module = inventory.module_at.get(owner)
             if not isinstance(module, _NormBase) or not module.training:
                 continue
             # A BatchNorm counts its forwards: without one, somebody else wrote.
@@ -56,9 +52,10 @@ def causes(inventory: Inventory, watch: Watch, after: AfterBlock) -> Cause:
             if counts and not changed().get(count, True):
                 continue
             called = type(module).__name__
+            at = module_text(inventory.module_at, owner)
             hint = (
-                f"{module_text(modules(), owner)}.eval() after every model.train() keeps the "
-                f"statistics of {called}; requires_grad does not"
+                f"{at}.eval() after every model.train() keeps the statistics of {called}; "
+                f"requires_grad does not"
             )
             return f"{called} in train mode updates it in every forward", hint
         if replaced:
@@ -68,7 +65,9 @@ def causes(inventory: Inventory, watch: Watch, after: AfterBlock) -> Cause:
             return _stepped_part(seen)
         if seen.writers:
             return _stepped(seen, now, inventory)
-        if version_of(now) != old.version and (found := _renormalizing(modules(), old, names)):
+        if version_of(now) != old.version and (
+            found := _renormalizing(inventory.module_at, old, names)
+        ):
             return found
         return _unseen_writer(old, now, seen, watch), ""
 

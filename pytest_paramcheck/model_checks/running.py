@@ -310,18 +310,19 @@ def _frozen_statistics(case: CaseRun, model: nn.Module) -> list[str]:
     __tracebackhide__ = True
     if not case.declared.frozen:
         return []
-    selected = select(take_inventory(model), case.declared.frozen)
+    inventory = take_inventory(model)
+    selected = select(inventory, case.declared.frozen)
     asked = {name for entry in selected for name in entry.names}
     modes = [(module, module.training) for module in model.modules()]
     model.train()
     norms = [
-        name
-        for name, module in model.named_modules(remove_duplicate=False)
+        prefix
+        for prefix, module in zip(*inventory.walked, strict=True)
         if isinstance(module, _NormBase) and module.training
     ]
     for module, training in modes:
         module.training = training
-    places = [f"{norm}.{key}".removeprefix(".") for norm in norms for key in _STATISTICS]
+    places = [norm + key for norm in norms for key in _STATISTICS]
     return [name for name in places if name in asked]
 
 

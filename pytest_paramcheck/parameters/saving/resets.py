@@ -66,7 +66,7 @@ def what_a_reset_leaves(module: Any, not_its: Collection[int] = ()) -> dict[str,
     :func:`_taken_on`. What a weight is computed from is left out: a reset writes the computed one.
     """
     inventory = take_inventory(module)
-    modules = dict(inventory.modules)
+    modules = inventory.module_at
     computed = {name for one in computed_weights(inventory) for name in one.leaves}
     entries = [
         (entry, entry.tensor)

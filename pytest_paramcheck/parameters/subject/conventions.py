@@ -48,7 +48,7 @@ def padded_rows(inventory: Inventory) -> list[PaddedRow]:
 
 
 def _pads(inventory: Inventory, name: str, row: int) -> bool:
-    holder = dict(inventory.modules).get(name.rpartition(".")[0])
+    holder = inventory.module_at.get(name.rpartition(".")[0])
     return isinstance(holder, nn.Embedding) and holder.padding_idx == row
 
 

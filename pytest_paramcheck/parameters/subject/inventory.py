@@ -204,6 +204,11 @@ class Inventory:
         _ = self.named  # says where there are too many
         return [(prefix[:-1], module) for prefix, _, module in walk_modules(self.root)]
 
+    @cached_property
+    def module_at(self) -> dict[str, nn.Module]:
+        """The modules by each of their names; of a wrapper and what it wraps, what it wraps."""
+        return dict(self.modules)
+
     @property
     def parameters(self) -> list[Entry]:
         """What gradient and training assertions look at: everything but buffers."""

@@ -69,11 +69,6 @@ class Ties:
         return found
 
     @cached_property
-    def module_at(self) -> dict[str, nn.Module]:
-        """Every module by its name."""
-        return dict(self.inventory.modules)
-
-    @cached_property
     def public_names(self) -> Names:
         """Every name that a user gives an entry, in registration order."""
         if not self.computed:
