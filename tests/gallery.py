@@ -52,7 +52,9 @@ def _section(title: str, by: str, text: str) -> list[str]:
 def _steady(text: str) -> str:
     """Return a text without what is another in each run: a temporary folder, random values."""
     text = re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "tests/", text)
-    return re.sub(r"max abs \S+ at \S+, max rel \S+", "max abs ... at [...], max rel ...", text)
+    return re.sub(
+        r"max abs \S+ at \[[^]]*\], max rel [^\s:;,]+", "max abs ... at [...], max rel ...", text
+    )
 
 
 if __name__ == "__main__":
